@@ -1,0 +1,110 @@
+//! MessagePack bodies: named fields (safe between versions), bytes as bytes, checked before they are decoded.
+
+use bytes::{BufMut, BytesMut};
+use rmp_serde::config::BytesMode;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::limits;
+use crate::prescan::{PrescanError, PrescanLimits, prescan};
+
+/// A value could not be written as MessagePack.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot encode: {0}")]
+pub struct EncodeError(#[from] rmp_serde::encode::Error);
+
+/// Bytes are not the MessagePack of the wanted type.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// The bytes break a rule of the format or a limit.
+    #[error(transparent)]
+    Malformed(#[from] PrescanError),
+    /// Well-formed, but not this type.
+    #[error("cannot decode: {0}")]
+    Mismatch(#[from] rmp_serde::decode::Error),
+}
+
+/// Appends `value` to `out`.
+///
+/// # Errors
+/// [`EncodeError`] if the type's `Serialize` fails; `out` then holds a part of the value, and the caller truncates.
+pub fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), EncodeError> {
+    let mut serializer = rmp_serde::Serializer::new(out.writer()).with_struct_map().with_bytes(BytesMode::ForceAll);
+    value.serialize(&mut serializer)?;
+    Ok(())
+}
+
+/// `value` as a vector of its own.
+///
+/// # Errors
+/// [`EncodeError`] if the type's `Serialize` fails.
+pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, EncodeError> {
+    let mut out = BytesMut::new();
+    encode_into(value, &mut out)?;
+    Ok(out.into())
+}
+
+/// Reads exactly one `T` from `bytes`.
+///
+/// The bytes are scanned first (depth, lengths, nothing trailing), since serde recurses into what they claim.
+/// # Errors
+/// [`DecodeError::Malformed`] names the rule or limit that was broken, [`DecodeError::Mismatch`] what serde found.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    prescan(bytes, &PrescanLimits::default())?;
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
+    deserializer.set_max_depth(limits::DEPTH_MAX + 1);
+    Ok(T::deserialize(&mut deserializer)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Increment {
+        by: i64,
+    }
+
+    #[test]
+    fn fields_travel_by_name() {
+        let bytes = encode(&Increment { by: 5 }).expect("plain data");
+        assert_eq!(bytes, b"\x81\xa2by\x05");
+        assert_eq!(decode::<Increment>(&bytes).expect("own bytes"), Increment { by: 5 });
+    }
+
+    #[test]
+    fn a_vector_of_bytes_travels_as_bytes() {
+        let bytes = encode(&vec![1_u8, 2, 255]).expect("plain data");
+        assert_eq!(bytes, b"\xc4\x03\x01\x02\xff");
+        assert_eq!(decode::<Vec<u8>>(&bytes).expect("own bytes"), [1, 2, 255]);
+    }
+
+    #[test]
+    fn one_byte_more_is_refused() {
+        let mut bytes = encode(&Increment { by: 5 }).expect("plain data");
+        bytes.push(0);
+        assert!(matches!(
+            decode::<Increment>(&bytes),
+            Err(DecodeError::Malformed(PrescanError::TrailingBytes { extra: 1 }))
+        ));
+    }
+
+    #[test]
+    fn a_recursive_enum_cannot_exhaust_the_stack() {
+        #[derive(Debug, Deserialize)]
+        enum Tree {
+            #[allow(dead_code)]
+            Node(Box<Tree>),
+        }
+        let mut bytes = Vec::new();
+        for _ in 0..20_000 {
+            bytes.extend_from_slice(b"\x81\xa4Node");
+        }
+        bytes.push(0xc0);
+        assert!(matches!(
+            decode::<Tree>(&bytes),
+            Err(DecodeError::Malformed(PrescanError::TooDeep { limit: limits::DEPTH_MAX, .. }))
+        ));
+    }
+}

@@ -1,0 +1,496 @@
+//! Frames: what stands on the wire after the handshake. Integers are big-endian.
+//!
+//! | offset | bytes | field  | meaning                                                            |
+//! |-------:|------:|--------|--------------------------------------------------------------------|
+//! |      0 |     4 | length | bytes that follow, at least 2, within [`limits::FRAME_BYTES_MAX`]  |
+//! |      4 |     1 | kind   | [`Kind`]; an unknown one closes the connection                     |
+//! |      5 |     1 | flags  | reserved, 0                                                        |
+//! |      6 |     … | fields | fixed integers, as the kind says                                   |
+//! |      … |  rest | body   | MessagePack, where the kind has one                                |
+//!
+//! | kind | name    | fields                                                       | body                     |
+//! |-----:|---------|--------------------------------------------------------------|--------------------------|
+//! |   01 | ping    | nonce u64                                                    |                          |
+//! |   02 | pong    | nonce u64                                                    |                          |
+//! |   03 | hello   |                                                              | who speaks, its limits   |
+//! |   04 | goodbye |                                                              | text: why it closes      |
+//! |   10 | define  | index u32                                                    | name and schema          |
+//! |   11 | ask     | request u64, target u64, message u32, budget u32 (ms left)   | the message              |
+//! |   12 | tell    | target u64, message u32, budget u32                          | the message              |
+//! |   13 | reply   | request u64                                                  | the handler's result     |
+//! |   14 | failure | request u64                                                  | [`CallError`](crate::CallError) |
+//! |   15 | cancel  | request u64                                                  |                          |
+//! |   16 | credit  | target u64, count u32                                        |                          |
+//!
+//! The message's bytes stay outside any envelope, so that they are written once and read in place.
+
+use bytes::{BufMut, BytesMut};
+
+use crate::codec::EncodeError;
+use crate::limits;
+use crate::{ActorId, Budget, RequestId};
+
+/// The kind byte of a frame. Numbers are never reused.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+#[allow(missing_docs)]
+pub enum Kind {
+    Ping = 0x01,
+    Pong = 0x02,
+    Hello = 0x03,
+    Goodbye = 0x04,
+    Define = 0x10,
+    Ask = 0x11,
+    Tell = 0x12,
+    Reply = 0x13,
+    Failure = 0x14,
+    Cancel = 0x15,
+    Credit = 0x16,
+}
+
+/// The place of a message type in the sender's table on one connection, introduced by a define frame.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct MessageIndex(pub u32);
+
+/// One frame, its body borrowed from the read buffer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[allow(missing_docs)]
+pub enum Frame<'a> {
+    Ping { nonce: u64 },
+    Pong { nonce: u64 },
+    Hello { body: &'a [u8] },
+    Goodbye { body: &'a [u8] },
+    Define { index: MessageIndex, body: &'a [u8] },
+    Ask { request: RequestId, target: ActorId, message: MessageIndex, budget: Budget, payload: &'a [u8] },
+    Tell { target: ActorId, message: MessageIndex, budget: Budget, payload: &'a [u8] },
+    Reply { request: RequestId, payload: &'a [u8] },
+    Failure { request: RequestId, body: &'a [u8] },
+    Cancel { request: RequestId },
+    Credit { target: ActorId, count: u32 },
+}
+
+/// A frame breaks the rules; its connection is closed, others are not touched.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// The length prefix passes the limit. Nothing was allocated for it.
+    #[error("FrameTooLarge: a frame of {declared} bytes was announced, at most {max} are accepted")]
+    FrameTooLarge {
+        /// The length prefix.
+        declared: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The length prefix is 0 or 1: no room for kind and flags.
+    #[error("EmptyFrame: a frame needs at least 2 bytes, {declared} were announced")]
+    EmptyFrame {
+        /// The length prefix.
+        declared: usize,
+    },
+    /// No such kind in this version of the protocol.
+    #[error("UnknownFrameKind: 0x{kind:02x}")]
+    UnknownFrameKind {
+        /// The kind byte.
+        kind: u8,
+    },
+    /// A reserved flag is set.
+    #[error("ReservedBits: flags 0x{flags:02x} of kind 0x{kind:02x} must be 0")]
+    ReservedBits {
+        /// The kind byte.
+        kind: u8,
+        /// The flags byte.
+        flags: u8,
+    },
+    /// The frame is shorter than the fields of its kind.
+    #[error("Truncated: kind 0x{kind:02x} needs {need} bytes of fields, the frame has {have}")]
+    Truncated {
+        /// The kind byte.
+        kind: u8,
+        /// Bytes that the fields take.
+        need: usize,
+        /// Bytes that are there.
+        have: usize,
+    },
+    /// Bytes after the last field of a kind without a body.
+    #[error("TrailingBytes: kind 0x{kind:02x} has no body, {extra} bytes follow")]
+    TrailingBytes {
+        /// The kind byte.
+        kind: u8,
+        /// Bytes too many.
+        extra: usize,
+    },
+    /// The connection ended within a frame.
+    #[error("Truncated: the connection ended {have} bytes into a frame")]
+    Cut {
+        /// Bytes of the frame that had arrived.
+        have: usize,
+    },
+}
+
+/// Reads the first frame of `buffer`. `Ok(None)` means that more bytes are needed. With the frame comes its length
+/// in the buffer.
+///
+/// The length is checked before anything waits or is allocated for the rest.
+/// # Errors
+/// [`FrameError`]; the connection cannot go on after it.
+pub fn decode(buffer: &[u8], frame_bytes_max: usize) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
+    let Some((prefix, rest)) = buffer.split_first_chunk::<4>() else { return Ok(None) };
+    let declared = u32::from_be_bytes(*prefix) as usize;
+    if declared > frame_bytes_max {
+        return Err(FrameError::FrameTooLarge { declared, max: frame_bytes_max });
+    }
+    if declared < 2 {
+        return Err(FrameError::EmptyFrame { declared });
+    }
+    let Some(frame) = rest.get(..declared) else { return Ok(None) };
+    Ok(Some((decode_body(frame)?, 4 + declared)))
+}
+
+fn decode_body(frame: &[u8]) -> Result<Frame<'_>, FrameError> {
+    let kind = frame[0];
+    let flags = frame[1];
+    let mut fields = Fields { kind, rest: &frame[2..] };
+    let decoded = match kind {
+        0x01 => {
+            let [nonce] = fields.take()?;
+            fields.end()?;
+            Frame::Ping { nonce }
+        }
+        0x02 => {
+            let [nonce] = fields.take()?;
+            fields.end()?;
+            Frame::Pong { nonce }
+        }
+        0x03 => Frame::Hello { body: fields.rest },
+        0x04 => Frame::Goodbye { body: fields.rest },
+        0x10 => Frame::Define { index: MessageIndex(fields.u32()?), body: fields.rest },
+        0x11 => {
+            let [request, target, message_budget] = fields.take()?;
+            let (message, budget) = split(message_budget);
+            let request = RequestId(request);
+            Frame::Ask { request, target: ActorId(target), message, budget, payload: fields.rest }
+        }
+        0x12 => {
+            let [target, message_budget] = fields.take()?;
+            let (message, budget) = split(message_budget);
+            Frame::Tell { target: ActorId(target), message, budget, payload: fields.rest }
+        }
+        0x13 => {
+            let [request] = fields.take()?;
+            Frame::Reply { request: RequestId(request), payload: fields.rest }
+        }
+        0x14 => {
+            let [request] = fields.take()?;
+            Frame::Failure { request: RequestId(request), body: fields.rest }
+        }
+        0x15 => {
+            let [request] = fields.take()?;
+            fields.end()?;
+            Frame::Cancel { request: RequestId(request) }
+        }
+        0x16 => {
+            let [target] = fields.take()?;
+            let count = fields.u32()?;
+            fields.end()?;
+            Frame::Credit { target: ActorId(target), count }
+        }
+        kind => return Err(FrameError::UnknownFrameKind { kind }),
+    };
+    if flags != 0 {
+        return Err(FrameError::ReservedBits { kind, flags });
+    }
+    Ok(decoded)
+}
+
+struct Fields<'a> {
+    kind: u8,
+    rest: &'a [u8],
+}
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u64; N], FrameError> {
+        let need = 8 * N;
+        let Some((fields, rest)) = self.rest.split_at_checked(need) else {
+            return Err(FrameError::Truncated { kind: self.kind, need, have: self.rest.len() });
+        };
+        self.rest = rest;
+        let mut values = [0; N];
+        for (value, bytes) in values.iter_mut().zip(fields.chunks_exact(8)) {
+            *value = bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte));
+        }
+        Ok(values)
+    }
+
+    fn u32(&mut self) -> Result<u32, FrameError> {
+        let Some((bytes, rest)) = self.rest.split_first_chunk::<4>() else {
+            return Err(FrameError::Truncated { kind: self.kind, need: 4, have: self.rest.len() });
+        };
+        self.rest = rest;
+        Ok(u32::from_be_bytes(*bytes))
+    }
+
+    fn end(&self) -> Result<(), FrameError> {
+        match self.rest.len() {
+            0 => Ok(()),
+            extra => Err(FrameError::TrailingBytes { kind: self.kind, extra }),
+        }
+    }
+}
+
+fn split(message_budget: u64) -> (MessageIndex, Budget) {
+    (MessageIndex((message_budget >> 32) as u32), Budget(message_budget as u32))
+}
+
+/// The body could not be written, or the frame would pass [`limits::FRAME_BYTES_MAX`]. The buffer is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The value's `Serialize` failed.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The frame is too large for any peer.
+    #[error("the frame takes {bytes} bytes, at most {max} fit; send large values in parts")]
+    TooLarge {
+        /// Bytes that it would take.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+}
+
+/// Appends a frame whose body is written in place by `body`. On an error `out` is left as it was.
+///
+/// # Errors
+/// [`WriteError`] if the body fails or the frame is too large.
+pub fn write(
+    out: &mut BytesMut,
+    head: Head,
+    body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+) -> Result<(), WriteError> {
+    let start = out.len();
+    head.put(out);
+    let written = body(out);
+    let bytes = out.len() - start - 4;
+    if let Err(error) = written {
+        out.truncate(start);
+        return Err(error.into());
+    }
+    if bytes > limits::FRAME_BYTES_MAX {
+        out.truncate(start);
+        return Err(WriteError::TooLarge { bytes, max: limits::FRAME_BYTES_MAX });
+    }
+    out[start..start + 4].copy_from_slice(&(bytes as u32).to_be_bytes());
+    Ok(())
+}
+
+/// Appends a frame without a body.
+pub fn write_bare(out: &mut BytesMut, head: Head) {
+    let start = out.len();
+    head.put(out);
+    let bytes = (out.len() - start - 4) as u32;
+    out[start..start + 4].copy_from_slice(&bytes.to_be_bytes());
+}
+
+/// The fixed part of a frame to be written.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub enum Head {
+    Ping { nonce: u64 },
+    Pong { nonce: u64 },
+    Hello,
+    Goodbye,
+    Define { index: MessageIndex },
+    Ask { request: RequestId, target: ActorId, message: MessageIndex, budget: Budget },
+    Tell { target: ActorId, message: MessageIndex, budget: Budget },
+    Reply { request: RequestId },
+    Failure { request: RequestId },
+    Cancel { request: RequestId },
+    Credit { target: ActorId, count: u32 },
+}
+
+impl Head {
+    fn put(self, out: &mut BytesMut) {
+        // One stack buffer and one append: the head of an ask is the hottest write of all.
+        let mut head = [0_u8; 30];
+        let mut at = 6;
+        let mut put_u64 = |head: &mut [u8; 30], value: u64| {
+            head[at..at + 8].copy_from_slice(&value.to_be_bytes());
+            at += 8;
+        };
+        let kind = match self {
+            Head::Ping { nonce } => {
+                put_u64(&mut head, nonce);
+                Kind::Ping
+            }
+            Head::Pong { nonce } => {
+                put_u64(&mut head, nonce);
+                Kind::Pong
+            }
+            Head::Hello => Kind::Hello,
+            Head::Goodbye => Kind::Goodbye,
+            Head::Ask { request, target, message, budget } => {
+                put_u64(&mut head, request.0);
+                put_u64(&mut head, target.0);
+                put_u64(&mut head, u64::from(message.0) << 32 | u64::from(budget.0));
+                Kind::Ask
+            }
+            Head::Tell { target, message, budget } => {
+                put_u64(&mut head, target.0);
+                put_u64(&mut head, u64::from(message.0) << 32 | u64::from(budget.0));
+                Kind::Tell
+            }
+            Head::Reply { request } => {
+                put_u64(&mut head, request.0);
+                Kind::Reply
+            }
+            Head::Failure { request } => {
+                put_u64(&mut head, request.0);
+                Kind::Failure
+            }
+            Head::Cancel { request } => {
+                put_u64(&mut head, request.0);
+                Kind::Cancel
+            }
+            Head::Credit { target, .. } => {
+                put_u64(&mut head, target.0);
+                Kind::Credit
+            }
+            Head::Define { .. } => Kind::Define,
+        };
+        head[4] = kind as u8;
+        out.extend_from_slice(&head[..at]);
+        match self {
+            Head::Define { index } => out.put_u32(index.0),
+            Head::Credit { count, .. } => out.put_u32(count),
+            _ => {}
+        }
+    }
+}
+
+/// Puts the time left into an ask or tell frame that has waited in line since it was written.
+pub fn patch_budget(frame: &mut [u8], budget: Budget) {
+    let at = match frame.get(4) {
+        Some(0x11) => 26,
+        Some(0x12) => 18,
+        _ => return,
+    };
+    if let Some(field) = frame.get_mut(at..at + 4) {
+        field.copy_from_slice(&budget.0.to_be_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec;
+
+    fn ask() -> Head {
+        Head::Ask { request: RequestId(7), target: ActorId(3), message: MessageIndex(1), budget: Budget(30_000) }
+    }
+
+    #[test]
+    fn every_kind_comes_back_as_it_was_written() {
+        let mut out = BytesMut::new();
+        let body = |out: &mut BytesMut| codec::encode_into("hi", out);
+        for head in [
+            Head::Ping { nonce: 1 },
+            Head::Pong { nonce: 2 },
+            Head::Cancel { request: RequestId(8) },
+            Head::Credit { target: ActorId(3), count: 512 },
+        ] {
+            write_bare(&mut out, head);
+        }
+        for head in [
+            Head::Hello,
+            Head::Goodbye,
+            Head::Define { index: MessageIndex(1) },
+            ask(),
+            Head::Tell { target: ActorId(3), message: MessageIndex(1), budget: Budget::NEVER },
+            Head::Reply { request: RequestId(7) },
+            Head::Failure { request: RequestId(7) },
+        ] {
+            write(&mut out, head, body).expect("small");
+        }
+        let payload = b"\xa2hi".as_slice();
+        let expected = [
+            Frame::Ping { nonce: 1 },
+            Frame::Pong { nonce: 2 },
+            Frame::Cancel { request: RequestId(8) },
+            Frame::Credit { target: ActorId(3), count: 512 },
+            Frame::Hello { body: payload },
+            Frame::Goodbye { body: payload },
+            Frame::Define { index: MessageIndex(1), body: payload },
+            Frame::Ask {
+                request: RequestId(7),
+                target: ActorId(3),
+                message: MessageIndex(1),
+                budget: Budget(30_000),
+                payload,
+            },
+            Frame::Tell { target: ActorId(3), message: MessageIndex(1), budget: Budget::NEVER, payload },
+            Frame::Reply { request: RequestId(7), payload },
+            Frame::Failure { request: RequestId(7), body: payload },
+        ];
+        let mut rest = &out[..];
+        for frame in expected {
+            let (decoded, used) = decode(rest, limits::FRAME_BYTES_MAX).expect("own bytes").expect("whole");
+            assert_eq!(decoded, frame);
+            for cut in 0..used {
+                assert_eq!(decode(&rest[..cut], limits::FRAME_BYTES_MAX), Ok(None), "cut at {cut}");
+            }
+            rest = &rest[used..];
+        }
+        assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn limits_hold_at_the_border() {
+        let frame = |declared: u32| declared.to_be_bytes().to_vec();
+        assert_eq!(decode(&frame(0), 100), Err(FrameError::EmptyFrame { declared: 0 }));
+        assert_eq!(decode(&frame(1), 100), Err(FrameError::EmptyFrame { declared: 1 }));
+        assert_eq!(decode(&frame(99), 100), Ok(None));
+        assert_eq!(decode(&frame(100), 100), Ok(None));
+        assert_eq!(decode(&frame(101), 100), Err(FrameError::FrameTooLarge { declared: 101, max: 100 }));
+        assert_eq!(
+            decode(&frame(u32::MAX), limits::FRAME_BYTES_MAX),
+            Err(FrameError::FrameTooLarge { declared: 0xffff_ffff, max: limits::FRAME_BYTES_MAX })
+        );
+    }
+
+    #[test]
+    fn broken_frames_get_their_own_error() {
+        let decode = |bytes: &[u8]| decode(bytes, 100).map(|_| ());
+        assert_eq!(decode(b"\0\0\0\x02\x77\0"), Err(FrameError::UnknownFrameKind { kind: 0x77 }));
+        assert_eq!(
+            decode(b"\0\0\0\x0a\x01\x80\0\0\0\0\0\0\0\x01"),
+            Err(FrameError::ReservedBits { kind: 1, flags: 0x80 })
+        );
+        assert_eq!(
+            decode(b"\0\0\0\x05\x13\0\x01\x02\x03"),
+            Err(FrameError::Truncated { kind: 0x13, need: 8, have: 3 })
+        );
+        assert_eq!(
+            decode(b"\0\0\0\x0b\x02\0\0\0\0\0\0\0\0\x01\x01"),
+            Err(FrameError::TrailingBytes { kind: 2, extra: 1 })
+        );
+    }
+
+    #[test]
+    fn a_frame_that_is_too_large_leaves_the_buffer_as_it_was() {
+        let mut out = BytesMut::from(&b"before"[..]);
+        let error = write(&mut out, ask(), |out| {
+            out.resize(out.len() + limits::FRAME_BYTES_MAX, 0);
+            Ok(())
+        });
+        assert!(matches!(error, Err(WriteError::TooLarge { .. })));
+        assert_eq!(&out[..], b"before");
+    }
+
+    #[test]
+    fn the_budget_can_be_patched() {
+        let mut out = BytesMut::new();
+        write(&mut out, ask(), |out| codec::encode_into("hi", out)).expect("small");
+        patch_budget(&mut out, Budget(1));
+        let Ok(Some((Frame::Ask { budget, .. }, _))) = decode(&out, 100) else { panic!("an ask") };
+        assert_eq!(budget, Budget(1));
+    }
+}

@@ -1,0 +1,22 @@
+//! The words that every other crate of Mobula speaks: ids, the remote message trait, frames and their
+//! MessagePack bodies, limits, errors that tell whether a retry is safe, and deadlines.
+//!
+//! This crate knows no clock, no socket and no actix. Time, where it matters, is an argument.
+//! Bytes on the wire are specified in `docs/protocol.md`; its worked examples are read by the tests here.
+pub mod codec;
+mod deadline;
+mod error;
+pub mod frame;
+mod hash;
+mod ids;
+pub mod limits;
+mod message;
+pub mod prescan;
+mod restart;
+
+pub use deadline::{Budget, Deadline};
+pub use error::{CallError, Never, Outcome};
+pub use hash::{IdHasher, IdMap, schema_hash};
+pub use ids::{ActorId, Generation, MessageKey, NodeId, NodeUid, RequestId};
+pub use message::RemoteMessage;
+pub use restart::{Decision, RestartBudget, RestartPolicy};

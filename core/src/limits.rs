@@ -1,0 +1,70 @@
+//! Every bound of the wire and of the mailboxes, with its unit, its default and what it costs.
+
+use std::time::Duration;
+
+/// 16 MiB: the largest frame that is sent or accepted. A connection's read buffer grows with what arrives, up to
+/// this. A longer length prefix closes the connection with
+/// [`FrameTooLarge`](crate::frame::FrameError::FrameTooLarge), before anything is allocated for it.
+pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Message types that one peer may introduce on one connection. Costs about 100 bytes each.
+pub const MESSAGE_TYPES_MAX: usize = 65_536;
+
+/// Bytes of a registered name on the wire.
+pub const NAME_BYTES_MAX: usize = 512;
+
+/// 64: how deep arrays and maps may nest in a MessagePack body; see [`crate::prescan`].
+pub const DEPTH_MAX: usize = 64;
+
+/// Messages that may wait in one actor's mailbox. A further local sender waits, a further `try_tell` is answered
+/// [`Full`](crate::CallError::Full).
+pub const MAILBOX_MESSAGES: usize = 1024;
+
+/// Messages that one node may have under way to one actor of another node before the actor has begun to handle
+/// them. Returned as credit while the mailbox is worked off. Worst-case memory of a stopped actor is this, times
+/// the sending nodes, times the message size.
+pub const CREDIT_MESSAGES: u32 = 1024;
+
+/// 32 MiB: bytes that may be queued towards one peer. Beyond it, senders wait.
+pub const SEND_WINDOW_BYTES: usize = 32 * 1024 * 1024;
+
+/// Messages that may stand in line for a mailbox or a credit without their sender waiting for them. One more is
+/// refused with [`Full`](crate::CallError::Full): futures that nobody polls must not eat the memory.
+pub const LINE_MESSAGES_MAX: usize = 65_536;
+
+/// Default deadline of an ask.
+pub const ASK_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Messages of one turn of an actor, after which it yields to its neighbours on the arbiter.
+pub const TURN_MESSAGES_MAX: u32 = 64;
+
+/// Time of one turn of an actor, after which it yields; checked between messages.
+pub const TURN_TIME_MAX: Duration = Duration::from_millis(5);
+
+/// A heartbeat is sent on the control connection at this interval.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Silence after which a peer is suspected: shown, nothing else.
+pub const SUSPECT_AFTER: Duration = Duration::from_secs(3);
+
+/// Silence after which a peer is down, for ever: a lease of 8 s and a margin of 2 s.
+pub const DOWN_AFTER: Duration = Duration::from_secs(10);
+
+/// Time a new connection has to prove who it is.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Connections that may be proving themselves at the same time; one more is closed at once. Costs 96 bytes and a
+/// descriptor each.
+pub const HANDSHAKES_MAX: usize = 512;
+
+/// Bytes of a peer's text that reach a log or an error; the rest is cut.
+pub const PEER_TEXT_BYTES_MAX: usize = 256;
+
+/// Node processes that one driver starts on its own machine. Costs a process, a thread and three descriptors each.
+pub const LOCAL_NODES_MAX: usize = 256;
+
+/// Time a node process has to become ready after its start.
+pub const NODE_START_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Tasks that are sent to one task actor ahead of the one it runs, so that it never waits for the next.
+pub const TASK_PREFETCH: usize = 1;
