@@ -1,0 +1,10 @@
+struct Counter;
+
+#[mobula::actor]
+impl Counter {
+    fn get(&self) -> i64 {
+        1
+    }
+}
+
+fn main() {}

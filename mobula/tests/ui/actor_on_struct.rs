@@ -1,0 +1,6 @@
+#[mobula::actor]
+struct Counter;
+
+fn main() {
+    let _ = Counter;
+}

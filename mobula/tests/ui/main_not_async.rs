@@ -1,0 +1,2 @@
+#[mobula::main]
+fn main() {}

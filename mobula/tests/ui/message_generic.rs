@@ -1,0 +1,7 @@
+#[derive(mobula::RemoteMessage)]
+#[rtype(result = "i64")]
+struct Increment<N> {
+    by: N,
+}
+
+fn main() {}

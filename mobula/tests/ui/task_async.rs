@@ -1,0 +1,6 @@
+#[mobula::task]
+async fn fetch(url: String) -> String {
+    url
+}
+
+fn main() {}
