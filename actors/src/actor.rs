@@ -1,0 +1,268 @@
+//! What an actor must say about itself to be created and called from afar, and how a new one is described.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Context, Handler, Message};
+use mobula_core::{CallError, IdMap, MessageKey, NodeId, RemoteMessage, RestartPolicy, codec, limits};
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::cell::Shared;
+use crate::envelope::Envelope;
+use crate::inbound::Incoming;
+use crate::mailbox::Refused;
+use crate::reply::ReplyTo;
+
+/// An actix actor that can be created on any node and called from any node.
+///
+/// Written by `#[mobula::actor]`, by [`remote_actor!`](crate::remote_actor), or by hand; a type written by hand is
+/// registered with [`register_actor!`](crate::register_actor).
+pub trait RemoteActor: Actor<Context = Context<Self>> {
+    /// The name of the type on the wire: `<package>::<Type>` by default. One executable knows each name once.
+    const NAME: &'static str;
+    /// A hash of the constructor's arguments. Nodes that differ refuse to create the actor for each other.
+    const SCHEMA: u64;
+    /// What the actor is made from. Kept, since a restart makes it anew.
+    type Args: Serialize + DeserializeOwned + Clone + Send + Sync + 'static;
+
+    /// Makes the actor, on the thread where it will live; again after each panic.
+    fn make(args: Self::Args) -> Self;
+
+    /// Lists the messages that may come from other nodes.
+    fn messages(table: &mut MessageTable<Self>);
+
+    /// Describes a new actor, to be handed to a node or a cluster.
+    fn spec(args: Self::Args) -> ActorSpec<Self> {
+        ActorSpec { args, options: SpawnOptions::default(), placement: Placement::Default }
+    }
+}
+
+/// Where a new actor is to live.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Placement {
+    /// The node that has the fewest actors of this driver.
+    #[default]
+    Default,
+    /// The next node in turn.
+    Spread,
+    /// This life of this node and no other.
+    Node(NodeId),
+}
+
+/// A description of an actor that does not exist yet: its arguments, its options, its place.
+#[derive(Clone, Debug)]
+pub struct ActorSpec<A: RemoteActor> {
+    pub(crate) args: A::Args,
+    pub(crate) options: SpawnOptions,
+    placement: Placement,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SpawnOptions {
+    pub(crate) name: Option<String>,
+    pub(crate) restart: RestartPolicy,
+    pub(crate) mailbox: usize,
+    pub(crate) own_thread: bool,
+}
+
+impl Default for SpawnOptions {
+    fn default() -> Self {
+        SpawnOptions {
+            name: None,
+            restart: RestartPolicy::default(),
+            mailbox: limits::MAILBOX_MESSAGES,
+            own_thread: false,
+        }
+    }
+}
+
+impl<A: RemoteActor> ActorSpec<A> {
+    /// Gives the actor a name, by which its node finds it. At most one live actor of a node bears it.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.options.name = Some(name.into());
+        self
+    }
+
+    /// Places the actor on this life of `node`.
+    #[must_use]
+    pub fn node_affinity(mut self, node: &NodeId) -> Self {
+        self.placement = Placement::Node(node.clone());
+        self
+    }
+
+    /// Places the actor on the next node in turn.
+    #[must_use]
+    pub fn spread(mut self) -> Self {
+        self.placement = Placement::Spread;
+        self
+    }
+
+    /// Restarts allowed within 10 s. Default 3; 0 ends the actor with its first panic.
+    #[must_use]
+    pub fn restarts(mut self, max: u32) -> Self {
+        self.options.restart.restarts_max = max;
+        self
+    }
+
+    /// The whole restart policy.
+    #[must_use]
+    pub fn restart_policy(mut self, policy: RestartPolicy) -> Self {
+        self.options.restart = policy;
+        self
+    }
+
+    /// Rest before the first restart. Default 50 ms, doubling.
+    #[must_use]
+    pub fn backoff(mut self, min: Duration) -> Self {
+        self.options.restart.backoff_min = min;
+        self
+    }
+
+    /// Messages that fit into the mailbox before senders wait. Default [`limits::MAILBOX_MESSAGES`], at least 1.
+    #[must_use]
+    pub fn mailbox(mut self, messages: usize) -> Self {
+        self.options.mailbox = messages;
+        self
+    }
+
+    /// Gives the actor a thread of its own, for handlers that compute or block. Costs a thread.
+    #[must_use]
+    pub fn own_thread(mut self) -> Self {
+        self.options.own_thread = true;
+        self
+    }
+
+    /// Where the actor is to live.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+}
+
+/// The messages that one type of actor takes from other nodes.
+pub struct MessageTable<A> {
+    routes: Routes,
+    actor: PhantomData<fn(A)>,
+}
+
+impl<A: RemoteActor> MessageTable<A> {
+    /// Lets `M` come from other nodes.
+    pub fn accept<M>(&mut self)
+    where
+        A: Handler<M>,
+        M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
+    {
+        let route = Route { name: M::NAME, schema: M::SCHEMA, dispatch: dispatch::<A, M> };
+        self.routes.by_key.insert(M::KEY.0, route);
+    }
+}
+
+impl<A> std::fmt::Debug for MessageTable<A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.routes.by_key.values().map(|route| route.name)).finish()
+    }
+}
+
+pub(crate) struct Routes {
+    pub(crate) actor_type: &'static str,
+    by_key: IdMap<u64, Route>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Route {
+    pub(crate) name: &'static str,
+    pub(crate) schema: u64,
+    pub(crate) dispatch: Dispatch,
+}
+
+/// Decodes a message and puts it into the mailbox of an actor, whose type it knows.
+pub(crate) type Dispatch = fn(&dyn Any, Incoming<'_>) -> Result<(), CallError>;
+
+impl Routes {
+    /// The routes of an actor type, made once per process.
+    pub(crate) fn of<A: RemoteActor>() -> &'static Routes {
+        static ALL: Mutex<Option<HashMap<TypeId, &'static Routes>>> = Mutex::new(None);
+        ALL.lock().get_or_insert_default().entry(TypeId::of::<A>()).or_insert_with(|| {
+            let routes = Routes { actor_type: A::NAME, by_key: IdMap::default() };
+            let mut table = MessageTable { routes, actor: PhantomData::<fn(A)> };
+            A::messages(&mut table);
+            Box::leak(Box::new(table.routes))
+        })
+    }
+
+    pub(crate) fn find(&self, key: MessageKey, name: &str, schema: u64) -> Result<Dispatch, CallError> {
+        match self.by_key.get(&key.0) {
+            Some(route) if route.name == name && route.schema == schema => Ok(route.dispatch),
+            Some(route) if route.name == name => {
+                Err(CallError::SchemaMismatch { name: name.to_owned(), ours: route.schema, theirs: schema })
+            }
+            _ => Err(CallError::UnknownMessage { message: name.to_owned(), actor_type: self.actor_type.to_owned() }),
+        }
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Route> {
+        self.by_key.values()
+    }
+}
+
+fn dispatch<A, M>(actor: &dyn Any, incoming: Incoming<'_>) -> Result<(), CallError>
+where
+    A: RemoteActor + Handler<M>,
+    M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
+{
+    let Some(shared) = actor.downcast_ref::<Arc<Shared<A>>>() else {
+        // Routes are looked up by the actor they belong to.
+        return Err(CallError::UnknownMessage { message: M::NAME.to_owned(), actor_type: A::NAME.to_owned() });
+    };
+    let message: M = codec::decode(incoming.payload)
+        .map_err(|error| CallError::Decode { reason: format!("{}: {error}", M::NAME), reply: false })?;
+    let reply = incoming.request.map(|request| ReplyTo::far(Arc::clone(incoming.flow), request));
+    let envelope = Envelope { message, reply, deadline: incoming.deadline, ticket: Some(incoming.ticket) };
+    // Other nodes are bounded by their credit, so their mail has a place even in a full mailbox.
+    if let Err(Refused { letter, error }) = shared.mailbox.put(Box::new(envelope), || None) {
+        letter.refuse(error);
+    }
+    Ok(())
+}
+
+/// Makes a plain actix actor one that can be created and called from afar, and registers it: one line that names its
+/// arguments, its constructor, and the messages that other nodes may send.
+///
+/// ```ignore
+/// mobula::remote_actor!(Counter, args: i64, create: |start| Counter { count: start }, messages: [Increment, Get]);
+/// ```
+#[macro_export]
+macro_rules! remote_actor {
+    ($actor:ty, args: $args:ty, create: $create:expr, messages: [$($message:ty),* $(,)?] $(,)?) => {
+        impl $crate::RemoteActor for $actor {
+            const NAME: &'static str =
+                ::core::concat!(::core::env!("CARGO_PKG_NAME"), "::", ::core::stringify!($actor));
+            const SCHEMA: u64 = $crate::schema_hash(::core::stringify!($args));
+            type Args = $args;
+
+            fn make(args: Self::Args) -> Self {
+                let create: fn($args) -> $actor = $create;
+                create(args)
+            }
+
+            fn messages(table: &mut $crate::MessageTable<Self>) {
+                $(table.accept::<$message>();)*
+            }
+        }
+        $crate::register_actor!($actor);
+    };
+}
+
+/// Registers a type whose [`RemoteActor`] was written by hand, so that nodes running this executable can create it.
+#[macro_export]
+macro_rules! register_actor {
+    ($actor:ty) => {
+        $crate::private::inventory::submit! { $crate::ActorEntry::of::<$actor>() }
+    };
+}

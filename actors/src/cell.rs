@@ -1,0 +1,263 @@
+//! The cell: the future in which an actor lives. The only module that touches actix's internals.
+//!
+//! It polls control first, then the actor's context, catches panics around that, and starts the next life as the
+//! restart policy says. Mail is kept in our own mailbox, outside the context: a new life is a new context with a new
+//! actor, and finds its mail where the last one left it. The context's own timers and futures end with their life.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context as TaskContext, Poll};
+use std::time::Instant;
+
+use actix::dev::ContextFut;
+use actix::fut::ActorFuture;
+use actix::{Actor, ActorContext, AsyncContext, Context};
+use mobula_core::{ActorId, CallError, Decision, Generation, RestartBudget, RestartPolicy, limits};
+use mobula_transport::now;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::time::Sleep;
+
+use crate::control::SpawnError;
+use crate::mailbox::{Mailbox, Order};
+use crate::node::Node;
+use crate::scope;
+
+/// What an actor's cell and its references share.
+pub(crate) struct Shared<A: Actor<Context = Context<A>>> {
+    pub(crate) id: ActorId,
+    pub(crate) node: Node,
+    pub(crate) name: Option<String>,
+    pub(crate) mailbox: Mailbox<A>,
+    generation: AtomicU32,
+    /// The last panic's text; it explains replies that were lost with their life.
+    last_panic: Mutex<Option<String>>,
+}
+
+impl<A: Actor<Context = Context<A>>> Shared<A> {
+    pub(crate) fn new(id: ActorId, node: Node, name: Option<String>, capacity: usize) -> Self {
+        let mailbox = Mailbox::new(capacity);
+        Shared { id, node, name, mailbox, generation: AtomicU32::new(0), last_panic: Mutex::new(None) }
+    }
+
+    pub(crate) fn generation(&self) -> Generation {
+        Generation(self.generation.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn panicked(&self, message: &str, text: &str) -> CallError {
+        CallError::Panicked {
+            actor: self.id,
+            message: message.to_owned(),
+            text: text.to_owned(),
+            generation: self.generation(),
+        }
+    }
+
+    /// The handler's future went away without an answer: its life ended, or it panicked outside of the context.
+    pub(crate) fn lost(&self, message: &str) -> CallError {
+        let text = self.last_panic.lock().clone();
+        self.panicked(message, text.as_deref().unwrap_or("the handler's future ended without an answer"))
+    }
+}
+
+/// The text of a panic, as far as it has one.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        (*text).to_owned()
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "panic without a text".to_owned()
+    }
+}
+
+pub(crate) struct Cell<A: Actor<Context = Context<A>>> {
+    shared: Arc<Shared<A>>,
+    create: Box<dyn FnMut() -> A>,
+    budget: RestartBudget,
+    life: Life<A>,
+    /// Told once, when the first life has started or failed to.
+    started: Option<oneshot::Sender<Result<(), SpawnError>>>,
+    on_end: Option<Box<dyn FnOnce()>>,
+}
+
+#[expect(clippy::large_enum_variant, reason = "a cell is boxed when it is spawned, and is running nearly all its time")]
+enum Life<A: Actor<Context = Context<A>>> {
+    Unborn,
+    Running(ContextFut<A, Context<A>>),
+    Resting(Pin<Box<Sleep>>),
+    Over,
+}
+
+impl<A: Actor<Context = Context<A>>> Cell<A> {
+    /// A cell to be spawned on the current thread. `on_end` runs when the actor has ended for good.
+    pub(crate) fn new(
+        shared: Arc<Shared<A>>,
+        create: Box<dyn FnMut() -> A>,
+        policy: RestartPolicy,
+        started: oneshot::Sender<Result<(), SpawnError>>,
+        on_end: Box<dyn FnOnce()>,
+    ) -> Self {
+        let budget = RestartBudget::new(policy);
+        Cell { shared, create, budget, life: Life::Unborn, started: Some(started), on_end: Some(on_end) }
+    }
+
+    /// True when the cell is over.
+    fn turn(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        self.shared.mailbox.register(cx.waker());
+        while let Some(order) = self.shared.mailbox.take_order() {
+            match (&mut self.life, order) {
+                (Life::Running(context), Order::Stop) => context.ctx().stop(),
+                _ => return true,
+            }
+        }
+        loop {
+            match &mut self.life {
+                Life::Over => return true,
+                Life::Unborn => self.begin(),
+                Life::Resting(sleep) => match sleep.as_mut().poll(cx) {
+                    Poll::Pending => return false,
+                    Poll::Ready(()) => self.begin(),
+                },
+                Life::Running(context) => match catch_unwind(AssertUnwindSafe(|| Pin::new(context).poll(cx))) {
+                    Ok(Poll::Pending) => {
+                        self.announce(Ok(()));
+                        return false;
+                    }
+                    Ok(Poll::Ready(())) => {
+                        self.announce(Ok(()));
+                        return true;
+                    }
+                    Err(panic) => self.fail(&*panic),
+                },
+            }
+        }
+    }
+
+    fn begin(&mut self) {
+        let create = &mut self.create;
+        match catch_unwind(AssertUnwindSafe(create)) {
+            Ok(actor) => {
+                let mut context = Context::new().into_future(actor);
+                let pump = Pump { shared: Arc::clone(&self.shared) };
+                context.ctx().spawn(pump);
+                self.life = Life::Running(context);
+            }
+            Err(panic) => self.fail(&*panic),
+        }
+    }
+
+    /// A life has ended in a panic: the next begins after a rest, or none does.
+    fn fail(&mut self, panic: &(dyn Any + Send)) {
+        let text = panic_text(panic);
+        *self.shared.last_panic.lock() = Some(text.clone());
+        if let Life::Running(mut context) = std::mem::replace(&mut self.life, Life::Over) {
+            end_silently(&mut context);
+            // What the user's `Drop` does to itself must not reach the arbiter.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(context)));
+        }
+        if self.started.is_some() {
+            // It has never run, and its creator is there to hear why.
+            return self.announce(Err(SpawnError::Panicked { text }));
+        }
+        match self.budget.on_failure(now(), jitter()) {
+            Decision::RestartAfter(rest) => {
+                self.shared.generation.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(actor = %self.shared.id, ?rest, panic = %text, "actor panicked, restarts");
+                self.life = Life::Resting(Box::pin(tokio::time::sleep(rest)));
+            }
+            Decision::GiveUp => {
+                tracing::error!(actor = %self.shared.id, panic = %text, "actor panicked, its restarts are used up");
+            }
+        }
+    }
+
+    fn announce(&mut self, result: Result<(), SpawnError>) {
+        if let Some(started) = self.started.take() {
+            let _ = started.send(result);
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Life::Running(mut context) = std::mem::replace(&mut self.life, Life::Over) {
+            end_silently(&mut context);
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(context)));
+        }
+        if let Some(on_end) = self.on_end.take() {
+            self.shared.mailbox.close(&CallError::Stopped);
+            on_end();
+        }
+    }
+}
+
+/// Without this, dropping a context polls the actor's hooks, on a state that a panic may have broken.
+fn end_silently<A: Actor<Context = Context<A>>>(context: &mut ContextFut<A, Context<A>>) {
+    context.ctx().terminate();
+}
+
+/// The only randomness of this crate: where in its ±20 % a back-off falls.
+fn jitter() -> f64 {
+    let mut bytes = [0; 4];
+    // Without randomness the middle will do: nothing depends on it but that crowds disperse.
+    if getrandom::fill(&mut bytes).is_err() {
+        return 0.5;
+    }
+    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+}
+
+impl<A: Actor<Context = Context<A>>> Future for Cell<A> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let node = this.shared.node.clone();
+        let actor = Arc::clone(&this.shared);
+        let over = scope::turn(&node, actor, || {
+            let over = this.turn(cx);
+            if over {
+                this.finish();
+            }
+            over
+        });
+        if over { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl<A: Actor<Context = Context<A>>> Drop for Cell<A> {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+/// Moves mail from our mailbox to the actor, as an item of its context: so `ctx.wait` and an exclusive handler hold
+/// it back as they hold back actix's own mailbox.
+struct Pump<A: Actor<Context = Context<A>>> {
+    shared: Arc<Shared<A>>,
+}
+
+impl<A: Actor<Context = Context<A>>> ActorFuture<A> for Pump<A> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, actor: &mut A, ctx: &mut Context<A>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let begun = now();
+        let mut at: Instant = begun;
+        for _ in 0..limits::TURN_MESSAGES_MAX {
+            if ctx.waiting() {
+                return Poll::Pending;
+            }
+            let Some(letter) = self.shared.mailbox.take() else { return Poll::Pending };
+            letter.deliver(actor, ctx, &self.shared, at);
+            at = now();
+            if at.saturating_duration_since(begun) >= limits::TURN_TIME_MAX {
+                break;
+            }
+        }
+        // The turn is used up: the neighbours on this arbiter first.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

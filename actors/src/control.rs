@@ -1,0 +1,211 @@
+//! Requests to a node itself: create, stop and find actors, and say what it is.
+
+use std::sync::Arc;
+
+use mobula_core::{ActorId, CallError, NodeId, RemoteMessage, RequestId, codec, schema_hash};
+use mobula_transport::{Call, Request};
+use serde::{Deserialize, Serialize};
+
+use crate::actor::SpawnOptions;
+use crate::ask::Ask;
+use crate::mailbox::Order;
+use crate::node::{Node, NodeLink};
+use crate::reply::{Pending, Slot};
+use crate::scope;
+
+/// An actor could not be created. Nothing of it is left behind, so creating it again is safe.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// The node's executable does not know the type.
+    #[error(
+        "no actor type `{actor_type}` is registered on {node}: link the crate that registers it (`use that_crate as \
+         _;`), and run the same build everywhere"
+    )]
+    UnknownActorType {
+        /// The registered name.
+        actor_type: String,
+        /// The node that was asked.
+        node: NodeId,
+    },
+    /// The two executables define the constructor's arguments differently.
+    #[error(
+        "`{actor_type}` is constructed from other arguments on {node} (there {theirs:016x}, here {ours:016x}): run \
+         the same build everywhere"
+    )]
+    SchemaMismatch {
+        /// The registered name.
+        actor_type: String,
+        /// The node that was asked.
+        node: NodeId,
+        /// The asking side's hash.
+        ours: u64,
+        /// The node's hash.
+        theirs: u64,
+    },
+    /// The arguments could not be read.
+    #[error("arguments of `{actor_type}`: {reason}")]
+    BadArguments {
+        /// The registered name.
+        actor_type: String,
+        /// What was found.
+        reason: String,
+    },
+    /// The constructor or `started` panicked.
+    #[error("the actor panicked while it started: {text}")]
+    Panicked {
+        /// The panic's text.
+        text: String,
+    },
+    /// A live actor of the node bears the name.
+    #[error("the name `{name}` is taken by actor {holder} on {node}")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Who bears it.
+        holder: ActorId,
+        /// Where.
+        node: NodeId,
+    },
+    /// The node has no thread left for it.
+    #[error("no thread for the actor: {reason}")]
+    NoThread {
+        /// What the system said.
+        reason: String,
+    },
+    /// The node shuts down.
+    #[error("the node is shutting down")]
+    NodeEnding,
+    /// No node of the cluster is the one asked for, or none is left.
+    #[error("no such node: {wanted}; the cluster has {have}")]
+    NoSuchNode {
+        /// What was asked for.
+        wanted: String,
+        /// What there is.
+        have: String,
+    },
+    /// The node could not be asked, or did not answer.
+    #[error("cannot reach the node: {0}")]
+    Call(#[from] CallError),
+}
+
+/// What a node says about itself.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// Who it is.
+    pub node: NodeId,
+    /// Its process.
+    pub pid: u32,
+    /// Task slots.
+    pub cpus: u32,
+    /// Actors that live there now.
+    pub actors: u64,
+    /// Tells that reached no handler.
+    pub dead_letters: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Control {
+    Spawn {
+        actor_type: String,
+        schema: u64,
+        #[serde(with = "serde_bytes")]
+        args: Vec<u8>,
+        options: SpawnOptions,
+    },
+    Order {
+        actor: ActorId,
+        kill: bool,
+    },
+    Find {
+        name: String,
+        actor_type: String,
+    },
+    TaskRunners,
+    Report,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ControlReply {
+    Spawned(Result<ActorId, SpawnError>),
+    Ordered,
+    Found(Option<ActorId>),
+    TaskRunners(Result<Vec<ActorId>, SpawnError>),
+    Report(NodeReport),
+}
+
+impl RemoteMessage for Control {
+    const NAME: &'static str = "mobula::Control";
+    const SCHEMA: u64 = schema_hash("1");
+    type Reply = ControlReply;
+}
+
+/// Answers a request on the node's control runtime: creating an actor takes time, and no connection waits for it.
+pub(crate) fn serve(node: &Node, link: &Arc<NodeLink>, request: &Request<'_>) {
+    let Some(id) = request.request else { return };
+    let control = match codec::decode::<Control>(request.payload) {
+        Ok(control) => control,
+        Err(error) => return refuse(link, id, &CallError::Decode { reason: error.to_string(), reply: false }),
+    };
+    let (own, link) = (node.clone(), Arc::clone(link));
+    node.control_runtime().spawn(async move {
+        let reply = perform(&own, control).await;
+        link.reply(id, |out| codec::encode_into(&reply, out));
+        link.kick();
+    });
+}
+
+fn refuse(link: &Arc<NodeLink>, id: RequestId, error: &CallError) {
+    link.fail(id, error);
+    link.kick();
+}
+
+/// Does on this node what a request asks for.
+pub(crate) async fn perform(node: &Node, control: Control) -> ControlReply {
+    match control {
+        Control::Spawn { actor_type, schema, args, options } => {
+            ControlReply::Spawned(spawn(node, actor_type, schema, args, options).await)
+        }
+        Control::Order { actor, kill } => {
+            if let Some(actor) = node.actor(actor) {
+                actor.order(if kill { Order::Kill } else { Order::Stop });
+            }
+            ControlReply::Ordered
+        }
+        Control::Find { name, actor_type } => ControlReply::Found(node.find_named(&name, &actor_type)),
+        Control::TaskRunners => ControlReply::TaskRunners(node.task_runners().await),
+        Control::Report => ControlReply::Report(node.report()),
+    }
+}
+
+async fn spawn(
+    node: &Node,
+    actor_type: String,
+    theirs: u64,
+    args: Vec<u8>,
+    options: SpawnOptions,
+) -> Result<ActorId, SpawnError> {
+    let Some(entry) = node.registry().actor(&actor_type) else {
+        return Err(SpawnError::UnknownActorType { actor_type, node: node.id().clone() });
+    };
+    if entry.schema != theirs {
+        // Seen from the asking side: its hash is "ours".
+        let (ours, theirs) = (theirs, entry.schema);
+        return Err(SpawnError::SchemaMismatch { actor_type, node: node.id().clone(), ours, theirs });
+    }
+    (entry.spawn)(node.clone(), args, options).await
+}
+
+/// Asks the node at the other end of `link`.
+pub(crate) fn request(link: &Arc<NodeLink>, control: &Control) -> Ask<Control> {
+    let slot = Slot::new();
+    let call = Call {
+        target: ActorId::NODE,
+        key: Control::KEY,
+        name: Control::NAME,
+        schema: Control::SCHEMA,
+        deadline: scope::deadline().min(crate::ask::default_deadline()),
+    };
+    let sent = link.ask(&call, Pending(slot.clone()), |out| codec::encode_into(control, out));
+    Ask::far(slot, link, sent)
+}

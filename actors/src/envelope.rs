@@ -1,0 +1,103 @@
+//! A typed message in the mailbox: checks that it is still wanted, runs the handler, sends the answer.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix::dev::MessageResponse;
+use actix::{Actor, Context, Handler, Message};
+use mobula_core::{CallError, Deadline};
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
+
+use crate::cell::{self, Shared};
+use crate::inbound::FlowTicket;
+use crate::mailbox::Letter;
+use crate::reply::ReplyTo;
+use crate::scope;
+
+pub(crate) struct Envelope<M: Message> {
+    pub(crate) message: M,
+    /// None for a tell.
+    pub(crate) reply: Option<ReplyTo<M::Result>>,
+    pub(crate) deadline: Deadline,
+    /// Held from arrival to here for messages from other nodes: returns their credit.
+    pub(crate) ticket: Option<FlowTicket>,
+}
+
+impl<M: Message> Envelope<M> {
+    fn unwanted(&self, now: Instant) -> Option<CallError> {
+        if self.reply.as_ref().is_some_and(ReplyTo::is_cancelled) {
+            Some(CallError::Cancelled { started: false })
+        } else if self.deadline.is_over(now) {
+            Some(CallError::DeadlineExceeded { started: false })
+        } else {
+            None
+        }
+    }
+}
+
+impl<A, M> Letter<A> for Envelope<M>
+where
+    A: Actor<Context = Context<A>> + Handler<M>,
+    M: Message + Send + 'static,
+    M::Result: Send,
+{
+    fn deliver(self: Box<Self>, actor: &mut A, ctx: &mut Context<A>, shared: &Arc<Shared<A>>, now: Instant) {
+        if let Some(error) = self.unwanted(now) {
+            return Letter::<A>::refuse(self, error);
+        }
+        let Envelope { message, reply, deadline, ticket } = *self;
+        // The mailbox has room again as soon as the handler begins.
+        drop(ticket);
+        let before = scope::set_deadline(deadline);
+        let result = catch_unwind(AssertUnwindSafe(|| actor.handle(message, ctx)));
+        scope::set_deadline(before);
+        match result {
+            Ok(response) => match reply {
+                Some(reply) => respond::<A, M>(response, ctx, reply, shared),
+                None => response.handle(ctx, None),
+            },
+            Err(panic) => {
+                let text = cell::panic_text(&*panic);
+                if let Some(reply) = reply {
+                    reply.send(Err(shared.panicked(std::any::type_name::<M>(), &text)));
+                }
+                // The cell ends this life of the actor.
+                resume_unwind(panic);
+            }
+        }
+    }
+
+    fn refuse(self: Box<Self>, error: CallError) {
+        if let Some(reply) = self.reply {
+            reply.send(Err(error));
+        }
+    }
+}
+
+fn respond<A, M>(
+    response: <A as Handler<M>>::Result,
+    ctx: &mut Context<A>,
+    reply: ReplyTo<M::Result>,
+    shared: &Arc<Shared<A>>,
+) where
+    A: Actor<Context = Context<A>> + Handler<M>,
+    M: Message + Send + 'static,
+    M::Result: Send,
+{
+    let (sender, mut receiver) = oneshot::channel();
+    response.handle(ctx, Some(sender));
+    match receiver.try_recv() {
+        Ok(value) => reply.send(Ok(value)),
+        Err(TryRecvError::Closed) => reply.send(Err(shared.lost(std::any::type_name::<M>()))),
+        // The handler answered with a future: somebody else completes it.
+        Err(TryRecvError::Empty) => {
+            let shared = Arc::clone(shared);
+            actix_rt::spawn(async move {
+                let answer = receiver.await.map_err(|_| shared.lost(std::any::type_name::<M>()));
+                reply.send(answer);
+            });
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Requests from another node: finds the actor and the route, keeps the credit, answers what cannot be delivered.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use mobula_core::frame::MessageIndex;
+use mobula_core::{ActorId, CallError, Deadline, IdMap, MessageKey, RequestId};
+use mobula_transport::{Inbound, ReceiveCredit, Request, SessionError};
+use parking_lot::Mutex;
+
+use crate::actor::Dispatch;
+use crate::control;
+use crate::node::{AnyActor, Node, NodeLink};
+use crate::reply::Pending;
+use crate::scope;
+
+/// A message on its way into a mailbox.
+pub(crate) struct Incoming<'a> {
+    pub(crate) payload: &'a [u8],
+    pub(crate) request: Option<RequestId>,
+    pub(crate) deadline: Deadline,
+    pub(crate) flow: &'a Arc<Flow>,
+    pub(crate) ticket: FlowTicket,
+}
+
+/// What one node sends to one actor here.
+pub(crate) struct Flow {
+    pub(crate) link: Arc<NodeLink>,
+    pub(crate) cancelled: Arc<Cancelled>,
+    target: ActorId,
+    credit: ReceiveCredit,
+}
+
+/// One message of a flow that the actor has not begun. Dropping it returns its credit.
+pub(crate) struct FlowTicket(Arc<Flow>);
+
+impl Drop for FlowTicket {
+    fn drop(&mut self) {
+        if let Some(count) = self.0.credit.on_taken() {
+            self.0.link.grant(self.0.target, count);
+            scope::touch(&self.0.link);
+        }
+    }
+}
+
+/// Requests whose senders gave up while they may still be queued here. Empty nearly always, and then free.
+#[derive(Default)]
+pub(crate) struct Cancelled {
+    count: AtomicUsize,
+    requests: Mutex<HashSet<u64>>,
+}
+
+/// Cancellations remembered per connection. Beyond that all are forgotten: the work runs, and its answer is dropped.
+const CANCELLED_MAX: usize = 65_536;
+
+impl Cancelled {
+    fn put(&self, request: RequestId) {
+        let mut requests = self.requests.lock();
+        if requests.len() >= CANCELLED_MAX {
+            requests.clear();
+        }
+        requests.insert(request.0);
+        self.count.store(requests.len(), Ordering::Release);
+    }
+
+    /// True, once, if `request` was cancelled.
+    pub(crate) fn take(&self, request: RequestId) -> bool {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        let mut requests = self.requests.lock();
+        let was = requests.remove(&request.0);
+        self.count.store(requests.len(), Ordering::Release);
+        was
+    }
+}
+
+/// The receiving end of one connection.
+pub(crate) struct NodeInbound {
+    node: Node,
+    types: Vec<MessageType>,
+    targets: IdMap<u64, Target>,
+    sweep_at: usize,
+    cancelled: Arc<Cancelled>,
+}
+
+struct MessageType {
+    key: MessageKey,
+    name: String,
+    schema: u64,
+}
+
+struct Target {
+    actor: Arc<dyn AnyActor>,
+    flow: Arc<Flow>,
+    /// By message index; filled on first use.
+    routes: Vec<Option<Dispatch>>,
+}
+
+impl NodeInbound {
+    pub(crate) fn new(node: Node) -> Self {
+        NodeInbound { node, types: Vec::new(), targets: IdMap::default(), sweep_at: 64, cancelled: Arc::default() }
+    }
+
+    /// Forgets actors that have ended, now and then.
+    fn sweep(&mut self, link: &Arc<NodeLink>) {
+        self.targets.retain(|_, target| {
+            let over = target.actor.is_over();
+            if over && let Some(owed) = target.flow.credit.settle() {
+                link.grant(target.flow.target, owed);
+            }
+            !over
+        });
+        self.sweep_at = (2 * self.targets.len()).max(64);
+    }
+
+    fn deliver(&mut self, link: &Arc<NodeLink>, request: &Request<'_>) -> Result<Result<(), CallError>, SessionError> {
+        let id = request.target;
+        if !self.targets.contains_key(&id.0) {
+            let Some(actor) = self.node.actor(id) else {
+                link.grant(id, 1);
+                return Ok(Err(CallError::NoSuchActor { actor: id }));
+            };
+            if self.targets.len() >= self.sweep_at {
+                self.sweep(link);
+            }
+            let flow = Arc::new(Flow {
+                link: Arc::clone(link),
+                cancelled: Arc::clone(&self.cancelled),
+                target: id,
+                credit: ReceiveCredit::new(self.node.hello().credit_messages),
+            });
+            self.targets.insert(id.0, Target { actor, flow, routes: Vec::new() });
+        }
+        let Some(target) = self.targets.get_mut(&id.0) else { return Ok(Err(CallError::NoSuchActor { actor: id })) };
+        target.flow.credit.on_message()?;
+        let ticket = FlowTicket(Arc::clone(&target.flow));
+        let index = request.message.0 as usize;
+        let Some(message) = self.types.get(index) else {
+            return Err(SessionError::UndefinedMessage { index: request.message.0 });
+        };
+        if target.routes.len() <= index {
+            target.routes.resize(index + 1, None);
+        }
+        let dispatch = match target.routes[index] {
+            Some(dispatch) => dispatch,
+            None => match target.actor.routes().find(message.key, &message.name, message.schema) {
+                Ok(dispatch) => *target.routes[index].insert(dispatch),
+                Err(error) => return Ok(Err(error)),
+            },
+        };
+        let incoming = Incoming {
+            payload: request.payload,
+            request: request.request,
+            deadline: request.deadline,
+            flow: &target.flow,
+            ticket,
+        };
+        Ok(dispatch(target.actor.as_any(), incoming))
+    }
+}
+
+impl Inbound<Pending> for NodeInbound {
+    fn define(&mut self, _: MessageIndex, name: &str, schema: u64) {
+        self.types.push(MessageType { key: MessageKey::of(name), name: name.to_owned(), schema });
+    }
+
+    fn request(&mut self, link: &Arc<NodeLink>, request: Request<'_>) -> Result<(), SessionError> {
+        if request.target == ActorId::NODE {
+            control::serve(&self.node, link, &request);
+            return Ok(());
+        }
+        if let Err(error) = self.deliver(link, &request)? {
+            match request.request {
+                Some(id) => {
+                    link.fail(id, &error);
+                    link.kick();
+                }
+                None => self.node.dead_letter(request.target, &error),
+            }
+        }
+        Ok(())
+    }
+
+    fn cancel(&mut self, request: RequestId) {
+        self.cancelled.put(request);
+    }
+
+    fn closed(&mut self, link: &Arc<NodeLink>, reason: &str) {
+        self.targets.clear();
+        self.node.peer_lost(link.peer(), reason);
+    }
+}

@@ -1,0 +1,39 @@
+//! Actors, near and far: one mailbox, one kind of reference, one supervision.
+//!
+//! A [`Node`] hosts actors on its arbiters. [`ActorRef`] calls an actor wherever it lives. [`RemoteActor`] says what
+//! may be called from afar, [`RemoteTask`] what may be run as a task by the node's task actors. [`cell`] is the only
+//! module that touches actix's internals.
+//!
+//! Promises: `docs/semantics.md`. This crate knows connections only as [`mobula_transport::Link`]s; who is in the
+//! cluster, and where something is placed, is decided elsewhere.
+mod actor;
+mod actor_ref;
+mod ask;
+mod cell;
+mod control;
+mod envelope;
+mod inbound;
+mod mailbox;
+mod node;
+mod registry;
+mod reply;
+mod scope;
+mod spawn;
+mod task;
+mod threads;
+
+pub use actor::{ActorSpec, MessageTable, Placement, RemoteActor};
+pub use actor_ref::ActorRef;
+pub use ask::{Ask, FlatAsk, Tell};
+pub use control::{NodeReport, SpawnError};
+pub use mobula_core::schema_hash;
+pub use node::{Node, NodeConfig, NodeError, NodeLink};
+pub use registry::{ActorEntry, Registry, RegistryError, TaskEntry};
+pub use reply::Pending;
+pub use scope::{current_node, this};
+pub use task::{RemoteTask, Run, TaskError, TaskPanicked, TaskRunner, TaskSpec};
+
+#[doc(hidden)]
+pub mod private {
+    pub use inventory;
+}

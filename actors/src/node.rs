@@ -1,0 +1,517 @@
+//! A node: the actors of one process, the threads they live on, and the links to other nodes.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use actix_rt::ArbiterHandle;
+use mobula_core::{ActorId, CallError, IdMap, NodeId, NodeUid, limits};
+use mobula_transport::{Hello, Lane, Link, LinkClosed, SessionConfig, Wire};
+use parking_lot::{Mutex, RwLock};
+use tokio::runtime::Handle;
+use tokio::sync::{OnceCell, oneshot};
+
+use crate::actor::{ActorSpec, RemoteActor, Routes};
+use crate::actor_ref::ActorRef;
+use crate::cell::Shared;
+use crate::control::{self, Control, ControlReply, NodeReport, SpawnError};
+use crate::inbound::NodeInbound;
+use crate::mailbox::Order;
+use crate::registry::{Registry, RegistryError};
+use crate::reply::Pending;
+use crate::scope::{self, Within};
+use crate::spawn;
+use crate::task::TaskRunner;
+use crate::threads::Threads;
+
+/// A link between two nodes.
+pub type NodeLink = Link<Pending>;
+
+/// How a node is set up.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// The node's name, e.g. `node-1`.
+    pub name: String,
+    /// Task slots: tasks that run at the same time, each on a thread of its own.
+    pub cpus: u32,
+    /// Threads for actors, beside the current one if [`use_current_thread`](Self::use_current_thread) is set.
+    pub arbiters: usize,
+    /// Host actors on the current thread, too: it must run an actix `System` or arbiter and do nothing else.
+    pub use_current_thread: bool,
+}
+
+/// The actors of this process and its links to others. Cheap to clone; may be used from any thread and runtime.
+#[derive(Clone)]
+pub struct Node(Arc<Inner>);
+
+struct Inner {
+    hello: Hello,
+    cpus: u32,
+    registry: &'static Registry,
+    actors: RwLock<IdMap<u64, Arc<dyn AnyActor>>>,
+    names: Mutex<HashMap<String, ActorId>>,
+    next_actor: AtomicU64,
+    threads: Threads,
+    /// Actors on each of the arbiters.
+    loads: Vec<Arc<AtomicUsize>>,
+    peers: RwLock<Peers>,
+    task_runners: OnceCell<Vec<ActorRef<TaskRunner>>>,
+    dead_letters: AtomicU64,
+}
+
+#[derive(Default)]
+struct Peers {
+    links: IdMap<u64, PeerLinks>,
+    lost: IdMap<u64, String>,
+}
+
+struct PeerLinks {
+    id: NodeId,
+    data: Option<Arc<NodeLink>>,
+    control: Option<Arc<NodeLink>>,
+}
+
+/// An actor of this node, its type forgotten.
+pub(crate) trait AnyActor: Send + Sync {
+    fn id(&self) -> ActorId;
+    fn name(&self) -> Option<&str>;
+    fn routes(&self) -> &'static Routes;
+    fn order(&self, order: Order);
+    fn is_over(&self) -> bool;
+    /// The `Arc<Shared<A>>`.
+    fn as_any(&self) -> &dyn Any;
+}
+
+pub(crate) struct Hosted<A: RemoteActor>(pub(crate) Arc<Shared<A>>);
+
+impl<A: RemoteActor> AnyActor for Hosted<A> {
+    fn id(&self) -> ActorId {
+        self.0.id
+    }
+
+    fn name(&self) -> Option<&str> {
+        self.0.name.as_deref()
+    }
+
+    fn routes(&self) -> &'static Routes {
+        Routes::of::<A>()
+    }
+
+    fn order(&self, order: Order) {
+        self.0.mailbox.order(order);
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.mailbox.is_closed()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        &self.0
+    }
+}
+
+/// An actor's entry in its node; dropped when the actor has ended.
+pub(crate) struct Registration {
+    node: Node,
+    id: ActorId,
+    name: Option<String>,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            self.node.0.names.lock().remove(name);
+        }
+        self.node.0.actors.write().remove(&self.id.0);
+    }
+}
+
+/// One actor more on an arbiter, while it lives.
+pub(crate) struct Load(Arc<AtomicUsize>);
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A node could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The executable registers something twice.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// Panics end the process here, so no actor could be restarted.
+    #[error("built with panic = \"abort\": a panic would end the whole process; build with panic = \"unwind\"")]
+    PanicAborts,
+    /// No thread, no randomness, no descriptor.
+    #[error("cannot start a node: {0}")]
+    Io(#[from] io::Error),
+    /// Neither own arbiters nor a current one.
+    #[error(
+        "a node needs at least one thread for its actors: set `arbiters`, or start it on a thread of an actix System"
+    )]
+    NoArbiter,
+}
+
+impl Node {
+    /// Starts a node. Links live on the current thread if that runs an actix `System` or arbiter, so that callers there
+    /// need no other thread for an answer; else on the node's first arbiter.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub fn start(config: NodeConfig) -> Result<Node, NodeError> {
+        if cfg!(panic = "abort") {
+            return Err(NodeError::PanicAborts);
+        }
+        let registry = Registry::get()?;
+        let mut uid = [0; 8];
+        getrandom::fill(&mut uid).map_err(io::Error::from)?;
+        let threads = Threads::start(config.arbiters, config.use_current_thread)?.ok_or(NodeError::NoArbiter)?;
+        let hello = Hello {
+            node: NodeId::new(&config.name, NodeUid(u64::from_be_bytes(uid))),
+            pid: std::process::id(),
+            capabilities: 0,
+            credit_messages: limits::CREDIT_MESSAGES,
+        };
+        let node = Node(Arc::new(Inner {
+            hello,
+            cpus: config.cpus.max(1),
+            registry,
+            actors: RwLock::default(),
+            names: Mutex::default(),
+            next_actor: AtomicU64::new(1),
+            loads: threads.arbiters.iter().map(|_| Arc::default()).collect(),
+            threads,
+            peers: RwLock::default(),
+            task_runners: OnceCell::new(),
+            dead_letters: AtomicU64::new(0),
+        }));
+        scope::set_default_node(Some(node.clone()));
+        Ok(node)
+    }
+
+    /// Who this is.
+    pub fn id(&self) -> &NodeId {
+        &self.0.hello.node
+    }
+
+    /// What this node says of itself on a new connection.
+    pub fn hello(&self) -> &Hello {
+        &self.0.hello
+    }
+
+    /// The runtime on which the node itself works: heartbeats, handshakes, requests to the node. Never an arbiter, so
+    /// that a busy actor does not make its node look dead.
+    pub fn control_runtime(&self) -> &Handle {
+        &self.0.threads.control
+    }
+
+    /// Runs `work` on the thread where data links are read, beside their callers.
+    pub fn spawn_at_home(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.0.threads.home.spawn(work);
+    }
+
+    /// Creates an actor here and waits until it has started.
+    ///
+    /// # Errors
+    /// [`SpawnError`].
+    pub async fn spawn<A: RemoteActor>(&self, spec: ActorSpec<A>) -> Result<ActorRef<A>, SpawnError> {
+        let shared = spawn::spawn::<A>(self, spec.args, spec.options).await?;
+        Ok(ActorRef::near(shared))
+    }
+
+    /// Creates an actor on `node`, here or elsewhere, and waits until it has started.
+    ///
+    /// # Errors
+    /// [`SpawnError`].
+    pub async fn spawn_on<A: RemoteActor>(&self, node: &NodeId, spec: ActorSpec<A>) -> Result<ActorRef<A>, SpawnError> {
+        if node == self.id() {
+            return self.spawn(spec).await;
+        }
+        let args = mobula_core::codec::encode(&spec.args)
+            .map_err(|error| SpawnError::Call(CallError::Encode { reason: error.to_string(), reply: false }))?;
+        let control = Control::Spawn { actor_type: A::NAME.to_owned(), schema: A::SCHEMA, args, options: spec.options };
+        match self.request(node, control).await? {
+            ControlReply::Spawned(spawned) => Ok(ActorRef::far(node.clone(), spawned?, Some(self.clone()))),
+            _ => Err(unexpected().into()),
+        }
+    }
+
+    /// The live actor that bears `name` on `node`, if it is an `A`.
+    ///
+    /// # Errors
+    /// [`CallError`] if the node cannot be asked.
+    pub async fn find<A: RemoteActor>(&self, node: &NodeId, name: &str) -> Result<Option<ActorRef<A>>, CallError> {
+        let control = Control::Find { name: name.to_owned(), actor_type: A::NAME.to_owned() };
+        match self.request(node, control).await? {
+            ControlReply::Found(found) => Ok(found.map(|actor| self.reference(node, actor))),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The task actors of `node`, started if they were not.
+    ///
+    /// # Errors
+    /// [`SpawnError`].
+    pub async fn task_runners_of(&self, node: &NodeId) -> Result<Vec<ActorRef<TaskRunner>>, SpawnError> {
+        match self.request(node, Control::TaskRunners).await? {
+            ControlReply::TaskRunners(runners) => {
+                Ok(runners?.into_iter().map(|actor| self.reference(node, actor)).collect())
+            }
+            _ => Err(unexpected().into()),
+        }
+    }
+
+    /// What `node` says about itself.
+    ///
+    /// # Errors
+    /// [`CallError`] if it cannot be asked.
+    pub async fn report_of(&self, node: &NodeId) -> Result<NodeReport, CallError> {
+        match self.request(node, Control::Report).await? {
+            ControlReply::Report(report) => Ok(report),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Attaches a connection to `peer`, which the handshake has proven. `wire` is called where the connection will be
+    /// read. Waits for the peer's hello.
+    ///
+    /// # Errors
+    /// [`LinkClosed`] if the connection ends first.
+    pub async fn attach(
+        &self,
+        lane: Lane,
+        peer: NodeId,
+        wire: impl FnOnce() -> io::Result<Wire> + Send + 'static,
+    ) -> Result<Arc<NodeLink>, LinkClosed> {
+        let (made, link) = oneshot::channel();
+        let node = self.clone();
+        let claimed = peer.clone();
+        let open = move || {
+            let wire = wire().map_err(|error| error.to_string())?;
+            let inbound = NodeInbound::new(node.clone());
+            let (link, driver) = NodeLink::open(wire, SessionConfig::new(lane), node.hello(), claimed, inbound);
+            Ok::<_, String>((link, Within { node, future: driver }))
+        };
+        match lane {
+            Lane::Data => {
+                self.0.threads.home.spawn_fn(move || {
+                    let opened = open().map(|(link, driver)| {
+                        actix_rt::spawn(driver);
+                        link
+                    });
+                    let _ = made.send(opened);
+                });
+            }
+            Lane::Control => {
+                self.0.threads.control.spawn(async move {
+                    match open() {
+                        Ok((link, driver)) => {
+                            let _ = made.send(Ok(link));
+                            driver.await;
+                        }
+                        Err(error) => drop(made.send(Err(error))),
+                    }
+                });
+            }
+        }
+        let failed = |reason: String| LinkClosed { peer: peer.clone(), reason };
+        let link = link.await.unwrap_or_else(|_| Err("the node is shutting down".to_owned())).map_err(failed)?;
+        let hello = link.opened().await?;
+        let mut peers = self.0.peers.write();
+        if peers.lost.contains_key(&hello.node.uid.0) {
+            drop(peers);
+            link.close("this life of the node is down for ever");
+            return Err(failed("this life of the node is down for ever".to_owned()));
+        }
+        let id = hello.node.clone();
+        let links = peers.links.entry(id.uid.0).or_insert(PeerLinks { id, data: None, control: None });
+        // The first link stays the one to use: what is sent keeps its order.
+        match lane {
+            Lane::Data => links.data.get_or_insert_with(|| Arc::clone(&link)),
+            Lane::Control => links.control.get_or_insert_with(|| Arc::clone(&link)),
+        };
+        Ok(link)
+    }
+
+    /// The link over which messages to `peer` go.
+    pub fn data_link(&self, peer: &NodeId) -> Option<Arc<NodeLink>> {
+        self.0.peers.read().links.get(&peer.uid.0).and_then(|links| links.data.clone())
+    }
+
+    /// The link over which this node and `peer` hear each other's heartbeats.
+    pub fn control_link(&self, peer: &NodeId) -> Option<Arc<NodeLink>> {
+        self.0.peers.read().links.get(&peer.uid.0).and_then(|links| links.control.clone())
+    }
+
+    /// Ends all links with a goodbye, and all actors of this node without running their hooks.
+    pub fn shut_down(&self, reason: &str) {
+        let links: Vec<_> =
+            self.0.peers.write().links.drain().flat_map(|(_, links)| [links.data, links.control]).collect();
+        for link in links.into_iter().flatten() {
+            link.goodbye(reason);
+        }
+        let actors: Vec<_> = self.0.actors.read().values().cloned().collect();
+        for actor in actors {
+            actor.order(Order::Kill);
+        }
+        // Ends what else refers to this node.
+        scope::forget_default_node(self);
+    }
+
+    /// What this node says about itself.
+    pub fn report(&self) -> NodeReport {
+        NodeReport {
+            node: self.id().clone(),
+            pid: self.0.hello.pid,
+            cpus: self.0.cpus,
+            actors: self.0.actors.read().len() as u64,
+            dead_letters: self.0.dead_letters.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn registry(&self) -> &'static Registry {
+        self.0.registry
+    }
+
+    pub(crate) fn is(&self, other: &Node) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    pub(crate) fn next_actor_id(&self) -> ActorId {
+        ActorId(self.0.next_actor.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn register(&self, actor: Arc<dyn AnyActor>) -> Result<Registration, SpawnError> {
+        let id = actor.id();
+        let name = actor.name().map(str::to_owned);
+        if let Some(name) = &name {
+            let mut names = self.0.names.lock();
+            if let Some(holder) = names.get(name) {
+                let (name, holder) = (name.clone(), *holder);
+                return Err(SpawnError::NameTaken { name, holder, node: self.id().clone() });
+            }
+            names.insert(name.clone(), id);
+        }
+        self.0.actors.write().insert(id.0, actor);
+        Ok(Registration { node: self.clone(), id, name })
+    }
+
+    pub(crate) fn actor(&self, id: ActorId) -> Option<Arc<dyn AnyActor>> {
+        self.0.actors.read().get(&id.0).cloned()
+    }
+
+    pub(crate) fn local<A: RemoteActor>(&self, id: ActorId) -> Option<Arc<Shared<A>>> {
+        self.actor(id)?.as_any().downcast_ref::<Arc<Shared<A>>>().cloned()
+    }
+
+    pub(crate) fn find_named(&self, name: &str, actor_type: &str) -> Option<ActorId> {
+        let id = *self.0.names.lock().get(name)?;
+        let actor = self.actor(id)?;
+        (actor.routes().actor_type == actor_type).then_some(id)
+    }
+
+    pub(crate) fn least_loaded_arbiter(&self) -> (ArbiterHandle, Load) {
+        let loads = self.0.threads.arbiters.iter().zip(&self.0.loads);
+        let (arbiter, load) = match loads.min_by_key(|(_, load)| load.load(Ordering::Relaxed)) {
+            Some((arbiter, load)) => (arbiter.clone(), Arc::clone(load)),
+            // `start` refuses a node without arbiters.
+            None => (self.0.threads.home.clone(), Arc::default()),
+        };
+        load.fetch_add(1, Ordering::Relaxed);
+        (arbiter, Load(load))
+    }
+
+    pub(crate) async fn own_thread(&self) -> Result<ArbiterHandle, SpawnError> {
+        self.0.threads.start_own().await.map_err(|error| SpawnError::NoThread { reason: error.to_string() })
+    }
+
+    pub(crate) async fn task_runners(&self) -> Result<Vec<ActorId>, SpawnError> {
+        let runners = self
+            .0
+            .task_runners
+            .get_or_try_init(|| async {
+                let mut runners = Vec::new();
+                for _ in 0..self.0.cpus {
+                    runners.push(self.spawn(TaskRunner::spec(()).own_thread()).await?);
+                }
+                Ok::<_, SpawnError>(runners)
+            })
+            .await?;
+        Ok(runners.iter().map(ActorRef::id).collect())
+    }
+
+    /// The data link to the node that hosts `actor`, or why there is none.
+    pub(crate) fn link(&self, node: &NodeId, actor: ActorId) -> Result<Arc<NodeLink>, CallError> {
+        if node == self.id() {
+            // References to live actors here are local ones.
+            return Err(CallError::NoSuchActor { actor });
+        }
+        if let Some(link) = self.data_link(node) {
+            return Ok(link);
+        }
+        Err(self.unreachable(node))
+    }
+
+    pub(crate) fn dead_letter(&self, target: ActorId, error: &CallError) {
+        self.0.dead_letters.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(node = %self.id(), %target, %error, "dead letter");
+    }
+
+    /// Declares a peer lost, for ever in this life: its process is known to have ended, or it fell silent. What waits
+    /// for it fails now.
+    pub fn peer_lost(&self, peer: &NodeId, reason: &str) {
+        let links = {
+            let mut peers = self.0.peers.write();
+            peers.lost.entry(peer.uid.0).or_insert_with(|| reason.to_owned());
+            let Some(links) = peers.links.remove(&peer.uid.0) else { return };
+            links
+        };
+        tracing::info!(node = %self.id(), %peer, reason, "peer lost");
+        // Without heartbeats data is not trusted, and without data heartbeats mean nothing.
+        for link in [links.data, links.control].into_iter().flatten() {
+            link.close(reason);
+        }
+    }
+
+    fn unreachable(&self, node: &NodeId) -> CallError {
+        let peers = self.0.peers.read();
+        if let Some(reason) = peers.lost.get(&node.uid.0) {
+            return CallError::Unreachable { node: node.clone(), sent: false, reason: reason.clone() };
+        }
+        if peers.links.values().any(|links| links.id.name == node.name) || node.name == self.id().name {
+            return CallError::StaleIncarnation { node: node.clone() };
+        }
+        CallError::Unreachable { node: node.clone(), sent: false, reason: "no connection to it".to_owned() }
+    }
+
+    fn reference<A: RemoteActor>(&self, node: &NodeId, actor: ActorId) -> ActorRef<A> {
+        match self.local::<A>(actor) {
+            Some(shared) if node == self.id() => ActorRef::near(shared),
+            _ => ActorRef::far(node.clone(), actor, Some(self.clone())),
+        }
+    }
+
+    async fn request(&self, node: &NodeId, control: Control) -> Result<ControlReply, CallError> {
+        if node == self.id() {
+            return Ok(control::perform(self, control).await);
+        }
+        let Some(link) = self.control_link(node) else { return Err(self.unreachable(node)) };
+        control::request(&link, &control).await
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Node({})", self.id())
+    }
+}
+
+fn unexpected() -> CallError {
+    CallError::Decode { reason: "the node answered another question".to_owned(), reply: true }
+}

@@ -1,0 +1,172 @@
+//! How an answer finds its way back: a slot that a future polls, or a request of another node.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::BytesMut;
+use mobula_core::codec::{self, EncodeError};
+use mobula_core::{CallError, RequestId};
+use mobula_transport::Waiter;
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::inbound::Flow;
+use crate::scope;
+
+/// Where one answer of type `T` is put and picked up, once.
+#[derive(Debug)]
+pub(crate) struct Slot<T> {
+    state: Mutex<State<T>>,
+}
+
+#[derive(Debug)]
+enum State<T> {
+    Empty(Option<Waker>),
+    Full(Result<T, CallError>),
+    /// Picked up, or nobody wants it any more.
+    Over {
+        cancelled: bool,
+    },
+}
+
+impl<T> Slot<T> {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Slot { state: Mutex::new(State::Empty(None)) })
+    }
+
+    pub(crate) fn put(&self, answer: Result<T, CallError>) {
+        let mut state = self.state.lock();
+        if let State::Empty(waker) = &mut *state {
+            let waker = waker.take();
+            *state = State::Full(answer);
+            drop(state);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Ready once; a further poll after that stays pending.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<T, CallError>> {
+        let mut state = self.state.lock();
+        match &mut *state {
+            State::Empty(waker) => {
+                match waker {
+                    Some(waker) => waker.clone_from(cx.waker()),
+                    None => *waker = Some(cx.waker().clone()),
+                }
+                Poll::Pending
+            }
+            State::Full(_) => match std::mem::replace(&mut *state, State::Over { cancelled: false }) {
+                State::Full(answer) => Poll::Ready(answer),
+                State::Empty(_) | State::Over { .. } => Poll::Pending,
+            },
+            State::Over { .. } => Poll::Pending,
+        }
+    }
+
+    /// Nobody waits any more. True if no answer had been picked up.
+    pub(crate) fn cancel(&self) -> bool {
+        let mut state = self.state.lock();
+        let open = matches!(*state, State::Empty(_));
+        if !matches!(*state, State::Over { .. }) {
+            *state = State::Over { cancelled: true };
+        }
+        open
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        matches!(*self.state.lock(), State::Over { cancelled: true })
+    }
+}
+
+/// A slot as the connection sees it: bytes in, type known to the slot alone.
+pub(crate) trait Answer: Send + Sync {
+    fn answer(&self, answer: Result<&[u8], CallError>);
+    fn accepted(&self);
+}
+
+impl<T: DeserializeOwned + Send> Answer for Slot<T> {
+    fn answer(&self, answer: Result<&[u8], CallError>) {
+        self.put(answer.and_then(|bytes| {
+            codec::decode(bytes).map_err(|error| CallError::Decode { reason: error.to_string(), reply: true })
+        }));
+    }
+
+    fn accepted(&self) {
+        // Only tells are told so, and theirs is a slot of ().
+        self.answer(Ok(&[0xc0]));
+    }
+}
+
+/// What a connection keeps for each pending ask.
+pub struct Pending(pub(crate) Arc<dyn Answer>);
+
+impl Waiter for Pending {
+    fn answer(self, answer: Result<&[u8], CallError>) {
+        self.0.answer(answer);
+    }
+
+    fn accepted(self) {
+        self.0.accepted();
+    }
+}
+
+impl std::fmt::Debug for Pending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pending")
+    }
+}
+
+/// The one answer that a message is owed. Dropped unused, it says that the actor stopped.
+pub(crate) struct ReplyTo<T>(Option<Way<T>>);
+
+enum Way<T> {
+    Near(Arc<Slot<T>>),
+    Far { flow: Arc<Flow>, request: RequestId, encode: fn(&T, &mut BytesMut) -> Result<(), EncodeError> },
+}
+
+impl<T> ReplyTo<T> {
+    pub(crate) fn near(slot: Arc<Slot<T>>) -> Self {
+        ReplyTo(Some(Way::Near(slot)))
+    }
+
+    pub(crate) fn far(flow: Arc<Flow>, request: RequestId) -> Self
+    where
+        T: Serialize,
+    {
+        ReplyTo(Some(Way::Far { flow, request, encode: codec::encode_into::<T> }))
+    }
+
+    pub(crate) fn send(mut self, answer: Result<T, CallError>) {
+        match self.0.take() {
+            Some(Way::Near(slot)) => slot.put(answer),
+            Some(Way::Far { flow, request, encode }) => {
+                match answer {
+                    Ok(value) => flow.link.reply(request, |out| encode(&value, out)),
+                    Err(error) => flow.link.fail(request, &error),
+                }
+                scope::touch(&flow.link);
+            }
+            None => {}
+        }
+    }
+
+    /// True if the caller has given up.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        match &self.0 {
+            Some(Way::Near(slot)) => slot.is_cancelled(),
+            Some(Way::Far { flow, request, .. }) => flow.cancelled.take(*request),
+            None => false,
+        }
+    }
+}
+
+impl<T> Drop for ReplyTo<T> {
+    fn drop(&mut self) {
+        if let Some(way) = self.0.take() {
+            ReplyTo(Some(way)).send(Err(CallError::Stopped));
+        }
+    }
+}

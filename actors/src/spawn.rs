@@ -1,0 +1,47 @@
+//! Brings a new actor to life on the arbiter where it will stay.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::actor::{RemoteActor, SpawnOptions};
+use crate::cell::{Cell, Shared};
+use crate::control::SpawnError;
+use crate::node::{Hosted, Node};
+
+/// Creates an actor on `node` and waits until its `started` has run. The actor itself never crosses threads: its
+/// arguments do.
+pub(crate) async fn spawn<A: RemoteActor>(
+    node: &Node,
+    args: A::Args,
+    options: SpawnOptions,
+) -> Result<Arc<Shared<A>>, SpawnError> {
+    let shared = Arc::new(Shared::new(node.next_actor_id(), node.clone(), options.name.clone(), options.mailbox));
+    let registration = node.register(Arc::new(Hosted::<A>(Arc::clone(&shared))))?;
+    let own = if options.own_thread { Some(node.own_thread().await?) } else { None };
+    let (arbiter, load) = match &own {
+        Some(own) => (own.clone(), None),
+        None => {
+            let (arbiter, load) = node.least_loaded_arbiter();
+            (arbiter, Some(load))
+        }
+    };
+    let (started, told) = oneshot::channel();
+    let cell_shared = Arc::clone(&shared);
+    let sent = arbiter.spawn_fn(move || {
+        let create = Box::new(move || A::make(args.clone()));
+        let on_end = Box::new(move || {
+            drop((registration, load));
+            // The thread lives as long as its only actor.
+            if let Some(own) = own {
+                own.stop();
+            }
+        });
+        actix_rt::spawn(Cell::new(cell_shared, create, options.restart, started, on_end));
+    });
+    if !sent {
+        return Err(SpawnError::NodeEnding);
+    }
+    told.await.unwrap_or(Err(SpawnError::NodeEnding))?;
+    Ok(shared)
+}
