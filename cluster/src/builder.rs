@@ -1,0 +1,106 @@
+//! How a cluster is to be started.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use crate::cluster::Cluster;
+use crate::error::ClusterError;
+
+/// Options of a cluster; made by [`Cluster::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "nothing is started before `connect`"]
+pub struct ClusterBuilder {
+    pub(crate) nodes: Option<usize>,
+    pub(crate) cpus_per_node: Option<u32>,
+    pub(crate) arbiters_per_node: Option<usize>,
+    pub(crate) base_port: Option<u16>,
+    pub(crate) executable: Option<PathBuf>,
+}
+
+impl ClusterBuilder {
+    pub(crate) fn new() -> Self {
+        ClusterBuilder { nodes: None, cpus_per_node: None, arbiters_per_node: None, base_port: None, executable: None }
+    }
+
+    /// Starts so many node processes on this machine, 1 to 256. Without it the cluster lives inside this process.
+    pub fn nodes(mut self, nodes: usize) -> Self {
+        self.nodes = Some(nodes);
+        self
+    }
+
+    /// Task slots of each node. Default: the machine's cores, shared out among the nodes, at least 1.
+    pub fn cpus_per_node(mut self, cpus: u32) -> Self {
+        self.cpus_per_node = Some(cpus);
+        self
+    }
+
+    /// Threads for actors in each node. Default: as many as [`cpus_per_node`](Self::cpus_per_node) for a cluster inside
+    /// this process, and 1 for node processes, where the thread that reads a connection is then the one that answers.
+    pub fn arbiters_per_node(mut self, arbiters: usize) -> Self {
+        self.arbiters_per_node = Some(arbiters);
+        self
+    }
+
+    /// The first node listens on this port of 127.0.0.1, the second on the next, and so on. Default: ports that the
+    /// system chooses.
+    pub fn base_port(mut self, port: u16) -> Self {
+        self.base_port = Some(port);
+        self
+    }
+
+    /// What node processes run. Default: this executable. Its `main` must begin with `run_main` or `#[mobula::main]`,
+    /// and it must register the types that are used.
+    pub fn executable(mut self, path: impl Into<PathBuf>) -> Self {
+        self.executable = Some(path.into());
+        self
+    }
+
+    /// Starts the cluster.
+    ///
+    /// # Errors
+    /// [`ClusterError`]; what had been started is ended.
+    pub async fn connect(self) -> Result<Cluster, ClusterError> {
+        match self.nodes {
+            None => Cluster::embedded(&self),
+            Some(nodes) => match ClusterError::too_many_nodes(nodes) {
+                Some(error) => Err(error),
+                None => Cluster::start_local(&self, nodes).await,
+            },
+        }
+    }
+
+    pub(crate) fn cpus(&self) -> Result<u32, ClusterError> {
+        match self.cpus_per_node {
+            Some(cpus @ (0 | 4097..)) => {
+                let value = cpus.to_string();
+                Err(ClusterError::BadNumber { what: "the task slots of a node", value, valid: "from 1 to 4096" })
+            }
+            Some(cpus) => Ok(cpus),
+            None => {
+                let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+                Ok(u32::try_from((cores / self.nodes.unwrap_or(1).max(1)).max(1)).unwrap_or(1))
+            }
+        }
+    }
+
+    pub(crate) fn arbiters(&self, default: usize) -> Result<usize, ClusterError> {
+        match self.arbiters_per_node {
+            Some(arbiters @ (0 | 1025..)) => {
+                let value = arbiters.to_string();
+                Err(ClusterError::BadNumber { what: "the actor threads of a node", value, valid: "from 1 to 1024" })
+            }
+            Some(arbiters) => Ok(arbiters),
+            None => Ok(default),
+        }
+    }
+
+    /// The port of the node with this number, counted from 0.
+    pub(crate) fn port(&self, number: usize) -> Result<u16, ClusterError> {
+        let Some(base) = self.base_port else { return Ok(0) };
+        u16::try_from(number).ok().and_then(|number| base.checked_add(number)).ok_or_else(|| ClusterError::BadNumber {
+            what: "the port of the last node",
+            value: (usize::from(base) + number).to_string(),
+            valid: "at most 65535",
+        })
+    }
+}

@@ -1,0 +1,231 @@
+//! The handle to a cluster.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mobula_actors::{ActorRef, ActorSpec, Node, NodeConfig, NodeReport, RemoteActor, RemoteTask, SpawnError, TaskSpec};
+use mobula_core::{CallError, NodeId};
+use mobula_transport::preface::Secret;
+use parking_lot::{Mutex, RwLock};
+
+use crate::builder::ClusterBuilder;
+use crate::error::ClusterError;
+use crate::handover::ToNode;
+use crate::members::{Members, NodeInfo};
+use crate::node_process::node_info;
+use crate::peers;
+use crate::process::NodeProcess;
+use crate::task_pool::{ObjectRef, TaskPool};
+
+/// A cluster, as one process sees it. Cheap to clone; may be used from any thread and runtime.
+///
+/// When the last handle of the driver is dropped, or the driver ends in any other way, node processes that it started
+/// end, too.
+#[derive(Clone)]
+pub struct Cluster(Arc<Inner>);
+
+struct Inner {
+    node: Node,
+    members: Arc<Mutex<Members>>,
+    tasks: TaskPool,
+    processes: Vec<NodeProcess>,
+    /// False where the node outlives the handle: in a node process.
+    owns_node: bool,
+}
+
+/// The cluster that this process is a node of.
+static CURRENT: RwLock<Option<Cluster>> = RwLock::new(None);
+
+pub(crate) fn set_current(cluster: Cluster) {
+    *CURRENT.write() = Some(cluster);
+}
+
+/// How long [`Cluster::shutdown`] waits for node processes to be reaped.
+const SHUTDOWN_WAIT: Duration = Duration::from_secs(2);
+
+impl Cluster {
+    /// The cluster that this process belongs to; for a program that was not started as a node, a new one inside this
+    /// process: no socket is opened, and values are handed over, not encoded.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub async fn connect() -> Result<Cluster, ClusterError> {
+        if let Some(current) = CURRENT.read().clone() {
+            return Ok(current);
+        }
+        if std::env::var_os("MOBULA_ADDRESS").is_some() {
+            return Err(ClusterError::Unsupported(
+                "MOBULA_ADDRESS is set, and this version joins no running cluster: unset it for a cluster inside this \
+                 process, or use Cluster::local(n)"
+                    .to_owned(),
+            ));
+        }
+        Self::builder().connect().await
+    }
+
+    /// A new cluster of `nodes` processes of this executable, on loopback, which all end with this process.
+    ///
+    /// # Errors
+    /// [`ClusterError`]; what had been started is ended.
+    pub async fn local(nodes: usize) -> Result<Cluster, ClusterError> {
+        Self::builder().nodes(nodes).connect().await
+    }
+
+    /// Options first, then [`connect`](ClusterBuilder::connect).
+    pub fn builder() -> ClusterBuilder {
+        ClusterBuilder::new()
+    }
+
+    pub(crate) fn embedded(builder: &ClusterBuilder) -> Result<Cluster, ClusterError> {
+        let cpus = builder.cpus()?;
+        let arbiters = builder.arbiters(cpus as usize)?;
+        let config = NodeConfig { name: "node-0".to_owned(), cpus, arbiters, use_current_thread: false };
+        let node = Node::start(config)?;
+        let info = NodeInfo { id: node.id().clone(), pid: std::process::id(), address: None, cpus, alive: true };
+        Ok(Self::new(node, vec![info], Vec::new(), true))
+    }
+
+    pub(crate) async fn start_local(builder: &ClusterBuilder, nodes: usize) -> Result<Cluster, ClusterError> {
+        let (cpus, arbiters) = (builder.cpus()?, builder.arbiters(1)?);
+        builder.port(nodes - 1)?;
+        let executable = match &builder.executable {
+            Some(path) => path.clone(),
+            None => std::env::current_exe()?,
+        };
+        let secret = Secret::random().map_err(std::io::Error::from)?;
+        let config = NodeConfig { name: "driver".to_owned(), cpus: 1, arbiters: 1, use_current_thread: false };
+        let node = Node::start(config)?;
+        let mut starting = Vec::new();
+        for number in 0..nodes {
+            let part = ToNode::Become {
+                name: format!("node-{}", number + 1),
+                secret: secret.expose().to_vec(),
+                cpus,
+                arbiters,
+                port: builder.port(number)?,
+                driver: node.id().clone(),
+            };
+            starting.push(NodeProcess::start(executable.clone(), part));
+        }
+        let (mut processes, addresses): (Vec<_>, Vec<_>) =
+            futures::future::try_join_all(starting).await?.into_iter().unzip();
+        let joining = processes.iter_mut().map(|process| process.join(addresses.clone()));
+        futures::future::try_join_all(joining).await?;
+        futures::future::try_join_all(addresses.iter().map(|peer| peers::connect(&node, peer, &secret))).await?;
+        let members = addresses.iter().map(node_info).collect();
+        Ok(Self::new(node, members, processes, true))
+    }
+
+    /// The cluster as a node process sees it.
+    pub(crate) fn of_node(node: Node, members: Vec<NodeInfo>) -> Cluster {
+        Self::new(node, members, Vec::new(), false)
+    }
+
+    fn new(node: Node, members: Vec<NodeInfo>, processes: Vec<NodeProcess>, owns_node: bool) -> Cluster {
+        let ids: Vec<NodeId> = members.iter().map(|member| member.id.clone()).collect();
+        let members = Arc::new(Mutex::new(Members::new(members)));
+        let tasks = TaskPool::new(node.clone(), Arc::clone(&members));
+        for (index, id) in ids.into_iter().enumerate() {
+            let (node, members) = (node.clone(), Arc::clone(&members));
+            let link = node.control_link(&id);
+            let ended = processes.get(index).map(NodeProcess::ended);
+            // A reaped process is proof of its end; a closed link is as good, here, where links do not come back.
+            node.clone().control_runtime().spawn(async move {
+                let reason = match (ended, link) {
+                    (Some(ended), Some(link)) => tokio::select! {
+                        end = ended => end,
+                        closed = link.closed() => closed.reason,
+                    },
+                    (None, Some(link)) => link.closed().await.reason,
+                    (Some(ended), None) => ended.await,
+                    (None, None) => return,
+                };
+                members.lock().down(&id);
+                node.peer_lost(&id, &reason);
+            });
+        }
+        Cluster(Arc::new(Inner { node, members, tasks, processes, owns_node }))
+    }
+
+    /// Creates an actor where its placement says, and waits until it has started.
+    ///
+    /// # Errors
+    /// [`SpawnError`]; nothing of the actor is left behind, unless its node was lost on the way.
+    pub async fn spawn<A: RemoteActor>(&self, spec: ActorSpec<A>) -> Result<ActorRef<A>, SpawnError> {
+        let node = self.0.members.lock().place(spec.placement())?;
+        self.0.node.spawn_on(&node, spec).await
+    }
+
+    /// Submits a task and gives its result's reference at once. The task runs when a slot is free, on the node whose
+    /// task actors are least busy.
+    pub fn submit<T: RemoteTask>(&self, task: TaskSpec<T>) -> ObjectRef<T::Output> {
+        self.0.tasks.submit(task)
+    }
+
+    /// Submits many tasks; their references come in the same order.
+    pub fn submit_all<T: RemoteTask>(&self, tasks: impl IntoIterator<Item = TaskSpec<T>>) -> Vec<ObjectRef<T::Output>> {
+        tasks.into_iter().map(|task| self.submit(task)).collect()
+    }
+
+    /// The live actor that bears `name`, if there is one and it is an `A`.
+    ///
+    /// # Errors
+    /// [`CallError`] if a live node cannot be asked.
+    pub async fn find<A: RemoteActor>(&self, name: &str) -> Result<Option<ActorRef<A>>, CallError> {
+        for member in self.nodes().iter().filter(|member| member.alive) {
+            if let Some(found) = self.0.node.find(&member.id, name).await? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// All nodes, those that are down included, in the order in which they were started.
+    pub fn nodes(&self) -> Vec<NodeInfo> {
+        self.0.members.lock().nodes()
+    }
+
+    /// What a node says about itself.
+    ///
+    /// # Errors
+    /// [`CallError`] if it cannot be asked.
+    pub async fn report(&self, node: &NodeId) -> Result<NodeReport, CallError> {
+        self.0.node.report_of(node).await
+    }
+
+    /// The node of this process: in a driver, the one through which it calls others.
+    pub fn node(&self) -> &Node {
+        &self.0.node
+    }
+
+    /// Ends the cluster: node processes that this driver started are ended and reaped, within 2 s. Later calls fail.
+    pub async fn shutdown(&self) {
+        self.0.tasks.shut_down();
+        if self.0.owns_node {
+            self.0.node.shut_down("the driver ended the cluster");
+        }
+        for process in &self.0.processes {
+            process.end();
+        }
+        let ended = futures::future::join_all(self.0.processes.iter().map(NodeProcess::ended));
+        let waited = self.0.node.control_runtime().spawn(tokio::time::timeout(SHUTDOWN_WAIT, ended)).await;
+        if !matches!(waited, Ok(Ok(_))) {
+            tracing::warn!("node processes were not reaped within {SHUTDOWN_WAIT:?}");
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.tasks.shut_down();
+        if self.owns_node {
+            self.node.shut_down("the driver dropped the cluster");
+        }
+    }
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("node", &self.0.node).field("nodes", &self.nodes().len()).finish()
+    }
+}

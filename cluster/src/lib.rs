@@ -1,0 +1,23 @@
+//! From nodes to a cluster: who belongs to it, where actors and tasks are placed, and how node processes are started,
+//! joined and ended.
+//!
+//! [`Cluster`] is the handle that programs use. [`run_main`] makes one executable serve as driver and as node.
+//! Placement and the task queue decide without I/O; `process` and `node_process` are the two ends of a started node.
+mod builder;
+mod cluster;
+mod error;
+mod handover;
+mod members;
+mod node_process;
+mod peers;
+mod process;
+mod run_main;
+mod task_pool;
+mod task_queue;
+
+pub use builder::ClusterBuilder;
+pub use cluster::Cluster;
+pub use error::ClusterError;
+pub use members::NodeInfo;
+pub use run_main::{MainResult, run_main};
+pub use task_pool::ObjectRef;

@@ -1,0 +1,140 @@
+//! The nodes of the cluster as this process sees them, and where the next actor goes. No I/O.
+
+use std::net::SocketAddr;
+
+use mobula_actors::{Placement, SpawnError};
+use mobula_core::NodeId;
+
+/// One node of the cluster.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct NodeInfo {
+    /// Its name and life.
+    pub id: NodeId,
+    /// Its process.
+    pub pid: u32,
+    /// Where it listens; none for a node inside this process.
+    pub address: Option<SocketAddr>,
+    /// Task slots.
+    pub cpus: u32,
+    /// False once it is down, for ever in this life.
+    pub alive: bool,
+}
+
+/// The members, in the order of their numbers.
+#[derive(Debug, Default)]
+pub(crate) struct Members {
+    members: Vec<Member>,
+    next_in_turn: usize,
+}
+
+#[derive(Debug)]
+struct Member {
+    info: NodeInfo,
+    /// Actors that this process has placed there.
+    placed: u64,
+}
+
+impl Members {
+    pub(crate) fn new(nodes: Vec<NodeInfo>) -> Self {
+        let members = nodes.into_iter().map(|info| Member { info, placed: 0 }).collect();
+        Members { members, next_in_turn: 0 }
+    }
+
+    pub(crate) fn nodes(&self) -> Vec<NodeInfo> {
+        self.members.iter().map(|member| member.info.clone()).collect()
+    }
+
+    /// Marks a node as down. False if it was already, or is unknown.
+    pub(crate) fn down(&mut self, node: &NodeId) -> bool {
+        self.members
+            .iter_mut()
+            .find(|member| member.info.id == *node)
+            .is_some_and(|member| std::mem::replace(&mut member.info.alive, false))
+    }
+
+    /// Chooses the node for an actor, and counts it there.
+    pub(crate) fn place(&mut self, placement: &Placement) -> Result<NodeId, SpawnError> {
+        let chosen = match placement {
+            Placement::Node(node) => {
+                self.members.iter().position(|member| member.info.alive && member.info.id == *node)
+            }
+            Placement::Spread => self.next_alive(),
+            _ => self.least_placed(),
+        };
+        let Some(member) = chosen.and_then(|index| self.members.get_mut(index)) else {
+            return Err(self.no_such_node(placement));
+        };
+        member.placed += 1;
+        Ok(member.info.id.clone())
+    }
+
+    fn next_alive(&mut self) -> Option<usize> {
+        let count = self.members.len();
+        let index = (0..count).map(|step| (self.next_in_turn + step) % count).find(|i| self.members[*i].info.alive)?;
+        self.next_in_turn = index + 1;
+        Some(index)
+    }
+
+    fn least_placed(&self) -> Option<usize> {
+        let alive = self.members.iter().enumerate().filter(|(_, member)| member.info.alive);
+        alive.min_by_key(|(_, member)| member.placed).map(|(index, _)| index)
+    }
+
+    fn no_such_node(&self, placement: &Placement) -> SpawnError {
+        let wanted = match placement {
+            Placement::Node(node) => node.to_string(),
+            _ => "any live node".to_owned(),
+        };
+        let alive: Vec<_> =
+            self.members.iter().filter(|member| member.info.alive).map(|member| member.info.id.to_string()).collect();
+        let have = if alive.is_empty() { "no live node".to_owned() } else { alive.join(", ") };
+        SpawnError::NoSuchNode { wanted, have }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mobula_core::NodeUid;
+
+    use super::*;
+
+    fn node(number: u64) -> NodeInfo {
+        let id = NodeId::new(&format!("node-{number}"), NodeUid(number));
+        NodeInfo { id, pid: 0, address: None, cpus: 1, alive: true }
+    }
+
+    fn three() -> Members {
+        Members::new((1..=3).map(node).collect())
+    }
+
+    #[test]
+    fn spread_goes_round_and_skips_the_dead() {
+        let mut members = three();
+        let place = |members: &mut Members| members.place(&Placement::Spread).expect("alive").uid.0;
+        assert_eq!([1, 2, 3, 1].map(|_| place(&mut members)), [1, 2, 3, 1]);
+        assert!(members.down(&node(2).id));
+        assert!(!members.down(&node(2).id));
+        assert_eq!([1, 2, 3].map(|_| place(&mut members)), [3, 1, 3]);
+    }
+
+    #[test]
+    fn the_default_is_the_emptiest_node() {
+        let mut members = three();
+        members.place(&Placement::Node(node(1).id)).expect("alive");
+        let chosen: Vec<u64> = (0..5).map(|_| members.place(&Placement::Default).expect("alive").uid.0).collect();
+        assert_eq!(chosen, [2, 3, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_node_that_is_not_there_is_refused_with_what_is() {
+        let mut members = three();
+        members.down(&node(3).id);
+        let error = members.place(&Placement::Node(node(3).id)).expect_err("down");
+        let text = error.to_string();
+        assert!(text.contains("node-3#") && text.contains("node-1#") && text.contains("node-2#"), "{text}");
+        members.down(&node(1).id);
+        members.down(&node(2).id);
+        assert!(members.place(&Placement::Default).expect_err("none left").to_string().contains("no live node"));
+    }
+}

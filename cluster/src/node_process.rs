@@ -1,0 +1,151 @@
+//! The node's end of a started process: becomes what the driver says, and ends with it.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use mobula_actors::{Node, NodeConfig};
+use mobula_transport::preface::Secret;
+use mobula_transport::tcp::{self, ConnectError};
+use rustix::process::{Signal, getpid, kill_process, set_parent_process_death_signal};
+
+use crate::cluster::{self, Cluster};
+use crate::handover::{self, PeerAddress, ToDriver, ToNode};
+use crate::members::NodeInfo;
+use crate::peers;
+use crate::process::NODE_VARIABLE;
+
+/// The socket to the driver, if this process was started as a node.
+///
+/// The variable alone does not make a node: what a node starts in turn inherits it, but not the socket.
+pub(crate) fn inherited_socket() -> Option<UnixStream> {
+    std::env::var_os(NODE_VARIABLE)?;
+    let stdin = rustix::stdio::stdin();
+    let file_type = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(stdin).ok()?.st_mode);
+    if !file_type.is_socket() {
+        return None;
+    }
+    let socket = rustix::io::fcntl_dupfd_cloexec(stdin, 3).ok()?;
+    // The program's own code finds an empty standard input, not our socket.
+    let null = std::fs::File::open("/dev/null").ok()?;
+    rustix::stdio::dup2_stdin(&null).ok()?;
+    Some(UnixStream::from(socket as OwnedFd))
+}
+
+/// Serves as a node until the driver ends.
+pub(crate) fn run(socket: UnixStream) -> ExitCode {
+    // The second of two strings to the driver: it holds even while this process is stopped.
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MOBULA_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).try_init();
+
+    let part = match handover::receive(&socket) {
+        Ok(ToNode::Become { name, secret, cpus, arbiters, port, driver }) => {
+            Part { name, secret, cpus, arbiters, port, driver }
+        }
+        Ok(ToNode::Join { .. }) => return fail(&socket, "it was to join before it had a part", false),
+        // Without a driver there is nothing to be.
+        Err(_) => return ExitCode::FAILURE,
+    };
+    let system = actix_rt::System::new();
+    let result = system.block_on(async {
+        let socket = Arc::new(socket);
+        let node = start(part, &socket).await?;
+        watch_driver(Arc::clone(&socket));
+        // Everything else happens on this thread's arbiter and on the control runtime.
+        let () = std::future::pending().await;
+        drop(node);
+        Ok::<_, Failure>(())
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { socket, reason, port_in_use }) => fail(&socket, &reason, port_in_use),
+    }
+}
+
+struct Part {
+    name: String,
+    secret: Vec<u8>,
+    cpus: u32,
+    arbiters: usize,
+    port: u16,
+    driver: mobula_core::NodeId,
+}
+
+struct Failure {
+    socket: Arc<UnixStream>,
+    reason: String,
+    port_in_use: bool,
+}
+
+async fn start(part: Part, socket: &Arc<UnixStream>) -> Result<Node, Failure> {
+    let failed = |reason: String| Failure { socket: Arc::clone(socket), reason, port_in_use: false };
+    let secret = handover::secret_from(&part.secret).map_err(failed)?;
+    let config = NodeConfig {
+        name: part.name,
+        cpus: part.cpus,
+        arbiters: part.arbiters.saturating_sub(1),
+        use_current_thread: true,
+    };
+    let node = Node::start(config).map_err(|error| failed(error.to_string()))?;
+    let listener = tcp::listen(SocketAddr::from((Ipv4Addr::LOCALHOST, part.port))).map_err(|error| Failure {
+        socket: Arc::clone(socket),
+        port_in_use: matches!(error, ConnectError::PortInUse { .. }),
+        reason: error.to_string(),
+    })?;
+    let address = listener.local_addr().map_err(|error| failed(error.to_string()))?;
+    peers::open_door(&node, listener, secret.clone());
+    let own = PeerAddress { id: node.id().clone(), pid: std::process::id(), cpus: part.cpus, address };
+    handover::send(socket, &ToDriver::Ready { node: own }).map_err(|error| failed(error.to_string()))?;
+
+    // The driver answers when all nodes listen; nothing needs this thread before that.
+    let peers = match handover::receive(socket) {
+        Ok(ToNode::Join { peers }) => peers,
+        Ok(ToNode::Become { .. }) => return Err(failed("it was given two parts".to_owned())),
+        Err(error) => return Err(failed(error.to_string())),
+    };
+    join(&node, &peers, &secret).await.map_err(|error| failed(error.to_string()))?;
+    let members = peers.iter().map(node_info).collect();
+    tracing::info!(node = %node.id(), driver = %part.driver, "joined");
+    cluster::set_current(Cluster::of_node(node.clone(), members));
+    handover::send(socket, &ToDriver::Joined).map_err(|error| failed(error.to_string()))?;
+    Ok(node)
+}
+
+/// Of two nodes the later one connects, so that there is one connection between them.
+async fn join(node: &Node, peers: &[PeerAddress], secret: &Secret) -> Result<(), crate::ClusterError> {
+    for peer in peers.iter().take_while(|peer| peer.id != *node.id()) {
+        peers::connect(node, peer, secret).await?;
+    }
+    Ok(())
+}
+
+pub(crate) fn node_info(peer: &PeerAddress) -> NodeInfo {
+    NodeInfo { id: peer.id.clone(), pid: peer.pid, address: Some(peer.address), cpus: peer.cpus, alive: true }
+}
+
+/// Ends this process when the driver's end of the socket closes, however busy its arbiters are.
+fn watch_driver(socket: Arc<UnixStream>) {
+    let watched = std::thread::Builder::new().name("mobula-driver-watch".to_owned()).spawn(move || {
+        // Nothing is sent any more: whatever comes is the end.
+        let _ = handover::receive::<ToNode>(&socket);
+        end_now();
+    });
+    if watched.is_err() {
+        end_now();
+    }
+}
+
+/// Without hooks and without waiting: a handler that never returns must not keep the process alive.
+fn end_now() {
+    let _ = kill_process(getpid(), Signal::KILL);
+}
+
+fn fail(socket: &UnixStream, reason: &str, port_in_use: bool) -> ExitCode {
+    let _ = handover::send(socket, &ToDriver::Failed { reason: reason.to_owned(), port_in_use });
+    ExitCode::FAILURE
+}

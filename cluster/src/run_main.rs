@@ -1,0 +1,54 @@
+//! One executable, two parts: the driver, which runs the program's `main`, and the node, which does not.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::process::ExitCode;
+
+use crate::node_process;
+
+/// Runs a program: in a process that a driver started as a node, the node; else `body`, inside an actix `System` on
+/// the current thread. `#[mobula::main]` writes the call.
+///
+/// Must be the first thing `main` does. An error of `body` is printed to standard error as `error: …`, and the exit
+/// code is 1.
+pub fn run_main<F, R>(body: F) -> ExitCode
+where
+    F: Future<Output = R>,
+    R: MainResult,
+{
+    match node_process::inherited_socket() {
+        Some(socket) => node_process::run(socket),
+        None => actix_rt::System::new().block_on(body).exit_code(),
+    }
+}
+
+/// What the body of [`run_main`] may return.
+pub trait MainResult {
+    /// The exit code; an error is printed first.
+    fn exit_code(self) -> ExitCode;
+}
+
+impl MainResult for () {
+    fn exit_code(self) -> ExitCode {
+        ExitCode::SUCCESS
+    }
+}
+
+impl MainResult for ExitCode {
+    fn exit_code(self) -> ExitCode {
+        self
+    }
+}
+
+impl<R: MainResult, E: Display> MainResult for Result<R, E> {
+    fn exit_code(self) -> ExitCode {
+        match self {
+            Ok(result) => result.exit_code(),
+            Err(error) => {
+                // `{:#}` shows the whole chain of causes where the error type has one.
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
