@@ -1,0 +1,65 @@
+//! Ray's programming model in Rust: stateful actors and stateless tasks, written as plain Rust, that run anywhere on a
+//! cluster.
+//!
+//! ```
+//! use mobula::prelude::*;
+//!
+//! struct Counter {
+//!     count: i64,
+//! }
+//!
+//! #[mobula::actor]
+//! impl Counter {
+//!     fn new(start: i64) -> Self {
+//!         Counter { count: start }
+//!     }
+//!     fn increment(&mut self, by: i64) -> i64 {
+//!         self.count += by;
+//!         self.count
+//!     }
+//! }
+//!
+//! #[mobula::task]
+//! fn square(x: u64) -> u64 {
+//!     x * x
+//! }
+//!
+//! #[mobula::main]
+//! async fn main() -> mobula::Result<()> {
+//!     let cluster = Cluster::connect().await?; // in this process; `Cluster::local(3)` starts three of it
+//!     let hits = cluster.spawn(Counter::actor(5)).await?;
+//!     assert_eq!(hits.increment(1).await?, 6);
+//!     assert_eq!(cluster.submit(square::task(4)).await?, 16);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! The plain actix way is the same thing by hand: an [`actix::Actor`], a [`Handler`](actix::Handler) for each message,
+//! `#[derive(RemoteMessage)]` on the messages, and one [`remote_actor!`] line that lists what may come from other nodes.
+//!
+//! Nothing but re-exports lives here. Promises: `docs/semantics.md`.
+pub use actix;
+pub use mobula_actors::{
+    ActorEntry, ActorRef, ActorSpec, Ask, FlatAsk, MessageTable, Node, NodeReport, Placement, RemoteActor, RemoteTask,
+    SpawnError, TaskEntry, TaskError, TaskSpec, Tell, current_node, register_actor, register_task, remote_actor, this,
+};
+pub use mobula_cluster::{Cluster, ClusterBuilder, ClusterError, MainResult, NodeInfo, ObjectRef, run_main};
+pub use mobula_core::{
+    ActorId, CallError, Generation, Never, NodeId, NodeUid, Outcome, RemoteMessage, RestartPolicy, schema_hash,
+};
+pub use mobula_macros::{RemoteMessage, actor, main, task};
+pub use serde;
+
+/// Any error of a program: what `?` makes of all of them.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// The result of a program's `main`.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What most programs need.
+pub mod prelude {
+    pub use crate::{
+        ActorRef, CallError, Cluster, NodeId, ObjectRef, Outcome, RemoteActor, RemoteMessage, RemoteTask, SpawnError,
+        TaskError,
+    };
+}
