@@ -1,0 +1,204 @@
+//! How fast Mobula is, always beside its limit or a peer measured in the same run.
+//!
+//! ```text
+//! cargo run --release --bin bench                             # everything, as a table
+//! cargo run --release --bin bench -- remote-tell --json       # one measure, as a JSON line
+//! cargo run --release --bin bench -- --list                   # names, meanings, goals
+//! ```
+//! Rounds of Mobula and of its reference alternate, so that a noisy machine disturbs both alike; figures are the
+//! medians of the rounds. This executable is also the node processes of its clusters and the raw peers: see [`raw`].
+#![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+
+mod counter;
+mod drive;
+mod local;
+mod measure;
+mod primes;
+mod raw;
+mod remote;
+mod start;
+mod threads;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+
+use crate::drive::Span;
+use crate::measure::Line;
+
+fn main() -> ExitCode {
+    if let Some(role) = raw::Role::of_this_process() {
+        return role.serve();
+    }
+    // `{:#}` shows the whole chain of causes.
+    mobula::run_main(async { run().await.map_err(|error| format!("{error:#}")) })
+}
+
+/// Measures Mobula beside raw tokio, actix and rayon.
+#[derive(Parser)]
+#[command(name = "bench", version)]
+struct Args {
+    /// What to measure; everything if nothing is named.
+    names: Vec<String>,
+    /// Print a JSON object for each measure, one a line.
+    #[arg(long)]
+    json: bool,
+    /// Say what can be measured, and measure nothing.
+    #[arg(long)]
+    list: bool,
+    /// Seconds for each side of each round, after a fifth of that to warm up. Measures of fixed work ignore it.
+    #[arg(long, default_value = "0.5", value_parser = seconds)]
+    seconds: Duration,
+    /// Rounds of each side.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+}
+
+fn seconds(text: &str) -> Result<Duration> {
+    let seconds = Duration::try_from_secs_f64(text.parse()?)?;
+    if seconds.is_zero() {
+        bail!("a round needs some time");
+    }
+    Ok(seconds)
+}
+
+/// How much to measure.
+#[derive(Clone, Copy)]
+struct Plan {
+    rounds: u32,
+    span: Span,
+}
+
+struct Measure {
+    name: &'static str,
+    group: Group,
+    about: &'static str,
+    /// What the ratio should be, unless it says otherwise.
+    goal: &'static str,
+}
+
+/// Measures whose rounds are taken together.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Group {
+    RemoteLatency,
+    RemotePipelined,
+    RemoteTell,
+    LocalAsk,
+    LocalAskAcross,
+    Primes,
+    ClusterStart,
+}
+
+impl Group {
+    async fn measure(self, plan: Plan) -> Result<Vec<Line>> {
+        match self {
+            Group::RemoteLatency => remote::latency(plan).await,
+            Group::RemotePipelined => remote::pipelined(plan).await,
+            Group::RemoteTell => remote::tell(plan).await,
+            Group::LocalAsk => local::same_arbiter(plan).await,
+            Group::LocalAskAcross => local::across(plan).await,
+            Group::Primes => primes::versus_rayon(plan).await,
+            Group::ClusterStart => start::cluster(plan).await,
+        }
+    }
+}
+
+const GROUPS: [Group; 7] = [
+    Group::RemoteLatency,
+    Group::RemotePipelined,
+    Group::RemoteTell,
+    Group::LocalAsk,
+    Group::LocalAskAcross,
+    Group::Primes,
+    Group::ClusterStart,
+];
+
+const MEASURES: [Measure; 9] = [
+    Measure {
+        name: "remote-ask-latency",
+        group: Group::RemoteLatency,
+        about: "median of one ask in flight to another process",
+        goal: "at most 1.15",
+    },
+    Measure {
+        name: "remote-ask-pipelined",
+        group: Group::RemotePipelined,
+        about: "asks with 1000 in flight on one connection, beside a hand-written ask API",
+        goal: "at least 0.9",
+    },
+    Measure {
+        name: "remote-ask-pipelined-raw",
+        group: Group::RemotePipelined,
+        about: "the same beside batches of frames that are only echoed",
+        goal: "on the way to 0.6",
+    },
+    Measure {
+        name: "remote-tell",
+        group: Group::RemoteTell,
+        about: "tells until all are counted, beside our own pipelined asks",
+        goal: "at least 3",
+    },
+    Measure {
+        name: "remote-tell-raw",
+        group: Group::RemoteTell,
+        about: "the same beside a one-way stream of frames",
+        goal: "none",
+    },
+    Measure {
+        name: "local-ask",
+        group: Group::LocalAsk,
+        about: "asks one at a time on the actor's own arbiter, beside Addr::send",
+        goal: "at least 0.8",
+    },
+    Measure {
+        name: "local-ask-across",
+        group: Group::LocalAskAcross,
+        about: "asks one at a time from another thread, beside Addr::send",
+        goal: "at least 0.8",
+    },
+    Measure {
+        name: "primes-vs-rayon",
+        group: Group::Primes,
+        about: "primes below 10^7 by trial on two node processes, beside two threads of rayon",
+        goal: "at most 1.03",
+    },
+    Measure {
+        name: "cluster-start",
+        group: Group::ClusterStart,
+        about: "from nothing to the first reply of two node processes, beside two bare processes",
+        goal: "under 100 ms",
+    },
+];
+
+async fn run() -> Result<()> {
+    let args = Args::parse();
+    if args.list {
+        for Measure { name, about, goal, .. } in MEASURES {
+            println!("{name:<25} {about} (goal: {goal})");
+        }
+        return Ok(());
+    }
+    for name in &args.names {
+        if !MEASURES.iter().any(|measure| measure.name == name) {
+            bail!("no measure is called {name}; --list names them");
+        }
+    }
+    let chosen = |name: &str| args.names.is_empty() || args.names.iter().any(|known| known == name);
+    let span = Span { warm: args.seconds / 5, run: args.seconds };
+    let plan = Plan { rounds: args.rounds, span };
+
+    if !args.json {
+        println!("{}", measure::head());
+    }
+    for group in GROUPS {
+        let wanted = MEASURES.iter().find(|measure| measure.group == group && chosen(measure.name));
+        let Some(wanted) = wanted else { continue };
+        let lines = group.measure(plan).await.with_context(|| format!("{} failed", wanted.name))?;
+        for line in lines.iter().filter(|line| chosen(line.name)) {
+            println!("{}", if args.json { line.json() } else { line.row() });
+        }
+    }
+    Ok(())
+}
