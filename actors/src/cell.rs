@@ -253,10 +253,12 @@ impl<A: Actor<Context = Context<A>>> ActorFuture<A> for Pump<A> {
             letter.deliver(actor, ctx, &self.shared, at);
             at = now();
             if at.saturating_duration_since(begun) >= limits::TURN_TIME_MAX {
-                break;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
         }
         // The turn is used up: the neighbours on this arbiter first.
+        scope::hold();
         cx.waker().wake_by_ref();
         Poll::Pending
     }

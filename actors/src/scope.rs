@@ -20,6 +20,7 @@ thread_local! {
     static ACTOR: RefCell<Option<Arc<dyn Any + Send + Sync>>> = const { RefCell::new(None) };
     static DEADLINE: Cell<Deadline> = const { Cell::new(Deadline::NEVER) };
     static IN_TURN: Cell<bool> = const { Cell::new(false) };
+    static HELD_TURNS: Cell<u32> = const { Cell::new(0) };
     static TOUCHED: RefCell<Vec<Arc<NodeLink>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -48,12 +49,21 @@ pub(crate) fn forget_default_node(node: &Node) {
     }
 }
 
+/// Turns whose replies may be held back in a row, to go out in one write.
+const HELD_TURNS_MAX: u32 = 16;
+
+/// The actor's turn ends with mail left, and its next turn comes at once: what this one queued can go with that.
+pub(crate) fn hold() {
+    HELD_TURNS.set(HELD_TURNS.get() + 1);
+}
+
 /// Runs `turn` as a turn of an actor; what it queued on links is sent once, at the end.
 pub(crate) fn turn<T>(node: &Node, actor: Arc<dyn Any + Send + Sync>, turn: impl FnOnce() -> T) -> T {
     let _guard = Entered {
         node: NODE.replace(Some(node.clone())),
         actor: ACTOR.replace(Some(actor)),
         in_turn: IN_TURN.replace(true),
+        held_before: HELD_TURNS.get(),
     };
     turn()
 }
@@ -62,6 +72,7 @@ struct Entered {
     node: Option<Node>,
     actor: Option<Arc<dyn Any + Send + Sync>>,
     in_turn: bool,
+    held_before: u32,
 }
 
 impl Drop for Entered {
@@ -69,7 +80,9 @@ impl Drop for Entered {
         NODE.set(self.node.take());
         ACTOR.set(self.actor.take());
         IN_TURN.set(self.in_turn);
-        if !self.in_turn {
+        let held = HELD_TURNS.get();
+        if !self.in_turn && (held == self.held_before || held > HELD_TURNS_MAX) {
+            HELD_TURNS.set(0);
             let mut touched = TOUCHED.take();
             for link in touched.drain(..) {
                 link.kick();

@@ -54,6 +54,14 @@ pub enum ClusterError {
         /// The limit.
         after: Duration,
     },
+    /// A node cannot listen where it was told to.
+    #[error("cannot start {node}: {error}")]
+    Listen {
+        /// The node.
+        node: String,
+        /// Why.
+        error: ConnectError,
+    },
     /// A connection between nodes failed.
     #[error("cannot connect to {node}: {error}")]
     Connect {
@@ -76,7 +84,7 @@ pub enum ClusterError {
 impl ClusterError {
     /// True if a port was taken: another may be free.
     pub fn is_port_in_use(&self) -> bool {
-        matches!(self, ClusterError::Connect { error: ConnectError::PortInUse { .. }, .. })
+        matches!(self, ClusterError::Listen { error: ConnectError::PortInUse { .. }, .. })
     }
 
     pub(crate) fn too_many_nodes(value: usize) -> Option<Self> {

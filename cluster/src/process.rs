@@ -128,7 +128,7 @@ impl Life {
             ToDriver::Ready { node } => Ok(node),
             ToDriver::Failed { port_in_use: true, .. } => {
                 let address = (std::net::Ipv4Addr::LOCALHOST, self.port).into();
-                Err(ClusterError::Connect { node: self.name.clone(), error: ConnectError::PortInUse { address } })
+                Err(ClusterError::Listen { node: self.name.clone(), error: ConnectError::PortInUse { address } })
             }
             ToDriver::Failed { reason, .. } => Err(not_ready(&self.name, &reason)),
             ToDriver::Joined => Err(not_ready(&self.name, "it joined before it was told to")),
