@@ -16,6 +16,7 @@ impl Deadline {
     }
 
     /// A deadline `after` from `now`; never, if that lies beyond what an `Instant` can hold.
+    #[inline]
     pub fn after(now: Instant, after: Duration) -> Self {
         Deadline(now.checked_add(after))
     }
@@ -26,12 +27,14 @@ impl Deadline {
     }
 
     /// True once `now` has reached the deadline.
+    #[inline]
     pub fn is_over(self, now: Instant) -> bool {
         self.0.is_some_and(|at| at <= now)
     }
 
     /// The earlier of the two.
     #[must_use]
+    #[inline]
     pub fn min(self, other: Deadline) -> Deadline {
         match (self.0, other.0) {
             (Some(a), Some(b)) => Deadline(Some(a.min(b))),
@@ -40,6 +43,7 @@ impl Deadline {
     }
 
     /// What the wire carries: the time left at `now`.
+    #[inline]
     pub fn budget(self, now: Instant) -> Budget {
         let Some(at) = self.0 else { return Budget::NEVER };
         let left_ms = at.saturating_duration_since(now).as_millis();
@@ -56,6 +60,7 @@ impl Budget {
     pub const NEVER: Budget = Budget(u32::MAX);
 
     /// The deadline of a request that arrived at `now`.
+    #[inline]
     pub fn deadline(self, now: Instant) -> Deadline {
         if self == Budget::NEVER { Deadline::NEVER } else { Deadline::after(now, Duration::from_millis(self.0.into())) }
     }

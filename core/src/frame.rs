@@ -133,6 +133,7 @@ pub enum FrameError {
 /// The length is checked before anything waits or is allocated for the rest.
 /// # Errors
 /// [`FrameError`]; the connection cannot go on after it.
+#[inline]
 pub fn decode(buffer: &[u8], frame_bytes_max: usize) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
     let Some((prefix, rest)) = buffer.split_first_chunk::<4>() else { return Ok(None) };
     let declared = u32::from_be_bytes(*prefix) as usize;
@@ -146,6 +147,7 @@ pub fn decode(buffer: &[u8], frame_bytes_max: usize) -> Result<Option<(Frame<'_>
     Ok(Some((decode_body(frame)?, 4 + declared)))
 }
 
+#[inline]
 fn decode_body(frame: &[u8]) -> Result<Frame<'_>, FrameError> {
     let kind = frame[0];
     let flags = frame[1];
@@ -208,16 +210,19 @@ struct Fields<'a> {
 }
 
 impl Fields<'_> {
+    #[inline]
     fn take<const N: usize>(&mut self) -> Result<[u64; N], FrameError> {
         let need = 8 * N;
-        let Some((fields, rest)) = self.rest.split_at_checked(need) else {
-            return Err(FrameError::Truncated { kind: self.kind, need, have: self.rest.len() });
-        };
-        self.rest = rest;
         let mut values = [0; N];
-        for (value, bytes) in values.iter_mut().zip(fields.chunks_exact(8)) {
-            *value = bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte));
+        let mut rest = self.rest;
+        for value in &mut values {
+            let Some((bytes, after)) = rest.split_first_chunk::<8>() else {
+                return Err(FrameError::Truncated { kind: self.kind, need, have: self.rest.len() });
+            };
+            *value = u64::from_be_bytes(*bytes);
+            rest = after;
         }
+        self.rest = rest;
         Ok(values)
     }
 
@@ -308,6 +313,7 @@ pub enum Head {
 }
 
 impl Head {
+    #[inline]
     fn put(self, out: &mut BytesMut) {
         // One stack buffer and one append: the head of an ask is the hottest write of all.
         let mut head = [0_u8; 30];

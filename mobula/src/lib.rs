@@ -63,3 +63,7 @@ pub mod prelude {
         TaskError,
     };
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct ReadmeIsTested;

@@ -11,8 +11,3 @@ fn misuse_says_what_to_do() {
     cases.compile_fail("tests/ui/message_*.rs");
     cases.compile_fail("tests/ui/task_*.rs");
 }
-
-#[test]
-fn generated_code_is_quiet_under_strict_lints() {
-    trybuild::TestCases::new().pass("tests/ui/strict_lints.rs");
-}

@@ -77,7 +77,8 @@ mod inner {
     }
 }
 
-fn main() {
+#[test]
+fn generated_code_is_quiet_under_strict_lints() {
     #[mobula::task]
     fn inside() {}
 
