@@ -12,10 +12,12 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::actor_ref::ActorRef;
 use crate::cell::Shared;
 use crate::envelope::Envelope;
 use crate::inbound::Incoming;
 use crate::mailbox::Refused;
+use crate::recipient::Recipient;
 use crate::reply::ReplyTo;
 
 /// An actix actor that can be created on any node and called from any node.
@@ -158,7 +160,8 @@ impl<A: RemoteActor> MessageTable<A> {
         A: Handler<M>,
         M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
     {
-        let route = Route { name: M::NAME, schema: M::SCHEMA, dispatch: dispatch::<A, M> };
+        let route =
+            Route { name: M::NAME, schema: M::SCHEMA, dispatch: dispatch::<A, M>, recipient: recipient::<A, M> };
         self.routes.by_key.insert(M::KEY.0, route);
     }
 }
@@ -179,7 +182,11 @@ pub(crate) struct Route {
     pub(crate) name: &'static str,
     pub(crate) schema: u64,
     pub(crate) dispatch: Dispatch,
+    recipient: MakeRecipient,
 }
+
+/// Makes a `Recipient<M>`, its type forgotten, of an actor whose type it knows.
+type MakeRecipient = fn(&dyn Any) -> Option<Box<dyn Any>>;
 
 /// Decodes a message and puts it into the mailbox of an actor, whose type it knows.
 pub(crate) type Dispatch = fn(&dyn Any, Incoming<'_>) -> Result<(), CallError>;
@@ -206,9 +213,24 @@ impl Routes {
         }
     }
 
+    /// A recipient of `M` that is the actor itself.
+    pub(crate) fn recipient<M: RemoteMessage>(&self, actor: &dyn Any) -> Option<Recipient<M>> {
+        let made = (self.by_key.get(&M::KEY.0)?.recipient)(actor)?;
+        made.downcast().ok().map(|recipient| *recipient)
+    }
+
     pub(crate) fn all(&self) -> impl Iterator<Item = &Route> {
         self.by_key.values()
     }
+}
+
+fn recipient<A, M>(actor: &dyn Any) -> Option<Box<dyn Any>>
+where
+    A: RemoteActor + Handler<M>,
+    M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
+{
+    let shared = actor.downcast_ref::<Arc<Shared<A>>>()?;
+    Some(Box::new(Recipient::<M>::from(ActorRef::near(Arc::clone(shared)))))
 }
 
 fn dispatch<A, M>(actor: &dyn Any, incoming: Incoming<'_>) -> Result<(), CallError>

@@ -1,11 +1,10 @@
 //! The one kind of address: the same for an actor of this process and for one across the network.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message};
-use mobula_core::{ActorId, CallError, Deadline, NodeId, RemoteMessage, codec, limits};
-use mobula_transport::{Accepted, Call, now};
+use mobula_core::{ActorId, CallError, NodeId, RemoteMessage};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use crate::actor::RemoteActor;
@@ -13,9 +12,11 @@ use crate::ask::{Ask, Tell};
 use crate::cell::Shared;
 use crate::control::{self, Control};
 use crate::envelope::Envelope;
+use crate::far::{Far, Wait};
 use crate::mailbox::{Order, Refused};
-use crate::node::{Node, NodeLink};
-use crate::reply::{Pending, ReplyTo, Slot};
+use crate::monitor::{Monitor, Watch};
+use crate::node::Node;
+use crate::reply::{ReplyTo, Slot};
 use crate::scope;
 
 /// A reference to an actor, wherever it lives. Cheap to clone; it can be sent in messages and task arguments, and
@@ -32,30 +33,13 @@ enum Target<A: Actor<Context = Context<A>>> {
     Far(Arc<Far>),
 }
 
-struct Far {
-    node: NodeId,
-    actor: ActorId,
-    /// The node of this process through which the call goes.
-    via: Option<Node>,
-    link: OnceLock<Arc<NodeLink>>,
-}
-
-/// How long an ask waits.
-#[derive(Clone, Copy)]
-enum Wait {
-    Default,
-    For(Duration),
-    ForEver,
-}
-
 impl<A: Actor<Context = Context<A>>> ActorRef<A> {
     pub(crate) fn near(shared: Arc<Shared<A>>) -> Self {
         ActorRef { target: Target::Near(shared), wait: Wait::Default }
     }
 
     pub(crate) fn far(node: NodeId, actor: ActorId, via: Option<Node>) -> Self {
-        let far = Far { node, actor, via, link: OnceLock::new() };
-        ActorRef { target: Target::Far(Arc::new(far)), wait: Wait::Default }
+        ActorRef { target: Target::Far(Arc::new(Far::new(node, actor, via))), wait: Wait::Default }
     }
 
     /// Sends `message` now and gives the future of its answer.
@@ -69,7 +53,7 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
         A: Handler<M>,
         M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
     {
-        let deadline = self.ask_deadline();
+        let deadline = self.wait.of_ask();
         match &self.target {
             Target::Near(shared) => {
                 let slot = Slot::new();
@@ -80,15 +64,7 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
                 }
                 Ask::near(slot, deadline, shared.node.clone())
             }
-            Target::Far(far) => match far.link() {
-                Ok(link) => {
-                    let slot = Slot::new();
-                    let waiter = Pending(Arc::clone(&slot) as _);
-                    let sent = link.ask(&far.call::<M>(deadline), waiter, |out| codec::encode_into(&message, out));
-                    Ask::far(slot, link, sent)
-                }
-                Err(error) => Ask::failed(error),
-            },
+            Target::Far(far) => far.ask(message, deadline),
         }
     }
 
@@ -102,7 +78,7 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
         A: Handler<M>,
         M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
     {
-        let deadline = self.tell_deadline();
+        let deadline = self.wait.of_tell();
         match &self.target {
             Target::Near(shared) => {
                 let envelope = Envelope { message, reply: None, deadline, ticket: None };
@@ -114,23 +90,7 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
                     (Ok(_), Some(slot)) => Tell::in_line(slot),
                 }
             }
-            Target::Far(far) => {
-                let link = match far.link() {
-                    Ok(link) => link,
-                    Err(error) => return Tell::known(Err(error)),
-                };
-                let mut waiter = None;
-                let told = link.tell(
-                    &far.call::<M>(deadline),
-                    || Pending(waiter.insert(Slot::<()>::new()).clone()),
-                    |out| codec::encode_into(&message, out),
-                );
-                match (told, waiter) {
-                    (Err(error), _) => Tell::known(Err(error)),
-                    (Ok(Accepted::InLine), Some(slot)) => Tell::in_line(slot),
-                    (Ok(_), _) => Tell::known(Ok(())),
-                }
-            }
+            Target::Far(far) => far.tell(message, deadline),
         }
     }
 
@@ -143,19 +103,29 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
         A: Handler<M>,
         M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
     {
-        let deadline = self.tell_deadline();
+        let deadline = self.wait.of_tell();
         match &self.target {
             Target::Near(shared) => {
                 let envelope = Envelope { message, reply: None, deadline, ticket: None };
                 shared.mailbox.try_put(Box::new(envelope)).map_err(|refused| refused.error)
             }
+            Target::Far(far) => far.try_tell(message, deadline),
+        }
+    }
+
+    /// Watches for the actor's end, from now on. An actor that has ended already answers at once, with
+    /// [`ExitReason::NoProc`](mobula_core::ExitReason::NoProc).
+    pub fn monitor(&self) -> Monitor {
+        match &self.target {
+            Target::Near(shared) => {
+                let watch = Watch::of(shared.node.actor(shared.id));
+                Monitor::near(shared.node.id().clone(), shared.id, watch)
+            }
             Target::Far(far) => {
-                let link = far.link()?;
-                if !link.has_credit(far.actor) {
-                    return Err(CallError::Full { limit: limits::CREDIT_MESSAGES.into() });
-                }
-                let waiter = || Pending(Slot::<()>::new());
-                link.tell(&far.call::<M>(deadline), waiter, |out| codec::encode_into(&message, out)).map(|_| ())
+                // Over the data link, behind what the actor has sent here.
+                let sent =
+                    far.link().map(|link| control::request_for_ever(link, &Control::AwaitEnd { actor: far.actor }));
+                Monitor::far(far.node.clone(), far.actor, sent)
             }
         }
     }
@@ -191,13 +161,13 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
     /// The same reference, whose asks and tells expire after `wait`.
     #[must_use]
     pub fn with_deadline(&self, wait: Duration) -> Self {
-        ActorRef { target: self.target.clone(), wait: Wait::For(wait) }
+        self.with_wait(Wait::For(wait))
     }
 
     /// The same reference, whose asks wait as long as it takes.
     #[must_use]
     pub fn without_deadline(&self) -> Self {
-        ActorRef { target: self.target.clone(), wait: Wait::ForEver }
+        self.with_wait(Wait::ForEver)
     }
 
     /// The node where the actor lives, and which life of it.
@@ -216,44 +186,13 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
         }
     }
 
+    pub(crate) fn with_wait(&self, wait: Wait) -> Self {
+        ActorRef { target: self.target.clone(), wait }
+    }
+
     /// True if the actor lives in this process: messages are handed over, not encoded.
     pub fn is_local(&self) -> bool {
         matches!(self.target, Target::Near(_))
-    }
-
-    fn ask_deadline(&self) -> Deadline {
-        let own = match self.wait {
-            Wait::Default => Deadline::after(now(), limits::ASK_DEADLINE),
-            Wait::For(wait) => Deadline::after(now(), wait),
-            Wait::ForEver => Deadline::NEVER,
-        };
-        own.min(scope::deadline())
-    }
-
-    /// A tell has no deadline unless it was given one: what it starts may well outlive the call that tells it.
-    fn tell_deadline(&self) -> Deadline {
-        match self.wait {
-            Wait::For(wait) => Deadline::after(now(), wait),
-            Wait::Default | Wait::ForEver => Deadline::NEVER,
-        }
-    }
-}
-
-impl Far {
-    fn link(&self) -> Result<&Arc<NodeLink>, CallError> {
-        if let Some(link) = self.link.get() {
-            return Ok(link);
-        }
-        let Some(via) = self.via.clone().or_else(scope::current_node) else {
-            let reason = "this process runs no node".to_owned();
-            return Err(CallError::Unreachable { node: self.node.clone(), sent: false, reason });
-        };
-        let link = via.link(&self.node, self.actor)?;
-        Ok(self.link.get_or_init(|| link))
-    }
-
-    fn call<M: RemoteMessage>(&self, deadline: Deadline) -> Call {
-        Call { target: self.actor, key: M::KEY, name: M::NAME, schema: M::SCHEMA, deadline }
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::Instant;
 use actix::dev::ContextFut;
 use actix::fut::ActorFuture;
 use actix::{Actor, ActorContext, AsyncContext, Context};
-use mobula_core::{ActorId, CallError, Decision, Generation, RestartBudget, RestartPolicy, limits};
+use mobula_core::{ActorId, CallError, Decision, ExitReason, Generation, RestartBudget, RestartPolicy, limits};
 use mobula_transport::now;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -24,6 +24,7 @@ use tokio::time::Sleep;
 
 use crate::control::SpawnError;
 use crate::mailbox::{Mailbox, Order};
+use crate::monitor::End;
 use crate::node::Node;
 use crate::scope;
 
@@ -33,34 +34,45 @@ pub(crate) struct Shared<A: Actor<Context = Context<A>>> {
     pub(crate) node: Node,
     pub(crate) name: Option<String>,
     pub(crate) mailbox: Mailbox<A>,
+    pub(crate) end: End,
     generation: AtomicU32,
-    /// The last panic's text; it explains replies that were lost with their life.
-    last_panic: Mutex<Option<String>>,
+    /// The last panic's text and the life that it ended; it explains replies that were lost with that life.
+    last_panic: Mutex<Option<(Generation, String)>>,
 }
 
 impl<A: Actor<Context = Context<A>>> Shared<A> {
     pub(crate) fn new(id: ActorId, node: Node, name: Option<String>, capacity: usize) -> Self {
         let mailbox = Mailbox::new(capacity);
-        Shared { id, node, name, mailbox, generation: AtomicU32::new(0), last_panic: Mutex::new(None) }
+        Shared {
+            id,
+            node,
+            name,
+            mailbox,
+            end: End::default(),
+            generation: AtomicU32::new(0),
+            last_panic: Mutex::new(None),
+        }
     }
 
     pub(crate) fn generation(&self) -> Generation {
         Generation(self.generation.load(Ordering::Relaxed))
     }
 
+    /// A handler of this life panicked.
     pub(crate) fn panicked(&self, message: &str, text: &str) -> CallError {
-        CallError::Panicked {
-            actor: self.id,
-            message: message.to_owned(),
-            text: text.to_owned(),
-            generation: self.generation(),
-        }
+        self.panicked_in(self.generation(), message, text)
     }
 
-    /// The handler's future went away without an answer: its life ended, or it panicked outside of the context.
-    pub(crate) fn lost(&self, message: &str) -> CallError {
-        let text = self.last_panic.lock().clone();
-        self.panicked(message, text.as_deref().unwrap_or("the handler's future ended without an answer"))
+    /// The handler's future went away without an answer: its life, `generation`, ended, or it panicked outside of the
+    /// context.
+    pub(crate) fn lost(&self, generation: Generation, message: &str) -> CallError {
+        let last = self.last_panic.lock();
+        let of_this_life = last.as_ref().filter(|(ended, _)| *ended == generation).map(|(_, text)| text.as_str());
+        self.panicked_in(generation, message, of_this_life.unwrap_or("the handler's future ended without an answer"))
+    }
+
+    fn panicked_in(&self, generation: Generation, message: &str, text: &str) -> CallError {
+        CallError::Panicked { actor: self.id, message: message.to_owned(), text: text.to_owned(), generation }
     }
 }
 
@@ -83,6 +95,10 @@ pub(crate) struct Cell<A: Actor<Context = Context<A>>> {
     /// Told once, when the first life has started or failed to.
     started: Option<oneshot::Sender<Result<(), SpawnError>>>,
     on_end: Option<Box<dyn FnOnce()>>,
+    /// The panic that kept the first life from starting.
+    stillborn: Option<String>,
+    /// How it ended, or will, as things stand.
+    reason: ExitReason,
 }
 
 #[expect(clippy::large_enum_variant, reason = "a cell is boxed when it is spawned, and is running nearly all its time")]
@@ -103,7 +119,17 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
         on_end: Box<dyn FnOnce()>,
     ) -> Self {
         let budget = RestartBudget::new(policy);
-        Cell { shared, create, budget, life: Life::Unborn, started: Some(started), on_end: Some(on_end) }
+        let (started, on_end) = (Some(started), Some(on_end));
+        Cell {
+            shared,
+            create,
+            budget,
+            life: Life::Unborn,
+            started,
+            on_end,
+            stillborn: None,
+            reason: ExitReason::Killed,
+        }
     }
 
     /// True when the cell is over.
@@ -111,8 +137,18 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
         self.shared.mailbox.register(cx.waker());
         while let Some(order) = self.shared.mailbox.take_order() {
             match (&mut self.life, order) {
-                (Life::Running(context), Order::Stop) => context.ctx().stop(),
-                _ => return true,
+                (Life::Running(context), Order::Stop) => {
+                    self.reason = ExitReason::Shutdown;
+                    context.ctx().stop();
+                }
+                (_, Order::Stop) => {
+                    self.reason = ExitReason::Shutdown;
+                    return true;
+                }
+                (_, Order::Kill) => {
+                    self.reason = ExitReason::Killed;
+                    return true;
+                }
             }
         }
         loop {
@@ -129,6 +165,9 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
                         return false;
                     }
                     Ok(Poll::Ready(())) => {
+                        if self.reason != ExitReason::Shutdown {
+                            self.reason = ExitReason::Normal;
+                        }
                         self.announce(Ok(()));
                         return true;
                     }
@@ -154,15 +193,16 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
     /// A life has ended in a panic: the next begins after a rest, or none does.
     fn fail(&mut self, panic: &(dyn Any + Send)) {
         let text = panic_text(panic);
-        *self.shared.last_panic.lock() = Some(text.clone());
+        *self.shared.last_panic.lock() = Some((self.shared.generation(), text.clone()));
         if let Life::Running(mut context) = std::mem::replace(&mut self.life, Life::Over) {
             end_silently(&mut context);
             // What the user's `Drop` does to itself must not reach the arbiter.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(context)));
         }
         if self.started.is_some() {
-            // It has never run, and its creator is there to hear why.
-            return self.announce(Err(SpawnError::Panicked { text }));
+            // It has never run, and its creator is there to hear why: once nothing of it is left.
+            self.stillborn = Some(text);
+            return;
         }
         match self.budget.on_failure(now(), jitter()) {
             Decision::RestartAfter(rest) => {
@@ -171,6 +211,7 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
                 self.life = Life::Resting(Box::pin(tokio::time::sleep(rest)));
             }
             Decision::GiveUp => {
+                self.reason = ExitReason::Panicked { text: text.clone() };
                 tracing::error!(actor = %self.shared.id, panic = %text, "actor panicked, its restarts are used up");
             }
         }
@@ -189,7 +230,12 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
         }
         if let Some(on_end) = self.on_end.take() {
             self.shared.mailbox.close(&CallError::Stopped);
+            // Its name is free before anybody hears of its end.
             on_end();
+            self.shared.end.publish(&self.reason);
+        }
+        if let Some(text) = self.stillborn.take() {
+            self.announce(Err(SpawnError::Panicked { text }));
         }
     }
 }

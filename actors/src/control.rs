@@ -2,16 +2,20 @@
 
 use std::sync::Arc;
 
-use mobula_core::{ActorId, CallError, NodeId, RemoteMessage, RequestId, codec, schema_hash};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use mobula_core::{ActorId, CallError, Deadline, ExitReason, NodeId, RemoteMessage, codec, schema_hash};
 use mobula_transport::{Call, Request};
 use serde::{Deserialize, Serialize};
+use tokio::task::AbortHandle;
 
 use crate::actor::SpawnOptions;
 use crate::ask::Ask;
 use crate::mailbox::Order;
+use crate::monitor::Watch;
 use crate::node::{Node, NodeLink};
 use crate::reply::{Pending, Slot};
-use crate::scope;
+use crate::scope::{self, Within};
 
 /// An actor could not be created. Nothing of it is left behind, so creating it again is safe.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error, Serialize, Deserialize)]
@@ -117,6 +121,10 @@ pub(crate) enum Control {
         actor: ActorId,
         kill: bool,
     },
+    /// Answered when the actor has ended.
+    AwaitEnd {
+        actor: ActorId,
+    },
     Find {
         name: String,
         actor_type: String,
@@ -129,6 +137,7 @@ pub(crate) enum Control {
 pub(crate) enum ControlReply {
     Spawned(Result<ActorId, SpawnError>),
     Ordered,
+    Ended(ExitReason),
     Found(Option<ActorId>),
     TaskRunners(Result<Vec<ActorId>, SpawnError>),
     Report(NodeReport),
@@ -141,41 +150,53 @@ impl RemoteMessage for Control {
 }
 
 /// Answers a request on the node's control runtime: creating an actor takes time, and no connection waits for it.
-pub(crate) fn serve(node: &Node, link: &Arc<NodeLink>, request: &Request<'_>) {
-    let Some(id) = request.request else { return };
+/// What may take long can be aborted by the returned handle.
+pub(crate) fn serve(node: &Node, link: &Arc<NodeLink>, request: &Request<'_>) -> Option<AbortHandle> {
+    let id = request.request?;
     let control = match codec::decode::<Control>(request.payload) {
         Ok(control) => control,
-        Err(error) => return refuse(link, id, &CallError::Decode { reason: error.to_string(), reply: false }),
+        Err(error) => {
+            link.fail(id, &CallError::Decode { reason: error.to_string(), reply: false });
+            link.kick();
+            return None;
+        }
     };
-    let (own, link) = (node.clone(), Arc::clone(link));
-    node.control_runtime().spawn(async move {
-        let reply = perform(&own, control).await;
+    // Creating an actor is not undone half-way; waiting is given up at any time.
+    let waits = matches!(control, Control::AwaitEnd { .. });
+    let (performed, link) = (perform(node, control), Arc::clone(link));
+    let served = Box::pin(async move {
+        let reply = performed.await;
         link.reply(id, |out| codec::encode_into(&reply, out));
         link.kick();
     });
+    // References among an actor's arguments belong to this node, whatever other nodes the process has.
+    let task = node.control_runtime().spawn(Within { node: node.clone(), future: served });
+    waits.then(|| task.abort_handle())
 }
 
-fn refuse(link: &Arc<NodeLink>, id: RequestId, error: &CallError) {
-    link.fail(id, error);
-    link.kick();
-}
-
-/// Does on this node what a request asks for.
-pub(crate) async fn perform(node: &Node, control: Control) -> ControlReply {
+/// Does on this node what a request asks for. What takes no time is done before this returns, in the order in which
+/// requests come.
+pub(crate) fn perform(node: &Node, control: Control) -> BoxFuture<'static, ControlReply> {
+    let own = node.clone();
     match control {
         Control::Spawn { actor_type, schema, args, options } => {
-            ControlReply::Spawned(spawn(node, actor_type, schema, args, options).await)
+            Box::pin(async move { ControlReply::Spawned(spawn(&own, actor_type, schema, args, options).await) })
         }
         Control::Order { actor, kill } => {
             if let Some(actor) = node.actor(actor) {
                 actor.order(if kill { Order::Kill } else { Order::Stop });
             }
-            ControlReply::Ordered
+            ready(ControlReply::Ordered)
         }
-        Control::Find { name, actor_type } => ControlReply::Found(node.find_named(&name, &actor_type)),
-        Control::TaskRunners => ControlReply::TaskRunners(node.task_runners().await),
-        Control::Report => ControlReply::Report(node.report()),
+        Control::AwaitEnd { actor } => Box::pin(Watch::of(node.actor(actor)).map(ControlReply::Ended)),
+        Control::Find { name, actor_type } => ready(ControlReply::Found(node.find_named(&name, &actor_type))),
+        Control::TaskRunners => Box::pin(async move { ControlReply::TaskRunners(own.task_runners().await) }),
+        Control::Report => ready(ControlReply::Report(node.report())),
     }
+}
+
+fn ready(reply: ControlReply) -> BoxFuture<'static, ControlReply> {
+    Box::pin(futures::future::ready(reply))
 }
 
 async fn spawn(
@@ -198,14 +219,18 @@ async fn spawn(
 
 /// Asks the node at the other end of `link`.
 pub(crate) fn request(link: &Arc<NodeLink>, control: &Control) -> Ask<Control> {
+    request_until(link, control, scope::deadline().min(crate::ask::default_deadline()))
+}
+
+/// Asks for something that may take as long as the link lasts.
+pub(crate) fn request_for_ever(link: &Arc<NodeLink>, control: &Control) -> Ask<Control> {
+    request_until(link, control, Deadline::NEVER)
+}
+
+fn request_until(link: &Arc<NodeLink>, control: &Control, deadline: Deadline) -> Ask<Control> {
     let slot = Slot::new();
-    let call = Call {
-        target: ActorId::NODE,
-        key: Control::KEY,
-        name: Control::NAME,
-        schema: Control::SCHEMA,
-        deadline: scope::deadline().min(crate::ask::default_deadline()),
-    };
+    let call =
+        Call { target: ActorId::NODE, key: Control::KEY, name: Control::NAME, schema: Control::SCHEMA, deadline };
     let sent = link.ask(&call, Pending(slot.clone()), |out| codec::encode_into(control, out));
     Ask::far(slot, link, sent)
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use actix::dev::MessageResponse;
 use actix::{Actor, Context, Handler, Message};
-use mobula_core::{CallError, Deadline};
+use mobula_core::{CallError, Deadline, RemoteMessage};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
@@ -16,16 +16,16 @@ use crate::mailbox::Letter;
 use crate::reply::ReplyTo;
 use crate::scope;
 
-pub(crate) struct Envelope<M: Message> {
+pub(crate) struct Envelope<M: RemoteMessage> {
     pub(crate) message: M,
     /// None for a tell.
-    pub(crate) reply: Option<ReplyTo<M::Result>>,
+    pub(crate) reply: Option<ReplyTo<M::Reply>>,
     pub(crate) deadline: Deadline,
     /// Held from arrival to here for messages from other nodes: returns their credit.
     pub(crate) ticket: Option<FlowTicket>,
 }
 
-impl<M: Message> Envelope<M> {
+impl<M: RemoteMessage> Envelope<M> {
     fn unwanted(&self, now: Instant) -> Option<CallError> {
         if self.reply.as_ref().is_some_and(ReplyTo::is_cancelled) {
             Some(CallError::Cancelled { started: false })
@@ -40,8 +40,7 @@ impl<M: Message> Envelope<M> {
 impl<A, M> Letter<A> for Envelope<M>
 where
     A: Actor<Context = Context<A>> + Handler<M>,
-    M: Message + Send + 'static,
-    M::Result: Send,
+    M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
 {
     fn deliver(self: Box<Self>, actor: &mut A, ctx: &mut Context<A>, shared: &Arc<Shared<A>>, now: Instant) {
         if let Some(error) = self.unwanted(now) {
@@ -61,7 +60,7 @@ where
             Err(panic) => {
                 let text = cell::panic_text(&*panic);
                 if let Some(reply) = reply {
-                    reply.send(Err(shared.panicked(std::any::type_name::<M>(), &text)));
+                    reply.send(Err(shared.panicked(M::NAME, &text)));
                 }
                 // The cell ends this life of the actor.
                 resume_unwind(panic);
@@ -79,23 +78,23 @@ where
 fn respond<A, M>(
     response: <A as Handler<M>>::Result,
     ctx: &mut Context<A>,
-    reply: ReplyTo<M::Result>,
+    reply: ReplyTo<M::Reply>,
     shared: &Arc<Shared<A>>,
 ) where
     A: Actor<Context = Context<A>> + Handler<M>,
-    M: Message + Send + 'static,
-    M::Result: Send,
+    M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
 {
     let (sender, mut receiver) = oneshot::channel();
     response.handle(ctx, Some(sender));
     match receiver.try_recv() {
         Ok(value) => reply.send(Ok(value)),
-        Err(TryRecvError::Closed) => reply.send(Err(shared.lost(std::any::type_name::<M>()))),
+        Err(TryRecvError::Closed) => reply.send(Err(shared.lost(shared.generation(), M::NAME))),
         // The handler answered with a future: somebody else completes it.
         Err(TryRecvError::Empty) => {
-            let shared = Arc::clone(shared);
+            // By the time the future is lost, the next life may have begun.
+            let (shared, generation) = (Arc::clone(shared), shared.generation());
             actix_rt::spawn(async move {
-                let answer = receiver.await.map_err(|_| shared.lost(std::any::type_name::<M>()));
+                let answer = receiver.await.map_err(|_| shared.lost(generation, M::NAME));
                 reply.send(answer);
             });
         }

@@ -8,6 +8,7 @@ use mobula_core::frame::MessageIndex;
 use mobula_core::{ActorId, CallError, Deadline, IdMap, MessageKey, RequestId};
 use mobula_transport::{Inbound, ReceiveCredit, Request, SessionError};
 use parking_lot::Mutex;
+use tokio::task::AbortHandle;
 
 use crate::actor::Dispatch;
 use crate::control;
@@ -83,6 +84,9 @@ pub(crate) struct NodeInbound {
     targets: IdMap<u64, Target>,
     sweep_at: usize,
     cancelled: Arc<Cancelled>,
+    /// Requests to the node itself that wait for something, by request.
+    waiting: IdMap<u64, AbortHandle>,
+    waiting_sweep_at: usize,
 }
 
 struct MessageType {
@@ -100,7 +104,15 @@ struct Target {
 
 impl NodeInbound {
     pub(crate) fn new(node: Node) -> Self {
-        NodeInbound { node, types: Vec::new(), targets: IdMap::default(), sweep_at: 64, cancelled: Arc::default() }
+        NodeInbound {
+            node,
+            types: Vec::new(),
+            targets: IdMap::default(),
+            sweep_at: 64,
+            cancelled: Arc::default(),
+            waiting: IdMap::default(),
+            waiting_sweep_at: 64,
+        }
     }
 
     /// Forgets actors that have ended, now and then.
@@ -168,7 +180,15 @@ impl Inbound<Pending> for NodeInbound {
 
     fn request(&mut self, link: &Arc<NodeLink>, request: Request<'_>) -> Result<(), SessionError> {
         if request.target == ActorId::NODE {
-            control::serve(&self.node, link, &request);
+            if let Some(id) = request.request
+                && let Some(waiting) = control::serve(&self.node, link, &request)
+            {
+                if self.waiting.len() >= self.waiting_sweep_at {
+                    self.waiting.retain(|_, waiting| !waiting.is_finished());
+                    self.waiting_sweep_at = (2 * self.waiting.len()).max(64);
+                }
+                self.waiting.insert(id.0, waiting);
+            }
             return Ok(());
         }
         if let Err(error) = self.deliver(link, &request)? {
@@ -184,11 +204,15 @@ impl Inbound<Pending> for NodeInbound {
     }
 
     fn cancel(&mut self, request: RequestId) {
-        self.cancelled.put(request);
+        match self.waiting.remove(&request.0) {
+            Some(waiting) => waiting.abort(),
+            None => self.cancelled.put(request),
+        }
     }
 
     fn closed(&mut self, link: &Arc<NodeLink>, reason: &str) {
         self.targets.clear();
+        self.waiting.drain().for_each(|(_, waiting)| waiting.abort());
         self.node.peer_lost(link.peer(), reason);
     }
 }

@@ -120,8 +120,12 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
         }
     }
 
+    /// The next letter; none while an order waits, which comes first also within a turn.
     pub(crate) fn take(&self) -> Option<Box<dyn Letter<A>>> {
         let mut state = self.state.lock();
+        if !state.orders.is_empty() {
+            return None;
+        }
         let letter = state.letters.pop_front()?;
         state.taken += 1;
         let inside = state.taken + state.capacity as u64;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use actix_rt::ArbiterHandle;
-use mobula_core::{ActorId, CallError, IdMap, NodeId, NodeUid, limits};
+use mobula_core::{ActorId, CallError, IdMap, NodeId, NodeUid, RemoteMessage, limits};
 use mobula_transport::{Hello, Lane, Link, LinkClosed, SessionConfig, Wire};
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
@@ -20,6 +20,8 @@ use crate::cell::Shared;
 use crate::control::{self, Control, ControlReply, NodeReport, SpawnError};
 use crate::inbound::NodeInbound;
 use crate::mailbox::Order;
+use crate::monitor::End;
+use crate::recipient::Recipient;
 use crate::registry::{Registry, RegistryError};
 use crate::reply::Pending;
 use crate::scope::{self, Within};
@@ -81,6 +83,7 @@ pub(crate) trait AnyActor: Send + Sync {
     fn routes(&self) -> &'static Routes;
     fn order(&self, order: Order);
     fn is_over(&self) -> bool;
+    fn end(&self) -> &End;
     /// The `Arc<Shared<A>>`.
     fn as_any(&self) -> &dyn Any;
 }
@@ -106,6 +109,10 @@ impl<A: RemoteActor> AnyActor for Hosted<A> {
 
     fn is_over(&self) -> bool {
         self.0.mailbox.is_closed()
+    }
+
+    fn end(&self) -> &End {
+        &self.0.end
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -410,6 +417,12 @@ impl Node {
         self.actor(id)?.as_any().downcast_ref::<Arc<Shared<A>>>().cloned()
     }
 
+    /// A recipient that is the actor itself, if it takes `M`.
+    pub(crate) fn recipient<M: RemoteMessage>(&self, id: ActorId) -> Option<Recipient<M>> {
+        let actor = self.actor(id)?;
+        actor.routes().recipient(actor.as_any())
+    }
+
     pub(crate) fn find_named(&self, name: &str, actor_type: &str) -> Option<ActorId> {
         let id = *self.0.names.lock().get(name)?;
         let actor = self.actor(id)?;
@@ -512,6 +525,6 @@ impl std::fmt::Debug for Node {
     }
 }
 
-fn unexpected() -> CallError {
+pub(crate) fn unexpected() -> CallError {
     CallError::Decode { reason: "the node answered another question".to_owned(), reply: true }
 }

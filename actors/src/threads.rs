@@ -14,6 +14,8 @@ pub(crate) struct Threads {
     pub(crate) home: ArbiterHandle,
     /// Heartbeats, handshakes, requests to the node.
     pub(crate) control: Handle,
+    /// Those of `arbiters` that were started for this node, and end with it.
+    started: Vec<ArbiterHandle>,
     /// The `System` that was started for this node, where the caller had none.
     own_system: Option<System>,
     /// The control thread ends when this is dropped.
@@ -32,13 +34,12 @@ impl Threads {
         if use_current {
             arbiters.extend(current.clone());
         }
-        for _ in 0..count {
-            arbiters.push(start_arbiter(&system)?);
-        }
+        let started = (0..count).map(|_| start_arbiter(&system)).collect::<io::Result<Vec<_>>>()?;
+        arbiters.extend(started.iter().cloned());
         let Some(first) = arbiters.first() else { return Ok(None) };
         let home = current.unwrap_or_else(|| first.clone());
         let (control, control_alive) = start_control(system)?;
-        Ok(Some(Threads { arbiters, home, control, own_system, _control_alive: control_alive }))
+        Ok(Some(Threads { arbiters, home, control, started, own_system, _control_alive: control_alive }))
     }
 
     /// A thread for one actor.
@@ -50,6 +51,9 @@ impl Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
+        for arbiter in &self.started {
+            arbiter.stop();
+        }
         if let Some(system) = &self.own_system {
             system.stop();
         }

@@ -6,6 +6,7 @@
 pub mod codec;
 mod deadline;
 mod error;
+mod exit;
 pub mod frame;
 mod hash;
 mod ids;
@@ -16,6 +17,7 @@ mod restart;
 
 pub use deadline::{Budget, Deadline};
 pub use error::{CallError, Never, Outcome};
+pub use exit::ExitReason;
 pub use hash::{IdHasher, IdMap, schema_hash};
 pub use ids::{ActorId, Generation, MessageKey, NodeId, NodeUid, RequestId};
 pub use message::RemoteMessage;

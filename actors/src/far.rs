@@ -1,0 +1,109 @@
+//! An actor of another node, and how messages get there.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use mobula_core::{ActorId, CallError, Deadline, NodeId, RemoteMessage, codec, limits};
+use mobula_transport::{Accepted, Call, now};
+
+use crate::ask::{Ask, Tell};
+use crate::node::{Node, NodeLink};
+use crate::reply::{Pending, Slot};
+use crate::scope;
+
+pub(crate) struct Far {
+    pub(crate) node: NodeId,
+    pub(crate) actor: ActorId,
+    /// The node of this process through which the call goes.
+    via: Option<Node>,
+    link: OnceLock<Arc<NodeLink>>,
+}
+
+impl Far {
+    pub(crate) fn new(node: NodeId, actor: ActorId, via: Option<Node>) -> Self {
+        Far { node, actor, via, link: OnceLock::new() }
+    }
+
+    pub(crate) fn ask<M: RemoteMessage>(&self, message: M, deadline: Deadline) -> Ask<M> {
+        let link = match self.link() {
+            Ok(link) => link,
+            Err(error) => return Ask::failed(error),
+        };
+        let slot = Slot::new();
+        let waiter = Pending(Arc::clone(&slot) as _);
+        let sent = link.ask(&self.call::<M>(deadline), waiter, |out| codec::encode_into(&message, out));
+        Ask::far(slot, link, sent)
+    }
+
+    pub(crate) fn tell<M: RemoteMessage>(&self, message: M, deadline: Deadline) -> Tell<M> {
+        let link = match self.link() {
+            Ok(link) => link,
+            Err(error) => return Tell::known(Err(error)),
+        };
+        let mut waiter = None;
+        let told = link.tell(
+            &self.call::<M>(deadline),
+            || Pending(waiter.insert(Slot::<()>::new()).clone()),
+            |out| codec::encode_into(&message, out),
+        );
+        match (told, waiter) {
+            (Err(error), _) => Tell::known(Err(error)),
+            (Ok(Accepted::InLine), Some(slot)) => Tell::in_line(slot),
+            (Ok(_), _) => Tell::known(Ok(())),
+        }
+    }
+
+    pub(crate) fn try_tell<M: RemoteMessage>(&self, message: M, deadline: Deadline) -> Result<(), CallError> {
+        let link = self.link()?;
+        if !link.has_credit(self.actor) {
+            return Err(CallError::Full { limit: limits::CREDIT_MESSAGES.into() });
+        }
+        let waiter = || Pending(Slot::<()>::new());
+        link.tell(&self.call::<M>(deadline), waiter, |out| codec::encode_into(&message, out)).map(|_| ())
+    }
+
+    pub(crate) fn link(&self) -> Result<&Arc<NodeLink>, CallError> {
+        if let Some(link) = self.link.get() {
+            return Ok(link);
+        }
+        let Some(via) = self.via.clone().or_else(scope::current_node) else {
+            let reason = "this process runs no node".to_owned();
+            return Err(CallError::Unreachable { node: self.node.clone(), sent: false, reason });
+        };
+        let link = via.link(&self.node, self.actor)?;
+        Ok(self.link.get_or_init(|| link))
+    }
+
+    fn call<M: RemoteMessage>(&self, deadline: Deadline) -> Call {
+        Call { target: self.actor, key: M::KEY, name: M::NAME, schema: M::SCHEMA, deadline }
+    }
+}
+
+/// How long the calls through a reference wait.
+#[derive(Clone, Copy)]
+pub(crate) enum Wait {
+    /// 30 s for an ask.
+    Default,
+    For(Duration),
+    ForEver,
+}
+
+impl Wait {
+    /// No later than the call that is being handled.
+    pub(crate) fn of_ask(self) -> Deadline {
+        let own = match self {
+            Wait::Default => Deadline::after(now(), limits::ASK_DEADLINE),
+            Wait::For(wait) => Deadline::after(now(), wait),
+            Wait::ForEver => Deadline::NEVER,
+        };
+        own.min(scope::deadline())
+    }
+
+    /// A tell has no deadline unless it was given one: what it starts may well outlive the call that tells it.
+    pub(crate) fn of_tell(self) -> Deadline {
+        match self {
+            Wait::For(wait) => Deadline::after(now(), wait),
+            Wait::Default | Wait::ForEver => Deadline::NEVER,
+        }
+    }
+}

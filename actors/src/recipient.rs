@@ -1,0 +1,196 @@
+//! A reference that knows one message and not the actor's type.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Context, Handler, Message};
+use mobula_core::{ActorId, CallError, NodeId, RemoteMessage};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
+
+use crate::actor_ref::ActorRef;
+use crate::ask::{Ask, Tell};
+use crate::far::{Far, Wait};
+use crate::scope;
+
+/// A reference to any actor that takes an `M`, made [`from`](From) an [`ActorRef`]. Cheap to clone; it can be sent in
+/// messages, and points to the same actor there.
+///
+/// Order, deadlines and errors are those of the actor's own reference. An actor that does not take `M` from other nodes
+/// answers [`CallError::UnknownMessage`].
+pub struct Recipient<M: RemoteMessage>(Arc<dyn Post<M>>);
+
+trait Post<M: RemoteMessage>: Send + Sync {
+    fn ask(&self, message: M) -> Ask<M>;
+    fn tell(&self, message: M) -> Tell<M>;
+    fn try_tell(&self, message: M) -> Result<(), CallError>;
+    fn with_wait(&self, wait: Wait) -> Recipient<M>;
+    fn node(&self) -> &NodeId;
+    fn id(&self) -> ActorId;
+}
+
+impl<A, M> Post<M> for ActorRef<A>
+where
+    A: Actor<Context = Context<A>> + Handler<M>,
+    M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
+{
+    fn ask(&self, message: M) -> Ask<M> {
+        ActorRef::ask(self, message)
+    }
+
+    fn tell(&self, message: M) -> Tell<M> {
+        ActorRef::tell(self, message)
+    }
+
+    fn try_tell(&self, message: M) -> Result<(), CallError> {
+        ActorRef::try_tell(self, message)
+    }
+
+    fn with_wait(&self, wait: Wait) -> Recipient<M> {
+        ActorRef::with_wait(self, wait).into()
+    }
+
+    fn node(&self) -> &NodeId {
+        ActorRef::node(self)
+    }
+
+    fn id(&self) -> ActorId {
+        ActorRef::id(self)
+    }
+}
+
+/// An actor of another node, of whatever type.
+struct FarPost {
+    far: Arc<Far>,
+    wait: Wait,
+}
+
+impl<M: RemoteMessage> Post<M> for FarPost {
+    fn ask(&self, message: M) -> Ask<M> {
+        self.far.ask(message, self.wait.of_ask())
+    }
+
+    fn tell(&self, message: M) -> Tell<M> {
+        self.far.tell(message, self.wait.of_tell())
+    }
+
+    fn try_tell(&self, message: M) -> Result<(), CallError> {
+        self.far.try_tell(message, self.wait.of_tell())
+    }
+
+    fn with_wait(&self, wait: Wait) -> Recipient<M> {
+        Recipient(Arc::new(FarPost { far: Arc::clone(&self.far), wait }))
+    }
+
+    fn node(&self) -> &NodeId {
+        &self.far.node
+    }
+
+    fn id(&self) -> ActorId {
+        self.far.actor
+    }
+}
+
+impl<M: RemoteMessage> Recipient<M> {
+    /// As [`ActorRef::ask`].
+    pub fn ask(&self, message: M) -> Ask<M> {
+        self.0.ask(message)
+    }
+
+    /// As [`ActorRef::tell`].
+    pub fn tell(&self, message: M) -> Tell<M> {
+        self.0.tell(message)
+    }
+
+    /// As [`ActorRef::try_tell`].
+    ///
+    /// # Errors
+    /// [`CallError::Full`] if there is no room for it at once.
+    pub fn try_tell(&self, message: M) -> Result<(), CallError> {
+        self.0.try_tell(message)
+    }
+
+    /// The same recipient, whose asks and tells expire after `wait`.
+    #[must_use]
+    pub fn with_deadline(&self, wait: Duration) -> Self {
+        self.0.with_wait(Wait::For(wait))
+    }
+
+    /// The same recipient, whose asks wait as long as it takes.
+    #[must_use]
+    pub fn without_deadline(&self) -> Self {
+        self.0.with_wait(Wait::ForEver)
+    }
+
+    /// The node where the actor lives, and which life of it.
+    pub fn node(&self) -> &NodeId {
+        self.0.node()
+    }
+
+    /// The actor, within that life of its node.
+    pub fn id(&self) -> ActorId {
+        self.0.id()
+    }
+}
+
+impl<A, M> From<ActorRef<A>> for Recipient<M>
+where
+    A: Actor<Context = Context<A>> + Handler<M>,
+    M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
+{
+    fn from(actor: ActorRef<A>) -> Self {
+        Recipient(Arc::new(actor))
+    }
+}
+
+impl<M: RemoteMessage> Clone for Recipient<M> {
+    fn clone(&self) -> Self {
+        Recipient(Arc::clone(&self.0))
+    }
+}
+
+impl<M: RemoteMessage> std::fmt::Debug for Recipient<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{} for {}", self.id(), self.node(), M::NAME)
+    }
+}
+
+impl<M: RemoteMessage> PartialEq for Recipient<M> {
+    /// Equal if they point to the same actor.
+    fn eq(&self, other: &Self) -> bool {
+        self.id() == other.id() && self.node() == other.node()
+    }
+}
+
+impl<M: RemoteMessage> Eq for Recipient<M> {}
+
+#[derive(Serialize, Deserialize)]
+struct OnTheWire {
+    node: NodeId,
+    actor: ActorId,
+    message: String,
+}
+
+impl<M: RemoteMessage> Serialize for Recipient<M> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let wire = OnTheWire { node: self.node().clone(), actor: self.id(), message: M::NAME.to_owned() };
+        wire.serialize(serializer).map_err(ser::Error::custom)
+    }
+}
+
+impl<'de, M: RemoteMessage> Deserialize<'de> for Recipient<M> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let OnTheWire { node, actor, message } = OnTheWire::deserialize(deserializer)?;
+        if message != M::NAME {
+            let text = format!("a recipient of `{message}` where one of `{}` is expected", M::NAME);
+            return Err(serde::de::Error::custom(text));
+        }
+        let via = scope::current_node();
+        if let Some(here) = &via
+            && here.id().uid == node.uid
+            && let Some(near) = here.recipient::<M>(actor)
+        {
+            return Ok(near);
+        }
+        Ok(Recipient(Arc::new(FarPost { far: Arc::new(Far::new(node, actor, via)), wait: Wait::Default })))
+    }
+}

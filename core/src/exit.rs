@@ -1,0 +1,42 @@
+//! How an actor came to its end, as those who monitor it learn it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Why an actor is no more. The reasons are Erlang's, where it has them.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ExitReason {
+    /// It stopped itself.
+    Normal,
+    /// It was told to stop, or its node shut down in order.
+    Shutdown,
+    /// It was killed: none of its hooks ran.
+    Killed,
+    /// It panicked, and its restarts were used up.
+    Panicked {
+        /// The last panic's text.
+        text: String,
+    },
+    /// There was no such actor when the monitor was set up.
+    NoProc,
+    /// Its node was lost. What became of the actor is not known; for the monitor it is the end.
+    NoConnection {
+        /// How the loss was noticed.
+        reason: String,
+    },
+}
+
+impl fmt::Display for ExitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ExitReason::Normal => f.write_str("it stopped"),
+            ExitReason::Shutdown => f.write_str("it was told to stop"),
+            ExitReason::Killed => f.write_str("it was killed"),
+            ExitReason::Panicked { text } => write!(f, "it panicked, and its restarts were used up: {text}"),
+            ExitReason::NoProc => f.write_str("there was no such actor"),
+            ExitReason::NoConnection { reason } => write!(f, "its node was lost: {reason}"),
+        }
+    }
+}
