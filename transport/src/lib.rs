@@ -1,0 +1,19 @@
+//! Carries frames between two nodes and matches replies to requests.
+//!
+//! Start at [`Session`], which decides and touches neither clock nor socket. [`Link`] moves bytes for it: callers
+//! write through it from any thread, and its [`Driver`] reads where the connection lives. [`preface`] proves who
+//! connects before any frame is read; [`tcp`] and [`memory`] are the wires.
+//!
+//! Bytes: `docs/protocol.md`. Promises: `docs/semantics.md`. This crate does not know actors.
+mod credit;
+mod link;
+pub mod memory;
+pub mod preface;
+mod session;
+pub mod tcp;
+mod wire;
+
+pub use credit::{CreditViolation, ReceiveCredit, SendCredit};
+pub use link::{Driver, Inbound, Link, LinkClosed, Request, Waiter, now};
+pub use session::{Accepted, Call, Event, Hello, Lane, Received, Session, SessionConfig, SessionError};
+pub use wire::{Wire, WireWrite};

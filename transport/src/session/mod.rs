@@ -1,0 +1,450 @@
+//! What two connected nodes say to each other, decided without clock, socket or thread.
+//!
+//! Frames and `now` come in as arguments; bytes to send, replies matched to their callers and events come out.
+//! `R` is whatever the driver wants back with a reply: a future's slot, or an operation's number in a simulation.
+
+mod error;
+mod flow;
+mod interned;
+mod outgoing;
+mod pending;
+mod types;
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use mobula_core::codec::{self, EncodeError};
+use mobula_core::frame::{self, Frame, Head, MessageIndex, WriteError};
+use mobula_core::{ActorId, CallError, Deadline, NodeId, NodeUid, RequestId};
+
+pub use error::SessionError;
+use error::{bad_body, check_name, cut};
+use flow::{Flows, InLine, Sender};
+use interned::Interned;
+use outgoing::Outgoing;
+use pending::{Ask, Pending};
+pub use types::{Accepted, Call, Event, Hello, Lane, Received, SessionConfig};
+
+/// One connection's conversation; see the [crate] for the whole.
+pub struct Session<R> {
+    config: SessionConfig,
+    peer: Option<Hello>,
+    /// What the handshake proved; the hello has to agree.
+    proven: Option<NodeUid>,
+    opened: Instant,
+    heard: Instant,
+    next_ping: Instant,
+    out: Outgoing,
+    interned: Interned,
+    pending: Pending<R>,
+    flows: Flows<R>,
+    events: VecDeque<Event<R>>,
+    closed: Option<(NodeId, String)>,
+    late_replies: u64,
+}
+
+impl<R> Session<R> {
+    /// Opens a session at `now` and queues this side's hello. `proven` is the peer that the handshake proved.
+    pub fn new(config: SessionConfig, hello: &Hello, proven: Option<NodeUid>, now: Instant) -> Self {
+        let mut out = Outgoing::new(config.send_window_bytes);
+        out.put_hello(|out| codec::encode_into(hello, out));
+        Session {
+            config,
+            peer: None,
+            proven,
+            opened: now,
+            heard: now,
+            next_ping: now + config.heartbeat_interval,
+            out,
+            interned: Interned::default(),
+            pending: Pending::new(),
+            flows: Flows::new(),
+            events: VecDeque::new(),
+            closed: None,
+            late_replies: 0,
+        }
+    }
+
+    /// The peer's hello, once it has come.
+    pub fn peer(&self) -> Option<&Hello> {
+        self.peer.as_ref()
+    }
+
+    /// Asks that wait for their answer.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Messages that stand in line for credit or for the byte window.
+    pub fn in_line(&self) -> usize {
+        self.flows.in_line()
+    }
+
+    /// Bytes that are queued and not yet [written](Self::handle_written).
+    pub fn queued_bytes(&self) -> usize {
+        self.out.queued_bytes()
+    }
+
+    /// Answers that came after nobody waited for them any more.
+    pub fn late_replies(&self) -> u64 {
+        self.late_replies
+    }
+
+    /// When anything was last heard from the peer.
+    pub fn heard(&self) -> Instant {
+        self.heard
+    }
+
+    /// Sends an ask; its answer comes back with `reply`. `body` writes the message where it will be sent from.
+    ///
+    /// # Errors
+    /// With `reply` handed back: the session is closed, the deadline is over, the line is full, or the body cannot be
+    /// written. Nothing was sent.
+    pub fn ask(
+        &mut self,
+        call: &Call,
+        reply: R,
+        now: Instant,
+        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+    ) -> Result<(RequestId, Accepted), (CallError, R)> {
+        let message = match self.admit(call, now) {
+            Ok(message) => message,
+            Err(error) => return Err((error, reply)),
+        };
+        let request = self.pending.next_id();
+        let head = Head::Ask { request, target: call.target, message, budget: call.deadline.budget(now) };
+        let accepted = match self.put_or_line(call, head, body, || Sender::Ask(request)) {
+            Ok(accepted) => accepted,
+            Err(error) => return Err((error, reply)),
+        };
+        let in_line = accepted == Accepted::InLine;
+        self.pending.insert(request, Ask { deadline: call.deadline, target: call.target, in_line, reply });
+        Ok((request, accepted))
+    }
+
+    /// Sends a tell. If it has to stand in line, `waiter` is kept and comes back with [`Event::Accepted`] or
+    /// [`Event::Failed`]; otherwise it is never called.
+    ///
+    /// # Errors
+    /// As for [`ask`](Self::ask).
+    pub fn tell(
+        &mut self,
+        call: &Call,
+        waiter: impl FnOnce() -> R,
+        now: Instant,
+        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+    ) -> Result<Accepted, CallError> {
+        let message = self.admit(call, now)?;
+        let head = Head::Tell { target: call.target, message, budget: call.deadline.budget(now) };
+        self.put_or_line(call, head, body, || Sender::Tell(waiter()))
+    }
+
+    /// True if a message to `target` would not have to stand in line.
+    pub fn has_credit(&mut self, target: ActorId) -> bool {
+        self.closed.is_some() || self.flows.has_credit(target, &self.out)
+    }
+
+    /// Gives a pending ask up: its answer will be dropped, and the peer is told. Returns what was kept with it.
+    pub fn cancel(&mut self, request: RequestId) -> Option<R> {
+        let ask = self.pending.take(request)?;
+        if ask.in_line {
+            self.flows.left_line(ask.target, &self.pending);
+        } else {
+            self.out.put_bare(Head::Cancel { request });
+        }
+        Some(ask.reply)
+    }
+
+    /// Answers a request of the peer.
+    ///
+    /// # Errors
+    /// [`CallError::Encode`] if the result cannot be written; the caller then [fails](Self::fail) the request with it.
+    pub fn reply(
+        &mut self,
+        request: RequestId,
+        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+    ) -> Result<(), CallError> {
+        if self.closed.is_some() {
+            return Ok(());
+        }
+        self.out
+            .put(Head::Reply { request }, body)
+            .map_err(|error| CallError::Encode { reason: error.to_string(), reply: true })
+    }
+
+    /// Answers a request of the peer with a failure.
+    pub fn fail(&mut self, request: RequestId, error: &CallError) {
+        if self.closed.is_none() {
+            // The error types are plain data, and their texts are cut: writing them cannot fail.
+            let _ = self.out.put(Head::Failure { request }, |out| codec::encode_into(error, out));
+        }
+    }
+
+    /// Returns credit for messages that `target` has taken up.
+    pub fn grant(&mut self, target: ActorId, count: u32) {
+        if self.closed.is_none() {
+            self.out.put_bare(Head::Credit { target, count });
+        }
+    }
+
+    /// Says goodbye, so that the peer knows it was no accident.
+    pub fn goodbye(&mut self, text: &str) {
+        if self.closed.is_none() {
+            let _ = self.out.put(Head::Goodbye, |out| codec::encode_into(text, out));
+        }
+    }
+
+    /// Takes in one frame. A closed session takes in nothing.
+    ///
+    /// # Errors
+    /// [`SessionError`]: the driver [closes](Self::close) the session with it.
+    pub fn receive<'a>(&mut self, frame: Frame<'a>, now: Instant) -> Result<Received<'a, R>, SessionError> {
+        if self.closed.is_some() {
+            return Ok(Received::Nothing);
+        }
+        self.heard = now;
+        if self.peer.is_none() && !matches!(frame, Frame::Hello { .. }) {
+            return Err(SessionError::HelloExpected);
+        }
+        match frame {
+            Frame::Hello { body } => self.receive_hello(body, now)?,
+            Frame::Ping { nonce } => self.out.put_urgent(Head::Pong { nonce }),
+            Frame::Pong { .. } => {}
+            Frame::Goodbye { body } => {
+                let text = codec::decode::<String>(body).map_err(bad_body("goodbye"))?;
+                return Err(SessionError::Goodbye { text: cut(text) });
+            }
+            Frame::Define { index, body } => {
+                let (name, schema) = self.interned.define(index, body)?;
+                return Ok(Received::Define { index, name, schema });
+            }
+            Frame::Ask { request, target, message, budget, payload } => {
+                let deadline = budget.deadline(now);
+                return self.request(Some(request), target, message, deadline, payload);
+            }
+            Frame::Tell { target, message, budget, payload } => {
+                return self.request(None, target, message, budget.deadline(now), payload);
+            }
+            Frame::Reply { request, payload } => {
+                if let Some(to) = self.take_answered(request) {
+                    return Ok(Received::Reply { to, payload });
+                }
+            }
+            Frame::Failure { request, body } => {
+                let error = codec::decode::<CallError>(body).map_err(bad_body("failure"))?;
+                if let Some(to) = self.take_answered(request) {
+                    return Ok(Received::Failure { to, error });
+                }
+            }
+            Frame::Cancel { request } => return Ok(Received::Cancel { request }),
+            Frame::Credit { target, count } => self.receive_credit(target, count, now)?,
+        }
+        Ok(Received::Nothing)
+    }
+
+    /// Bytes to be written to the peer, in order; empty if there are none. The driver reports what it has written
+    /// with [`handle_written`](Self::handle_written).
+    pub fn take_transmit(&mut self) -> BytesMut {
+        let mut bytes = BytesMut::new();
+        self.out.take(&mut bytes);
+        bytes
+    }
+
+    /// As [`take_transmit`](Self::take_transmit), into a buffer whose bytes have all been written and whose allocation is
+    /// used again.
+    pub fn take_transmit_into(&mut self, bytes: &mut BytesMut) {
+        self.out.take(bytes);
+    }
+
+    /// The driver has written so many bytes; senders that waited for the window go on.
+    pub fn handle_written(&mut self, bytes: usize, now: Instant) {
+        self.out.written(bytes);
+        while !self.out.is_full() {
+            let Some(target) = self.flows.next_stalled() else { break };
+            self.advance_line(target, now);
+        }
+    }
+
+    /// The next moment at which [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.closed.is_some() {
+            return None;
+        }
+        let mut next = self.pending.earliest().into_iter().chain(self.flows.earliest()).min();
+        let mut at = |instant: Instant| next = Some(next.map_or(instant, |next| next.min(instant)));
+        if self.peer.is_none() {
+            at(self.opened + self.config.hello_deadline);
+        }
+        if self.config.lane == Lane::Control {
+            at(self.next_ping);
+            at(self.heard + self.config.down_after);
+        }
+        next
+    }
+
+    /// Does what has become due at `now`: heartbeats, expired asks and tells, the end of a silent peer.
+    ///
+    /// # Errors
+    /// [`SessionError::Silent`] or [`SessionError::NoHello`]: the driver closes the session.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), SessionError> {
+        if self.closed.is_some() {
+            return Ok(());
+        }
+        let ms = |since: Instant| u64::try_from(now.saturating_duration_since(since).as_millis()).unwrap_or(u64::MAX);
+        if self.peer.is_none() && now >= self.opened + self.config.hello_deadline {
+            return Err(SessionError::NoHello { waited_ms: ms(self.opened) });
+        }
+        if self.config.lane == Lane::Control {
+            if now >= self.heard + self.config.down_after {
+                return Err(SessionError::Silent { silence_ms: ms(self.heard) });
+            }
+            if now >= self.next_ping {
+                self.out.put_urgent(Head::Ping { nonce: ms(self.opened) });
+                self.next_ping = now + self.config.heartbeat_interval;
+            }
+        }
+        if self.pending.earliest().is_some_and(|at| at <= now) {
+            self.expire_asks(now);
+        }
+        if self.flows.earliest().is_some_and(|at| at <= now) {
+            self.flows.expire(now, &self.pending, &mut self.events);
+        }
+        Ok(())
+    }
+
+    /// What the driver has to pass on, oldest first.
+    pub fn poll_event(&mut self) -> Option<Event<R>> {
+        self.events.pop_front()
+    }
+
+    /// Ends the session: everything that waits fails now, with `reason`, and nothing is sent any more. `peer` names
+    /// the other side where its hello never came.
+    pub fn close(&mut self, peer: &NodeId, reason: &str) {
+        if self.closed.is_some() {
+            return;
+        }
+        let node = self.peer.as_ref().map_or_else(|| peer.clone(), |hello| hello.node.clone());
+        let unreachable = |sent| CallError::Unreachable { node: node.clone(), sent, reason: reason.to_owned() };
+        for ask in self.pending.drain() {
+            self.events.push_back(Event::Failed { to: ask.reply, error: unreachable(!ask.in_line) });
+        }
+        for to in self.flows.drain() {
+            self.events.push_back(Event::Failed { to, error: unreachable(false) });
+        }
+        self.out.clear();
+        self.closed = Some((node, reason.to_owned()));
+    }
+
+    /// The index of the message's type; what may not be sent at all is refused here.
+    fn admit(&mut self, call: &Call, now: Instant) -> Result<MessageIndex, CallError> {
+        if let Some((node, reason)) = &self.closed {
+            return Err(CallError::Unreachable { node: node.clone(), sent: false, reason: reason.clone() });
+        }
+        if call.deadline.is_over(now) {
+            return Err(CallError::DeadlineExceeded { started: false });
+        }
+        self.interned.index(call, &mut self.out)
+    }
+
+    fn put_or_line(
+        &mut self,
+        call: &Call,
+        head: Head,
+        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+        sender: impl FnOnce() -> Sender<R>,
+    ) -> Result<Accepted, CallError> {
+        if self.flows.may_send(call.target, &self.out) {
+            return match self.out.put(head, body) {
+                Ok(()) => Ok(Accepted::Queued),
+                Err(error) => {
+                    self.flows.unspend(call.target);
+                    Err(encode_failure(error))
+                }
+            };
+        }
+        let mut frame = BytesMut::new();
+        let admitted = self.flows.admit_to_line();
+        if let Err(error) = admitted.and_then(|()| frame::write(&mut frame, head, body).map_err(encode_failure)) {
+            self.flows.forget_idle(call.target);
+            return Err(error);
+        }
+        let waiting = InLine { frame, deadline: call.deadline, sender: sender() };
+        self.flows.stand_in_line(call.target, waiting, &self.out);
+        Ok(Accepted::InLine)
+    }
+
+    fn advance_line(&mut self, target: ActorId, now: Instant) {
+        self.flows.advance(target, now, &mut self.out, &mut self.pending, &mut self.events);
+    }
+
+    fn receive_hello(&mut self, body: &[u8], now: Instant) -> Result<(), SessionError> {
+        if self.peer.is_some() {
+            return Err(SessionError::HelloTwice);
+        }
+        let hello = codec::decode::<Hello>(body).map_err(bad_body("hello"))?;
+        check_name("hello", &hello.node.name)?;
+        if hello.credit_messages == 0 {
+            return Err(SessionError::BadBody { what: "hello", reason: "a window of 0 messages".to_owned() });
+        }
+        if let Some(proven) = self.proven
+            && proven != hello.node.uid
+        {
+            return Err(SessionError::SpoofedSource {
+                proven: proven.to_string(),
+                claimed: hello.node.uid.to_string(),
+            });
+        }
+        let waiting = self.flows.open(hello.credit_messages);
+        self.peer = Some(hello);
+        for target in waiting {
+            self.advance_line(target, now);
+        }
+        Ok(())
+    }
+
+    fn request<'a>(
+        &mut self,
+        request: Option<RequestId>,
+        target: ActorId,
+        message: MessageIndex,
+        deadline: Deadline,
+        payload: &'a [u8],
+    ) -> Result<Received<'a, R>, SessionError> {
+        self.interned.check(message)?;
+        Ok(Received::Request { request, target, message, deadline, payload })
+    }
+
+    fn receive_credit(&mut self, target: ActorId, count: u32, now: Instant) -> Result<(), SessionError> {
+        self.flows.refill(target, count)?;
+        self.advance_line(target, now);
+        Ok(())
+    }
+
+    /// An answer to what is still in line was invented by the peer, and counts as late.
+    fn take_answered(&mut self, request: RequestId) -> Option<R> {
+        if self.pending.get(request).is_none_or(|ask| ask.in_line) {
+            self.late_replies += 1;
+            return None;
+        }
+        self.pending.take(request).map(|ask| ask.reply)
+    }
+
+    fn expire_asks(&mut self, now: Instant) {
+        for request in self.pending.due(now) {
+            let Some(ask) = self.pending.take(request) else { continue };
+            if ask.in_line {
+                self.flows.left_line(ask.target, &self.pending);
+            }
+            let error = CallError::DeadlineExceeded { started: !ask.in_line };
+            self.events.push_back(Event::Failed { to: ask.reply, error });
+        }
+    }
+}
+
+fn encode_failure(error: WriteError) -> CallError {
+    CallError::Encode { reason: error.to_string(), reply: false }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! What goes into a session and what comes out of it.
+
+use std::time::Duration;
+
+use mobula_core::frame::MessageIndex;
+use mobula_core::{ActorId, CallError, Deadline, MessageKey, NodeId, RequestId, limits};
+use serde::{Deserialize, Serialize};
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Lane {
+    /// Messages. Lives with the actors; silence on it means nothing, since a busy arbiter is not dead.
+    Data,
+    /// Heartbeats and requests to the node itself. Lives on its own runtime; silence on it is suspicious.
+    Control,
+}
+
+/// The settings of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionConfig {
+    /// What the connection is for. Only control sessions send and expect heartbeats.
+    pub lane: Lane,
+    /// Default [`limits::HEARTBEAT_INTERVAL`].
+    pub heartbeat_interval: Duration,
+    /// Default [`limits::DOWN_AFTER`].
+    pub down_after: Duration,
+    /// Default [`limits::HANDSHAKE_DEADLINE`]; here, the time until the peer's hello.
+    pub hello_deadline: Duration,
+    /// Bytes queued towards the peer before senders wait. Default [`limits::SEND_WINDOW_BYTES`].
+    pub send_window_bytes: usize,
+}
+
+impl SessionConfig {
+    /// The defaults for `lane`.
+    pub fn new(lane: Lane) -> Self {
+        SessionConfig {
+            lane,
+            heartbeat_interval: limits::HEARTBEAT_INTERVAL,
+            down_after: limits::DOWN_AFTER,
+            hello_deadline: limits::HANDSHAKE_DEADLINE,
+            send_window_bytes: limits::SEND_WINDOW_BYTES,
+        }
+    }
+}
+
+/// The first frame of each side: who speaks, and what it will take.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The speaker.
+    pub node: NodeId,
+    /// Its process id, for people.
+    pub pid: u32,
+    /// Features beyond the version, one bit each; unknown bits are ignored.
+    pub capabilities: u64,
+    /// Messages that the speaker takes for one of its actors before it returns credit; not 0. The speaker keeps
+    /// this window with [`ReceiveCredit`](crate::ReceiveCredit). Default [`limits::CREDIT_MESSAGES`].
+    pub credit_messages: u32,
+}
+
+/// A message to be sent: to whom, as what, until when.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// The receiving actor.
+    pub target: ActorId,
+    /// The message's key, and …
+    pub key: MessageKey,
+    /// … its registered name, and …
+    pub name: &'static str,
+    /// … the hash of its definition.
+    pub schema: u64,
+    /// After this, nobody waits.
+    pub deadline: Deadline,
+}
+
+/// What became of a message that was handed to the session.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Accepted {
+    /// It is on its way.
+    Queued,
+    /// It stands in line for credit or for the byte window, and keeps its place.
+    InLine,
+}
+
+/// What a received frame means to the driver.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub enum Received<'a, R> {
+    /// Dealt with inside the session.
+    Nothing,
+    /// The peer introduced a message type; indices count up from 0.
+    Define { index: MessageIndex, name: String, schema: u64 },
+    /// A message for an actor here; with a `request` if it wants an answer.
+    Request {
+        request: Option<RequestId>,
+        target: ActorId,
+        message: MessageIndex,
+        deadline: Deadline,
+        payload: &'a [u8],
+    },
+    /// An answer to `to`.
+    Reply { to: R, payload: &'a [u8] },
+    /// The failure of `to`.
+    Failure { to: R, error: CallError },
+    /// The peer no longer waits for this request.
+    Cancel { request: RequestId },
+}
+
+/// What the session wants its driver to tell others.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub enum Event<R> {
+    /// A tell that stood in line is on its way.
+    Accepted { to: R },
+    /// A call ends without an answer.
+    Failed { to: R, error: CallError },
+}

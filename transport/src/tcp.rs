@@ -1,0 +1,188 @@
+//! TCP on loopback, in the clear. Other addresses are refused: bytes that leave the host need TLS.
+
+use std::io;
+use std::net::SocketAddr;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use mobula_core::{NodeUid, limits};
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::preface::{self, ACCEPT_BYTES, Acceptor, DIAL_BYTES, Dial, PrefaceError, Secret};
+use crate::session::Lane;
+use crate::wire::{Wire, WireWrite};
+
+/// A connection could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// In the clear, only loopback will do.
+    #[error("{address} is not a loopback address: without TLS, nodes talk on loopback only")]
+    NotLoopback {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The port is taken.
+    #[error("port {} on {} is in use: choose another, or stop the process that holds it", address.port(), address.ip())]
+    PortInUse {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The operating system says no.
+    #[error("{what} {address}: {error}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// With whom.
+        address: SocketAddr,
+        /// What came of it.
+        error: io::Error,
+    },
+    /// The handshake failed.
+    #[error("{address}: {error}")]
+    Preface {
+        /// The peer.
+        address: SocketAddr,
+        /// Which rule was broken.
+        error: PrefaceError,
+    },
+    /// The handshake took too long.
+    #[error("{address}: HandshakeDeadline: no proof within {} s", after.as_secs())]
+    Deadline {
+        /// The peer.
+        address: SocketAddr,
+        /// The limit.
+        after: Duration,
+    },
+}
+
+/// Listens on `address`; port 0 lets the system choose.
+///
+/// # Errors
+/// [`ConnectError::NotLoopback`], [`ConnectError::PortInUse`], or what the system says.
+pub fn listen(address: SocketAddr) -> Result<std::net::TcpListener, ConnectError> {
+    loopback_only(address)?;
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::AddrInUse => ConnectError::PortInUse { address },
+        _ => ConnectError::Io { what: "cannot listen on", address, error },
+    };
+    let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Connects to the life `target` at `address` and proves to it that we are `dialer`.
+/// The stream is returned bare, so that it can be moved to the thread that will read it; see [`wire`].
+///
+/// # Errors
+/// [`ConnectError`]. Cancel-safe: dropping the future closes the connection.
+pub async fn dial(
+    address: SocketAddr,
+    secret: &Secret,
+    dialer: NodeUid,
+    target: NodeUid,
+    lane: Lane,
+) -> Result<std::net::TcpStream, ConnectError> {
+    loopback_only(address)?;
+    let io_failed = |error| ConnectError::Io { what: "cannot connect to", address, error };
+    let mut nonce = [0; 32];
+    getrandom::fill(&mut nonce).map_err(|error| io_failed(error.into()))?;
+    let dial = Dial { dialer, target, lane, versions: preface::VERSIONS, nonce };
+    let sent = dial.encode(secret);
+    let handshake = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        stream.write_all(&sent).await?;
+        let mut answer = [0; ACCEPT_BYTES];
+        stream.read_exact(&mut answer).await?;
+        Ok::<_, io::Error>((stream, answer))
+    };
+    let after = limits::HANDSHAKE_DEADLINE;
+    let (stream, answer) = match tokio::time::timeout(after, handshake).await {
+        Ok(Ok(done)) => done,
+        // The acceptor closes without a byte when it does not trust us.
+        Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            return Err(ConnectError::Preface { address, error: PrefaceError::Unauthorized });
+        }
+        Ok(Err(error)) => return Err(io_failed(error)),
+        Err(_) => return Err(ConnectError::Deadline { address, after }),
+    };
+    preface::check_answer(secret, &dial, &sent, &answer).map_err(|error| ConnectError::Preface { address, error })?;
+    stream.into_std().map_err(io_failed)
+}
+
+/// Reads and answers a dialer's preface.
+///
+/// # Errors
+/// [`ConnectError`]: the connection is to be dropped. Strangers got no byte. Cancel-safe in the same sense.
+pub async fn accept(
+    mut stream: TcpStream,
+    address: SocketAddr,
+    acceptor: &Mutex<Acceptor>,
+) -> Result<(std::net::TcpStream, Dial), ConnectError> {
+    let io_failed = |error| ConnectError::Io { what: "handshake with", address, error };
+    let handshake = async {
+        stream.set_nodelay(true)?;
+        let mut bytes = [0; DIAL_BYTES];
+        // What cannot become a preface is not waited for: garbage is cut off at its first bytes.
+        stream.read_exact(&mut bytes[..8]).await?;
+        if !preface::is_magic(&bytes) {
+            return Ok(Err(PrefaceError::NotMobula));
+        }
+        stream.read_exact(&mut bytes[8..]).await?;
+        let (verdict, answer) = acceptor.lock().check(&bytes);
+        if let Some(answer) = answer {
+            stream.write_all(&answer).await?;
+        }
+        Ok(verdict)
+    };
+    let after = limits::HANDSHAKE_DEADLINE;
+    match tokio::time::timeout(after, handshake).await {
+        Ok(Ok(Ok(dial))) => Ok((stream.into_std().map_err(io_failed)?, dial)),
+        Ok(Ok(Err(error))) => Err(ConnectError::Preface { address, error }),
+        Ok(Err(error)) => Err(io_failed(error)),
+        Err(_) => Err(ConnectError::Deadline { address, after }),
+    }
+}
+
+/// Accepts one connection, whatever happens to others: errors of single connections and a lack of descriptors are
+/// waited out. Must run on the runtime that owns `listener`.
+pub async fn accept_next(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// Registers a connection with the current runtime, whose thread will read it.
+///
+/// # Errors
+/// If the system refuses.
+pub fn wire(stream: std::net::TcpStream) -> io::Result<Wire> {
+    let (read, write) = TcpStream::from_std(stream)?.into_split();
+    Ok(Wire { read: Box::new(read), write: Box::new(Write(write)) })
+}
+
+struct Write(OwnedWriteHalf);
+
+impl WireWrite for Write {
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.as_ref().poll_write_ready(cx)
+    }
+}
+
+fn loopback_only(address: SocketAddr) -> Result<(), ConnectError> {
+    if address.ip().is_loopback() { Ok(()) } else { Err(ConnectError::NotLoopback { address }) }
+}

@@ -1,0 +1,35 @@
+//! What a connection has to offer to a [`Link`](crate::Link).
+
+use std::io;
+use std::task::{Context, Poll};
+
+use tokio::io::AsyncRead;
+
+/// Both halves of an open connection.
+pub struct Wire {
+    /// Read by the driver, where the connection lives.
+    pub read: Box<dyn AsyncRead + Send + Unpin>,
+    /// Written from whatever thread has something to send.
+    pub write: Box<dyn WireWrite>,
+}
+
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Wire")
+    }
+}
+
+/// The writing half: tries at once, from any thread, and never blocks.
+pub trait WireWrite: Send + 'static {
+    /// Writes what fits now. `WouldBlock` if nothing does.
+    ///
+    /// # Errors
+    /// Whatever ends the connection.
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Ready when [`try_write`](Self::try_write) is worth another try. Called by the driver only.
+    ///
+    /// # Errors
+    /// Whatever ends the connection.
+    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
