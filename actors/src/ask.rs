@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 
 use mobula_core::{CallError, Deadline, RemoteMessage, RequestId, limits};
 use mobula_transport::now;
-use tokio::time::Sleep;
 
 use crate::node::{Node, NodeLink};
 use crate::reply::{Pending, Slot};
@@ -30,7 +29,8 @@ enum Way {
     Near {
         deadline: Deadline,
         node: Node,
-        timer: Option<Pin<Box<Sleep>>>,
+        /// Its row among the node's deadlines, once it has been waited for.
+        row: Option<usize>,
     },
     Far {
         link: Arc<NodeLink>,
@@ -46,7 +46,7 @@ pub(crate) fn default_deadline() -> Deadline {
 
 impl<M: RemoteMessage> Ask<M> {
     pub(crate) fn near(slot: Arc<Slot<M::Reply>>, deadline: Deadline, node: Node) -> Self {
-        Ask { slot, way: Way::Near { deadline, node, timer: None }, over: false }
+        Ask { slot, way: Way::Near { deadline, node, row: None }, over: false }
     }
 
     pub(crate) fn far(
@@ -69,6 +69,14 @@ impl<M: RemoteMessage> Ask<M> {
         Ask { slot, way: Way::Failed, over: false }
     }
 
+    fn forget_deadline(&mut self) {
+        if let Way::Near { node, row, .. } = &mut self.way
+            && let Some(row) = row.take()
+        {
+            node.expiries().remove(row);
+        }
+    }
+
     /// Where the reply is a `Result`: its error becomes [`CallError::Handler`], so that one `?` does for both.
     pub fn flatten<T, E>(self) -> FlatAsk<M>
     where
@@ -85,21 +93,14 @@ impl<M: RemoteMessage> Future for Ask<M> {
         let this = &mut *self;
         if let Poll::Ready(answer) = this.slot.poll(cx) {
             this.over = true;
+            this.forget_deadline();
             return Poll::Ready(answer);
         }
-        // A connection keeps the deadlines of what it has sent; within the process each ask keeps its own.
-        if let Way::Near { deadline, node, timer } = &mut this.way
+        // A connection keeps the deadlines of what it has sent; the node those of what it hands over itself.
+        if let Way::Near { deadline, node, row: row @ None } = &mut this.way
             && let Some(at) = deadline.instant()
         {
-            let timer = timer.get_or_insert_with(|| {
-                let _runtime = node.control_runtime().enter();
-                Box::pin(tokio::time::sleep_until(tokio::time::Instant::from_std(at)))
-            });
-            ready!(timer.as_mut().poll(cx));
-            this.over = true;
-            this.slot.cancel();
-            // The actor may have begun: nothing here knows.
-            return Poll::Ready(Err(CallError::DeadlineExceeded { started: true }));
+            *row = Some(node.expiries().insert(at, Arc::clone(&this.slot) as _));
         }
         Poll::Pending
     }
@@ -107,6 +108,7 @@ impl<M: RemoteMessage> Future for Ask<M> {
 
 impl<M: RemoteMessage> Drop for Ask<M> {
     fn drop(&mut self) {
+        self.forget_deadline();
         if !self.over
             && self.slot.cancel()
             && let Way::Far { link, request } = &self.way

@@ -26,7 +26,7 @@ use crate::control::SpawnError;
 use crate::mailbox::{Mailbox, Order};
 use crate::monitor::End;
 use crate::node::Node;
-use crate::scope;
+use crate::scope::{self, Place};
 
 /// What an actor's cell and its references share.
 pub(crate) struct Shared<A: Actor<Context = Context<A>>> {
@@ -89,6 +89,7 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
 
 pub(crate) struct Cell<A: Actor<Context = Context<A>>> {
     shared: Arc<Shared<A>>,
+    place: Arc<Place>,
     create: Box<dyn FnMut() -> A>,
     budget: RestartBudget,
     life: Life<A>,
@@ -120,8 +121,10 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
     ) -> Self {
         let budget = RestartBudget::new(policy);
         let (started, on_end) = (Some(started), Some(on_end));
+        let place = Place::of_actor(shared.node.clone(), Arc::clone(&shared) as _);
         Cell {
             shared,
+            place,
             create,
             budget,
             life: Life::Unborn,
@@ -260,9 +263,8 @@ impl<A: Actor<Context = Context<A>>> Future for Cell<A> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let this = &mut *self;
-        let node = this.shared.node.clone();
-        let actor = Arc::clone(&this.shared);
-        let over = scope::turn(&node, actor, || {
+        let place = Arc::clone(&this.place);
+        let over = scope::turn(&place, || {
             let over = this.turn(cx);
             if over {
                 this.finish();
@@ -289,16 +291,16 @@ impl<A: Actor<Context = Context<A>>> ActorFuture<A> for Pump<A> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, actor: &mut A, ctx: &mut Context<A>, cx: &mut TaskContext<'_>) -> Poll<()> {
-        let begun = now();
-        let mut at: Instant = begun;
+        let mut begun: Option<Instant> = None;
         for _ in 0..limits::TURN_MESSAGES_MAX {
             if ctx.waiting() {
                 return Poll::Pending;
             }
             let Some(letter) = self.shared.mailbox.take() else { return Poll::Pending };
-            letter.deliver(actor, ctx, &self.shared, at);
-            at = now();
-            if at.saturating_duration_since(begun) >= limits::TURN_TIME_MAX {
+            // The clock is read once a message, and not for an empty mailbox.
+            let now = now();
+            letter.deliver(actor, ctx, &self.shared, now);
+            if now.saturating_duration_since(*begun.get_or_insert(now)) >= limits::TURN_TIME_MAX {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }

@@ -170,7 +170,7 @@ pub(crate) fn serve(node: &Node, link: &Arc<NodeLink>, request: &Request<'_>) ->
         link.kick();
     });
     // References among an actor's arguments belong to this node, whatever other nodes the process has.
-    let task = node.control_runtime().spawn(Within { node: node.clone(), future: served });
+    let task = node.control_runtime().spawn(Within::new(node.clone(), served));
     waits.then(|| task.abort_handle())
 }
 

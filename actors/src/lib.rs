@@ -12,6 +12,7 @@ mod ask;
 mod cell;
 mod control;
 mod envelope;
+mod expiry;
 mod far;
 mod inbound;
 mod mailbox;

@@ -18,6 +18,7 @@ use crate::actor::{ActorSpec, RemoteActor, Routes};
 use crate::actor_ref::ActorRef;
 use crate::cell::Shared;
 use crate::control::{self, Control, ControlReply, NodeReport, SpawnError};
+use crate::expiry::Expiries;
 use crate::inbound::NodeInbound;
 use crate::mailbox::Order;
 use crate::monitor::End;
@@ -62,6 +63,7 @@ struct Inner {
     peers: RwLock<Peers>,
     task_runners: OnceCell<Vec<ActorRef<TaskRunner>>>,
     dead_letters: AtomicU64,
+    expiries: Arc<Expiries>,
 }
 
 #[derive(Default)]
@@ -179,6 +181,8 @@ impl Node {
         let mut uid = [0; 8];
         getrandom::fill(&mut uid).map_err(io::Error::from)?;
         let threads = Threads::start(config.arbiters, config.use_current_thread)?.ok_or(NodeError::NoArbiter)?;
+        let expiries = Arc::<Expiries>::default();
+        threads.control.spawn(Arc::clone(&expiries).serve());
         let hello = Hello {
             node: NodeId::new(&config.name, NodeUid(u64::from_be_bytes(uid))),
             pid: std::process::id(),
@@ -197,6 +201,7 @@ impl Node {
             peers: RwLock::default(),
             task_runners: OnceCell::new(),
             dead_letters: AtomicU64::new(0),
+            expiries,
         }));
         scope::set_default_node(Some(node.clone()));
         Ok(node)
@@ -303,7 +308,7 @@ impl Node {
             let wire = wire().map_err(|error| error.to_string())?;
             let inbound = NodeInbound::new(node.clone());
             let (link, driver) = NodeLink::open(wire, SessionConfig::new(lane), node.hello(), claimed, inbound);
-            Ok::<_, String>((link, Within { node, future: driver }))
+            Ok::<_, String>((link, Within::new(node, driver)))
         };
         match lane {
             Lane::Data => {
@@ -380,6 +385,10 @@ impl Node {
             actors: self.0.actors.read().len() as u64,
             dead_letters: self.0.dead_letters.load(Ordering::Relaxed),
         }
+    }
+
+    pub(crate) fn expiries(&self) -> &Expiries {
+        &self.0.expiries
     }
 
     pub(crate) fn registry(&self) -> &'static Registry {

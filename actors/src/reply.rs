@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::expiry::Expire;
 use crate::inbound::Flow;
 use crate::scope;
 
@@ -78,6 +79,13 @@ impl<T> Slot<T> {
 
     pub(crate) fn is_cancelled(&self) -> bool {
         matches!(*self.state.lock(), State::Over { cancelled: true })
+    }
+}
+
+impl<T: Send> Expire for Slot<T> {
+    fn expire(&self) {
+        // The actor may have begun: nothing here knows.
+        self.put(Err(CallError::DeadlineExceeded { started: true }));
     }
 }
 

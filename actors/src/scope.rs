@@ -15,11 +15,26 @@ use crate::ActorRef;
 use crate::cell::Shared;
 use crate::node::{Node, NodeLink};
 
+/// A node, and one of its actors if it is that actor's turn.
+pub(crate) struct Place {
+    node: Node,
+    actor: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Place {
+    pub(crate) fn of_node(node: Node) -> Arc<Self> {
+        Arc::new(Place { node, actor: None })
+    }
+
+    /// `actor` is an `Arc<Shared<A>>`.
+    pub(crate) fn of_actor(node: Node, actor: Arc<dyn Any + Send + Sync>) -> Arc<Self> {
+        Arc::new(Place { node, actor: Some(actor) })
+    }
+}
+
 thread_local! {
-    static NODE: RefCell<Option<Node>> = const { RefCell::new(None) };
-    static ACTOR: RefCell<Option<Arc<dyn Any + Send + Sync>>> = const { RefCell::new(None) };
+    static PLACE: RefCell<Option<Arc<Place>>> = const { RefCell::new(None) };
     static DEADLINE: Cell<Deadline> = const { Cell::new(Deadline::NEVER) };
-    static IN_TURN: Cell<bool> = const { Cell::new(false) };
     static HELD_TURNS: Cell<u32> = const { Cell::new(0) };
     static TOUCHED: RefCell<Vec<Arc<NodeLink>>> = const { RefCell::new(Vec::new()) };
 }
@@ -28,13 +43,13 @@ static DEFAULT_NODE: OnceLock<RwLock<Option<Node>>> = OnceLock::new();
 
 /// The node whose actor or connection runs on this thread, else the one this process started last.
 pub fn current_node() -> Option<Node> {
-    let scoped = NODE.with_borrow(Clone::clone);
+    let scoped = PLACE.with_borrow(|place| place.as_ref().map(|place| place.node.clone()));
     scoped.or_else(|| DEFAULT_NODE.get().and_then(|node| node.read().clone()))
 }
 
 /// A reference to the actor whose handler runs on this thread; none outside of handlers, or in one of another type.
 pub fn this<A: Actor<Context = actix::Context<A>>>() -> Option<ActorRef<A>> {
-    let actor = ACTOR.with_borrow(Clone::clone)?;
+    let actor = PLACE.with_borrow(|place| place.as_ref().and_then(|place| place.actor.clone()))?;
     Some(ActorRef::near(actor.downcast::<Shared<A>>().ok()?))
 }
 
@@ -57,45 +72,49 @@ pub(crate) fn hold() {
     HELD_TURNS.set(HELD_TURNS.get() + 1);
 }
 
-/// Runs `turn` as a turn of an actor; what it queued on links is sent once, at the end.
-pub(crate) fn turn<T>(node: &Node, actor: Arc<dyn Any + Send + Sync>, turn: impl FnOnce() -> T) -> T {
-    let _guard = Entered {
-        node: NODE.replace(Some(node.clone())),
-        actor: ACTOR.replace(Some(actor)),
-        in_turn: IN_TURN.replace(true),
-        held_before: HELD_TURNS.get(),
-    };
-    turn()
-}
-
-struct Entered {
-    node: Option<Node>,
-    actor: Option<Arc<dyn Any + Send + Sync>>,
-    in_turn: bool,
-    held_before: u32,
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        NODE.set(self.node.take());
-        ACTOR.set(self.actor.take());
-        IN_TURN.set(self.in_turn);
-        let held = HELD_TURNS.get();
-        if !self.in_turn && (held == self.held_before || held > HELD_TURNS_MAX) {
-            HELD_TURNS.set(0);
-            let mut touched = TOUCHED.take();
-            for link in touched.drain(..) {
-                link.kick();
-            }
-            // Keep the allocation for the next turn.
-            TOUCHED.set(touched);
-        }
+/// Runs `turn` as a turn of the actor at `place`; what it queued on links is sent once, at the end.
+pub(crate) fn turn<T>(place: &Arc<Place>, turn: impl FnOnce() -> T) -> T {
+    let held_before = HELD_TURNS.get();
+    let result = within(place, turn);
+    let held = HELD_TURNS.get();
+    if held == held_before || held > HELD_TURNS_MAX {
+        HELD_TURNS.set(0);
+        send_touched();
     }
+    result
+}
+
+/// Runs `work` at `place`.
+fn within<T>(place: &Arc<Place>, work: impl FnOnce() -> T) -> T {
+    let _left = Left(PLACE.replace(Some(Arc::clone(place))));
+    work()
+}
+
+/// The place before, to go back to even if the work panics.
+struct Left(Option<Arc<Place>>);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        PLACE.set(self.0.take());
+    }
+}
+
+fn send_touched() {
+    if TOUCHED.with_borrow(Vec::is_empty) {
+        return;
+    }
+    let mut touched = TOUCHED.take();
+    for link in touched.drain(..) {
+        link.kick();
+    }
+    // Keep the allocation for the next turn.
+    TOUCHED.set(touched);
 }
 
 /// Something was queued on `link`: sent at the end of the actor's turn, or now if there is no turn.
 pub(crate) fn touch(link: &Arc<NodeLink>) {
-    if !IN_TURN.get() {
+    let in_turn = PLACE.with_borrow(|place| place.as_ref().is_some_and(|place| place.actor.is_some()));
+    if !in_turn {
         return link.kick();
     }
     TOUCHED.with_borrow_mut(|touched| {
@@ -117,17 +136,21 @@ pub(crate) fn set_deadline(deadline: Deadline) -> Deadline {
 
 /// A future that is polled in the scope of a node: what it decodes belongs there.
 pub(crate) struct Within<F> {
-    pub(crate) node: Node,
-    pub(crate) future: F,
+    place: Arc<Place>,
+    future: F,
+}
+
+impl<F> Within<F> {
+    pub(crate) fn new(node: Node, future: F) -> Self {
+        Within { place: Place::of_node(node), future }
+    }
 }
 
 impl<F: Future + Unpin> Future for Within<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let before = NODE.replace(Some(self.node.clone()));
-        let result = Pin::new(&mut self.future).poll(cx);
-        NODE.set(before);
-        result
+        let this = &mut *self;
+        within(&this.place, || Pin::new(&mut this.future).poll(cx))
     }
 }
