@@ -126,7 +126,7 @@ pub enum PrefaceError {
     #[error("NotMobula: the first bytes are not those of a Mobula node")]
     NotMobula,
     /// The proof does not fit: another cluster's secret, or none. The peer got no answer.
-    #[error("Unauthorized: the peer does not know this cluster's secret")]
+    #[error("Unauthorized: the peer does not know this cluster's secret, or is another life of its node")]
     Unauthorized,
     /// The proof is right and was used before. The peer got no answer.
     #[error("Replayed: this handshake was used before")]

@@ -1,0 +1,326 @@
+//! A session with its connection: senders write from their own thread, the [`Driver`] reads where it is polled.
+//!
+//! Waking another thread costs some 20 us, a write some 5. So a sender on another thread writes at once while the link is
+//! quiet. Beside the driver, or on a link that is busy already, senders only append and wake the driver, which writes
+//! all of that together: a small write of its own would wake the peer early, for one message instead of many.
+
+mod driver;
+mod writer;
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::ThreadId;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use futures::task::AtomicWaker;
+use mobula_core::codec::EncodeError;
+use mobula_core::frame::MessageIndex;
+use mobula_core::{ActorId, CallError, Deadline, NodeId, RequestId};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+pub use driver::Driver;
+use writer::Writer;
+
+use crate::session::{Accepted, Call, Event, Hello, Session, SessionConfig, SessionError};
+use crate::wire::Wire;
+
+/// Now, as the runtime sees it: virtual under a paused or simulated clock. The only clock of this crate.
+pub fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Whoever waits for an answer, or for a place in the out-queue.
+pub trait Waiter: Send + 'static {
+    /// The answer, or why there is none. Called on the thread that reads the connection.
+    fn answer(self, answer: Result<&[u8], CallError>);
+    /// The tell that stood in line is on its way.
+    fn accepted(self);
+}
+
+/// A message for an actor of this node.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Present if the sender wants an answer.
+    pub request: Option<RequestId>,
+    /// The actor.
+    pub target: ActorId,
+    /// The message's type, as [defined](Inbound::define) on this connection.
+    pub message: MessageIndex,
+    /// After this, nobody waits.
+    pub deadline: Deadline,
+    /// The message, in the read buffer.
+    pub payload: &'a [u8],
+}
+
+/// What one connection's incoming requests are handed to, on the thread that reads it.
+pub trait Inbound<R: Waiter>: Send + 'static {
+    /// The peer introduces a message type; indices count up from 0.
+    fn define(&mut self, index: MessageIndex, name: &str, schema: u64);
+    /// A message has come.
+    ///
+    /// # Errors
+    /// [`SessionError`] closes the connection; a message that is merely refused is answered instead.
+    fn request(&mut self, link: &Arc<Link<R>>, request: Request<'_>) -> Result<(), SessionError>;
+    /// The sender of a request no longer waits for it.
+    fn cancel(&mut self, request: RequestId);
+    /// The connection has ended.
+    fn closed(&mut self, link: &Arc<Link<R>>, reason: &str);
+}
+
+/// The link has ended, and why.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the connection to {peer} ended: {reason}")]
+pub struct LinkClosed {
+    /// The other side, as far as known.
+    pub peer: NodeId,
+    /// What happened.
+    pub reason: String,
+}
+
+/// 20 us, about what waking a thread takes: a link that was not written for so long is quiet.
+const QUIET_NS: u64 = 20_000;
+
+/// One connection to one peer, to be shared by all who send to it.
+pub struct Link<R> {
+    peer: NodeId,
+    session: Mutex<Session<R>>,
+    writer: Mutex<Writer>,
+    /// Somebody has written or is about to, and the driver will come round: append only.
+    hot: AtomicBool,
+    ending: AtomicBool,
+    opened: Instant,
+    /// When something was last written, in nanoseconds since `opened`.
+    written_ns: AtomicU64,
+    driver: AtomicWaker,
+    /// The thread that polls the driver.
+    home: OnceLock<ThreadId>,
+    state: watch::Sender<State>,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Opening,
+    Open(Hello),
+    Closed(LinkClosed),
+}
+
+impl<R: Waiter> Link<R> {
+    /// Opens a link over `wire` to `peer`, which the handshake has proven. The driver has to be spawned where the
+    /// connection lives; it owns `inbound`.
+    pub fn open<I: Inbound<R>>(
+        wire: Wire,
+        config: SessionConfig,
+        hello: &Hello,
+        peer: NodeId,
+        inbound: I,
+    ) -> (Arc<Self>, Driver<R, I>) {
+        let session = Session::new(config, hello, Some(peer.uid), now());
+        let link = Arc::new(Link {
+            peer,
+            session: Mutex::new(session),
+            writer: Mutex::new(Writer::new(wire.write)),
+            hot: AtomicBool::new(true),
+            ending: AtomicBool::new(false),
+            opened: now(),
+            written_ns: AtomicU64::new(0),
+            driver: AtomicWaker::new(),
+            home: OnceLock::new(),
+            state: watch::Sender::new(State::Opening),
+        });
+        let driver = Driver::new(Arc::clone(&link), wire.read, inbound);
+        (link, driver)
+    }
+
+    /// The other side.
+    pub fn peer(&self) -> &NodeId {
+        &self.peer
+    }
+
+    /// Sends an ask; `waiter` gets the answer. Written at once if the link is quiet.
+    ///
+    /// # Errors
+    /// With the waiter handed back: nothing was sent.
+    pub fn ask(
+        &self,
+        call: &Call,
+        waiter: R,
+        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+    ) -> Result<RequestId, (CallError, R)> {
+        let now = now();
+        let mut session = self.session.lock();
+        let (request, _) = session.ask(call, waiter, now, body)?;
+        drop(session);
+        self.sent(now);
+        Ok(request)
+    }
+
+    /// Sends a tell. `waiter` is made and kept only if the message has to stand in line.
+    ///
+    /// # Errors
+    /// Nothing was sent.
+    pub fn tell(
+        &self,
+        call: &Call,
+        waiter: impl FnOnce() -> R,
+        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+    ) -> Result<Accepted, CallError> {
+        let now = now();
+        let accepted = self.session.lock().tell(call, waiter, now, body)?;
+        self.sent(now);
+        Ok(accepted)
+    }
+
+    /// True if a message to `target` would not have to stand in line.
+    pub fn has_credit(&self, target: ActorId) -> bool {
+        self.session.lock().has_credit(target)
+    }
+
+    /// Gives an ask up; its waiter comes back unanswered, unless the answer was there first.
+    pub fn cancel(&self, request: RequestId) -> Option<R> {
+        let waiter = self.session.lock().cancel(request);
+        if waiter.is_some() {
+            self.kick();
+        }
+        waiter
+    }
+
+    /// Queues the answer to a request; [`kick`](Self::kick) sends it. A result that cannot be written becomes a failure.
+    pub fn reply(&self, request: RequestId, body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>) {
+        let mut session = self.session.lock();
+        if let Err(error) = session.reply(request, body) {
+            session.fail(request, &error);
+        }
+    }
+
+    /// Queues the failure of a request; [`kick`](Self::kick) sends it.
+    pub fn fail(&self, request: RequestId, error: &CallError) {
+        self.session.lock().fail(request, error);
+    }
+
+    /// Queues credit for messages that `target` has taken up; [`kick`](Self::kick) sends it.
+    pub fn grant(&self, target: ActorId, count: u32) {
+        self.session.lock().grant(target, count);
+    }
+
+    /// Something was queued by a sender at `now`.
+    fn sent(&self, now: Instant) {
+        // Beside the driver there is no thread to wake: it comes round as soon as the sender awaits anything.
+        if !self.is_home() && self.is_quiet(now) {
+            self.kick();
+        } else if !self.hot.swap(true, Ordering::AcqRel) {
+            self.driver.wake();
+        }
+    }
+
+    /// True on the thread that polls the driver.
+    fn is_home(&self) -> bool {
+        self.home.get().is_some_and(|home| *home == std::thread::current().id())
+    }
+
+    /// True if nothing was written for as long as it takes to wake a thread.
+    fn is_quiet(&self, now: Instant) -> bool {
+        let since_opened = u64::try_from(now.saturating_duration_since(self.opened).as_nanos()).unwrap_or(u64::MAX);
+        since_opened.saturating_sub(self.written_ns.load(Ordering::Relaxed)) > QUIET_NS
+    }
+
+    /// Sends what is queued: now and from this thread, unless the driver is about to.
+    pub fn kick(&self) {
+        if self.hot.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if let Some(mut writer) = self.writer.try_lock() {
+            // A broken connection is found by the driver, too, and handled there.
+            let _ = self.drain(&mut writer);
+        }
+        self.driver.wake();
+    }
+
+    fn drain(&self, writer: &mut Writer) -> io::Result<bool> {
+        let before = writer.written_bytes();
+        let done = writer.drain(&self.session)?;
+        if writer.written_bytes() != before {
+            let since_opened = now().saturating_duration_since(self.opened).as_nanos();
+            self.written_ns.store(u64::try_from(since_opened).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+        Ok(done)
+    }
+
+    /// Ends the link: whatever waits fails now with `reason`.
+    pub fn close(&self, reason: &str) {
+        let mut events = Vec::new();
+        {
+            let mut session = self.session.lock();
+            session.close(&self.peer, reason);
+            while let Some(event) = session.poll_event() {
+                events.push(event);
+            }
+        }
+        events.into_iter().for_each(deliver);
+        self.state.send_if_modified(|state| {
+            if matches!(state, State::Closed(_)) {
+                return false;
+            }
+            *state = State::Closed(LinkClosed { peer: self.peer.clone(), reason: reason.to_owned() });
+            true
+        });
+        self.ending.store(true, Ordering::Release);
+        self.driver.wake();
+    }
+
+    /// Says goodbye to the peer, as far as the socket takes it at once, and ends the link.
+    pub fn goodbye(&self, reason: &str) {
+        self.session.lock().goodbye(reason);
+        let _ = self.drain(&mut self.writer.lock());
+        self.close(reason);
+    }
+
+    /// Waits for the peer's hello.
+    ///
+    /// # Errors
+    /// [`LinkClosed`] if the connection ends first. Cancel-safe.
+    pub async fn opened(&self) -> Result<Hello, LinkClosed> {
+        let mut state = self.state.subscribe();
+        let state = state.wait_for(|state| !matches!(state, State::Opening)).await;
+        match state.as_deref() {
+            Ok(State::Open(hello)) => Ok(hello.clone()),
+            Ok(State::Closed(closed)) => Err(closed.clone()),
+            _ => Err(LinkClosed { peer: self.peer.clone(), reason: "dropped".to_owned() }),
+        }
+    }
+
+    /// Waits for the end of the link. Cancel-safe.
+    pub async fn closed(&self) -> LinkClosed {
+        let mut state = self.state.subscribe();
+        let state = state.wait_for(|state| matches!(state, State::Closed(_))).await;
+        match state.as_deref() {
+            Ok(State::Closed(closed)) => closed.clone(),
+            _ => LinkClosed { peer: self.peer.clone(), reason: "dropped".to_owned() },
+        }
+    }
+
+    /// Asks that wait for their answer.
+    pub fn pending(&self) -> usize {
+        self.session.lock().pending()
+    }
+
+    /// When anything was last heard from the peer on this link.
+    pub fn heard(&self) -> Instant {
+        self.session.lock().heard()
+    }
+}
+
+impl<R> std::fmt::Debug for Link<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Link({})", self.peer)
+    }
+}
+
+fn deliver<R: Waiter>(event: Event<R>) {
+    match event {
+        Event::Accepted { to } => to.accepted(),
+        Event::Failed { to, error } => to.answer(Err(error)),
+    }
+}
