@@ -7,11 +7,12 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
 use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
 
 use mobula_core::limits;
 use mobula_transport::tcp::ConnectError;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::sync::{oneshot, watch};
 
 use crate::error::ClusterError;
@@ -25,6 +26,8 @@ pub(crate) const NODE_VARIABLE: &str = "MOBULA_NODE";
 pub(crate) struct NodeProcess {
     name: String,
     socket: Arc<UnixStream>,
+    /// The process itself, where the kernel knows such handles: unlike a pid, never another one.
+    handle: Arc<OnceLock<OwnedFd>>,
     join: mpsc::Sender<Vec<PeerAddress>>,
     joined: Option<oneshot::Receiver<Result<(), ClusterError>>>,
     ended: watch::Receiver<Option<String>>,
@@ -44,6 +47,8 @@ impl NodeProcess {
         let (tell_joined, joined) = oneshot::channel();
         let (tell_end, ended) = watch::channel(None);
         let life = Life { name: name.clone(), executable, port, socket: Arc::clone(&socket) };
+        let handle = Arc::new(OnceLock::new());
+        let own_handle = Arc::clone(&handle);
         // The kernel ends the process with the thread that started it, so that thread stays to reap it.
         std::thread::Builder::new().name(format!("mobula-{name}")).spawn(move || {
             let mut child = match life.start(theirs) {
@@ -53,6 +58,9 @@ impl NodeProcess {
                     return;
                 }
             };
+            if let Ok(opened) = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
+                let _ = own_handle.set(opened);
+            }
             let was_ready = life.become_ready(&part);
             let is_ready = was_ready.is_ok();
             let _ = tell_ready.send(was_ready);
@@ -68,7 +76,7 @@ impl NodeProcess {
             let _ = tell_end.send(Some(end));
         })?;
         let address = ready.await.unwrap_or_else(|_| Err(not_ready(&name, "its starter ended")))?;
-        Ok((NodeProcess { name, socket, join, joined: Some(joined), ended }, address))
+        Ok((NodeProcess { name, socket, handle, join, joined: Some(joined), ended }, address))
     }
 
     /// Tells the node its peers and waits until it is connected to them.
@@ -93,6 +101,10 @@ impl NodeProcess {
     /// Tells the process to end, at once and whatever it does.
     pub(crate) fn end(&self) {
         let _ = self.socket.shutdown(Shutdown::Both);
+        // It would do that itself, but not while it is stopped by a signal.
+        if let Some(handle) = self.handle.get() {
+            let _ = pidfd_send_signal(handle, Signal::KILL);
+        }
     }
 }
 

@@ -127,11 +127,15 @@ impl TaskPool {
         let (task, retries, only) = spec.into_parts();
         let (sender, result) = oneshot::channel();
         let object = ObjectRef { result, task: T::NAME };
-        if self.shared.over.load(Ordering::Acquire) {
-            return object;
-        }
         let job = TypedJob { task, only: only.clone(), attempts: 0, retries, result: sender };
-        self.shared.queue.lock().submit(Box::new(job), only);
+        {
+            let mut queue = self.shared.queue.lock();
+            // Under the lock, so that nothing is put into a queue that has been emptied for good.
+            if self.shared.over.load(Ordering::Acquire) {
+                return object;
+            }
+            queue.submit(Box::new(job), only);
+        }
         self.shared.more.notify_one();
         // Programs without tasks pay for no task actors.
         if !self.shared.started.swap(true, Ordering::AcqRel) {
@@ -142,9 +146,13 @@ impl TaskPool {
     }
 
     pub(crate) fn shut_down(&self) {
-        self.shared.over.store(true, Ordering::Release);
+        let jobs = {
+            let mut queue = self.shared.queue.lock();
+            self.shared.over.store(true, Ordering::Release);
+            queue.take_all()
+        };
         // Dropped jobs answer `ShutDown`.
-        drop(self.shared.queue.lock().take_all());
+        drop(jobs);
         self.shared.more.notify_one();
     }
 }
@@ -191,7 +199,8 @@ async fn serve(shared: &Shared, node: &Node, members: &Mutex<Members>) {
             Some((slot, on, ended)) = running.next(), if !running.is_empty() => {
                 let mut queue = shared.queue.lock();
                 queue.ended(slot);
-                if let Err((job, why)) = ended {
+                // After the end of the cluster a job that comes back is dropped, and so answers `ShutDown`.
+                if let Err((job, why)) = ended && !shared.over.load(Ordering::Acquire) {
                     queue.node_down(&on);
                     cause = why;
                     if job.may_run_again() {

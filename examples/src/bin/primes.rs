@@ -60,7 +60,12 @@ async fn main() -> anyhow::Result<()> {
     if let Some(port) = args.port {
         builder = builder.base_port(port);
     }
-    let cluster = builder.connect().await?;
+    let cluster = match (builder.connect().await, args.port) {
+        (Err(error), Some(port)) if error.is_port_in_use() => {
+            return Err(anyhow::Error::new(error).context(format!("invalid value '{port}' for '--port <PORT>'")));
+        }
+        (connected, _) => connected?,
+    };
     let report = sum_of_primes(&cluster, &args).await?;
     cluster.shutdown().await;
     if args.json {
