@@ -251,8 +251,10 @@ where
     let reply = incoming.request.map(|request| ReplyTo::far(Arc::clone(incoming.flow), request));
     let envelope = Envelope { message, reply, deadline: incoming.deadline, ticket: Some(incoming.ticket) };
     // Other nodes are bounded by their credit, so their mail has a place even in a full mailbox.
-    if let Err(Refused { letter, error }) = shared.mailbox.put(Box::new(envelope), || None) {
-        letter.refuse(error);
+    if let Err(Refused { letter, error }) = shared.mailbox.put(Box::new(envelope), || None)
+        && !letter.refuse(error.clone())
+    {
+        shared.node.dead_letters(shared.id, 1, &error);
     }
     Ok(())
 }

@@ -67,8 +67,12 @@ impl<A: Actor<Context = Context<A>>> Shared<A> {
     /// context.
     pub(crate) fn lost(&self, generation: Generation, message: &str) -> CallError {
         let last = self.last_panic.lock();
-        let of_this_life = last.as_ref().filter(|(ended, _)| *ended == generation).map(|(_, text)| text.as_str());
-        self.panicked_in(generation, message, of_this_life.unwrap_or("the handler's future ended without an answer"))
+        match last.as_ref().filter(|(ended, _)| *ended == generation) {
+            Some((_, text)) => self.panicked_in(generation, message, text),
+            // It was told to stop, and the handler was under way.
+            None if self.mailbox.is_closed() => CallError::Cancelled { started: true },
+            None => self.panicked_in(generation, message, "the handler's future ended without an answer"),
+        }
     }
 
     fn panicked_in(&self, generation: Generation, message: &str, text: &str) -> CallError {
@@ -232,7 +236,8 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
             let _ = catch_unwind(AssertUnwindSafe(|| drop(context)));
         }
         if let Some(on_end) = self.on_end.take() {
-            self.shared.mailbox.close(&CallError::Stopped);
+            let dead_letters = self.shared.mailbox.close(&CallError::Stopped);
+            self.shared.node.dead_letters(self.shared.id, dead_letters, &CallError::Stopped);
             // Its name is free before anybody hears of its end.
             on_end();
             self.shared.end.publish(&self.reason);

@@ -44,7 +44,13 @@ where
 {
     fn deliver(self: Box<Self>, actor: &mut A, ctx: &mut Context<A>, shared: &Arc<Shared<A>>, now: Instant) {
         if let Some(error) = self.unwanted(now) {
-            return Letter::<A>::refuse(self, error);
+            if !Letter::<A>::refuse(self, error.clone()) {
+                shared.node.dead_letters(shared.id, 1, &error);
+            }
+            return;
+        }
+        if let Some(reply) = &self.reply {
+            reply.begin();
         }
         let Envelope { message, reply, deadline, ticket } = *self;
         // The mailbox has room again as soon as the handler begins.
@@ -68,10 +74,9 @@ where
         }
     }
 
-    fn refuse(self: Box<Self>, error: CallError) {
-        if let Some(reply) = self.reply {
-            reply.send(Err(error));
-        }
+    fn refuse(self: Box<Self>, error: CallError) -> bool {
+        let reply = self.reply.map(|reply| reply.send(Err(error)));
+        reply.is_some()
     }
 }
 

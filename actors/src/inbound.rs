@@ -197,7 +197,7 @@ impl Inbound<Pending> for NodeInbound {
                     link.fail(id, &error);
                     link.kick();
                 }
-                None => self.node.dead_letter(request.target, &error),
+                None => self.node.dead_letters(request.target, 1, &error),
             }
         }
         Ok(())

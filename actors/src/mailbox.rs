@@ -19,8 +19,8 @@ use crate::reply::Slot;
 pub(crate) trait Letter<A: Actor<Context = Context<A>>>: Send {
     /// Hands the message to the actor, unless nobody waits for it any more at `now`.
     fn deliver(self: Box<Self>, actor: &mut A, ctx: &mut Context<A>, shared: &Arc<Shared<A>>, now: Instant);
-    /// Answers with an error; the message will not be handled.
-    fn refuse(self: Box<Self>, error: CallError);
+    /// Answers with an error; the message will not be handled. False if there is nobody to answer: a dead letter.
+    fn refuse(self: Box<Self>, error: CallError) -> bool;
 }
 
 /// What a cell is told from outside, ahead of all messages.
@@ -152,18 +152,20 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
         self.state.lock().closed.is_some()
     }
 
-    /// Refuses what is inside and whatever comes.
-    pub(crate) fn close(&self, error: &CallError) {
+    /// Refuses what is inside and whatever comes. Returns how many of these were dead letters.
+    pub(crate) fn close(&self, error: &CallError) -> usize {
         let mut state = self.state.lock();
         state.closed.get_or_insert_with(|| error.clone());
         let letters = std::mem::take(&mut state.letters);
         let line = std::mem::take(&mut state.line);
         drop(state);
-        for letter in letters {
-            letter.refuse(error.clone());
-        }
+        let unanswered = letters.into_iter().map(|letter| letter.refuse(error.clone()));
+        let unanswered = unanswered.filter(|answered| !answered).count();
+        // A teller in line hears of it by its place.
+        let told = line.len();
         for (_, waiter) in line {
             waiter.put(Err(error.clone()));
         }
+        unanswered.saturating_sub(told)
     }
 }

@@ -480,9 +480,12 @@ impl Node {
         Err(self.unreachable(node))
     }
 
-    pub(crate) fn dead_letter(&self, target: ActorId, error: &CallError) {
-        self.0.dead_letters.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(node = %self.id(), %target, %error, "dead letter");
+    /// Tells that reached no handler, and whose senders have no way to hear of it.
+    pub(crate) fn dead_letters(&self, target: ActorId, count: usize, error: &CallError) {
+        if count > 0 {
+            self.0.dead_letters.fetch_add(count as u64, Ordering::Relaxed);
+            tracing::debug!(node = %self.id(), %target, count, %error, "dead letters");
+        }
     }
 
     /// Declares a peer lost, for ever in this life: its process is known to have ended, or it fell silent. What waits

@@ -23,7 +23,11 @@ pub(crate) struct Slot<T> {
 
 #[derive(Debug)]
 enum State<T> {
-    Empty(Option<Waker>),
+    Empty {
+        waker: Option<Waker>,
+        /// The handler has begun.
+        begun: bool,
+    },
     Full(Result<T, CallError>),
     /// Picked up, or nobody wants it any more.
     Over {
@@ -33,12 +37,12 @@ enum State<T> {
 
 impl<T> Slot<T> {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Slot { state: Mutex::new(State::Empty(None)) })
+        Arc::new(Slot { state: Mutex::new(State::Empty { waker: None, begun: false }) })
     }
 
     pub(crate) fn put(&self, answer: Result<T, CallError>) {
         let mut state = self.state.lock();
-        if let State::Empty(waker) = &mut *state {
+        if let State::Empty { waker, .. } = &mut *state {
             let waker = waker.take();
             *state = State::Full(answer);
             drop(state);
@@ -48,11 +52,17 @@ impl<T> Slot<T> {
         }
     }
 
+    fn begin(&self) {
+        if let State::Empty { begun, .. } = &mut *self.state.lock() {
+            *begun = true;
+        }
+    }
+
     /// Ready once; a further poll after that stays pending.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<T, CallError>> {
         let mut state = self.state.lock();
         match &mut *state {
-            State::Empty(waker) => {
+            State::Empty { waker, .. } => {
                 match waker {
                     Some(waker) => waker.clone_from(cx.waker()),
                     None => *waker = Some(cx.waker().clone()),
@@ -61,7 +71,7 @@ impl<T> Slot<T> {
             }
             State::Full(_) => match std::mem::replace(&mut *state, State::Over { cancelled: false }) {
                 State::Full(answer) => Poll::Ready(answer),
-                State::Empty(_) | State::Over { .. } => Poll::Pending,
+                State::Empty { .. } | State::Over { .. } => Poll::Pending,
             },
             State::Over { .. } => Poll::Pending,
         }
@@ -70,7 +80,7 @@ impl<T> Slot<T> {
     /// Nobody waits any more. True if no answer had been picked up.
     pub(crate) fn cancel(&self) -> bool {
         let mut state = self.state.lock();
-        let open = matches!(*state, State::Empty(_));
+        let open = matches!(*state, State::Empty { .. });
         if !matches!(*state, State::Over { .. }) {
             *state = State::Over { cancelled: true };
         }
@@ -84,8 +94,9 @@ impl<T> Slot<T> {
 
 impl<T: Send> Expire for Slot<T> {
     fn expire(&self) {
-        // The actor may have begun: nothing here knows.
-        self.put(Err(CallError::DeadlineExceeded { started: true }));
+        // What is still queued will not be begun: the mailbox looks at the same deadline.
+        let started = matches!(*self.state.lock(), State::Empty { begun: true, .. });
+        self.put(Err(CallError::DeadlineExceeded { started }));
     }
 }
 
@@ -158,6 +169,13 @@ impl<T> ReplyTo<T> {
                 scope::touch(&flow.link);
             }
             None => {}
+        }
+    }
+
+    /// The handler begins.
+    pub(crate) fn begin(&self) {
+        if let Some(Way::Near(slot)) = &self.0 {
+            slot.begin();
         }
     }
 

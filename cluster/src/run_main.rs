@@ -13,12 +13,29 @@ use crate::node_process;
 /// code is 1.
 pub fn run_main<F, R>(body: F) -> ExitCode
 where
-    F: Future<Output = R>,
-    R: MainResult,
+    F: Future<Output = R> + 'static,
+    R: MainResult + 'static,
 {
     match node_process::inherited_socket() {
         Some(socket) => node_process::run(socket),
-        None => actix_rt::System::new().block_on(body).exit_code(),
+        None => actix_rt::System::new().block_on(run_body(body)).exit_code(),
+    }
+}
+
+/// As a task beside the drivers of its links, the body is woken in the same turn of the thread that reads an answer; as
+/// the runtime's root it would cost a look at the poller each time.
+async fn run_body<F>(body: F) -> F::Output
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    match actix_rt::spawn(body).await {
+        Ok(output) => output,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Nobody else has the handle that could cancel it.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 
