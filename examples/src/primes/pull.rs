@@ -15,7 +15,8 @@ pub struct ChunkId(pub usize);
 pub struct WorkerId(pub usize);
 
 /// Chunks that a worker may have at a time: one runs while the next waits in its mailbox, so it never idles for the
-/// length of a round trip, and a slow worker holds back one waiting chunk at most.
+/// length of a round trip, and a slow worker holds back one waiting chunk at most. The last chunks, as many as there are
+/// workers, go to idle workers only: a chunk held back at the end would run while others have nothing to do.
 pub const OUTSTANDING_MAX: usize = 2;
 
 /// Which chunks wait, which are with a worker, and how many each worker has done.
@@ -45,10 +46,13 @@ impl ChunkQueue {
         }
     }
 
-    /// Takes the next chunk for `worker`; `None` while it has [`OUTSTANDING_MAX`], once it is lost, or if none waits.
+    /// Takes the next chunk for `worker`; `None` while it has [`OUTSTANDING_MAX`], or one and the last are reserved for
+    /// idle workers, once it is lost, or if none waits.
     pub fn next_for(&mut self, worker: WorkerId) -> Option<ChunkId> {
+        let reserved = self.workers.iter().filter(|worker| !worker.lost).count();
         let worker = &mut self.workers[worker.0];
-        if worker.lost || worker.outstanding.len() >= OUTSTANDING_MAX {
+        let ahead = !worker.outstanding.is_empty();
+        if worker.lost || worker.outstanding.len() >= OUTSTANDING_MAX || (ahead && self.waiting.len() <= reserved) {
             return None;
         }
         let chunk = self.waiting.pop_front()?;
@@ -180,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_worker_has_two_chunks_at_most() {
-        let mut queue = ChunkQueue::new(4, 2);
+        let mut queue = ChunkQueue::new(6, 2);
         assert_eq!(
             [queue.next_for(A), queue.next_for(A), queue.next_for(A)],
             [Some(ChunkId(0)), Some(ChunkId(1)), None]
@@ -188,8 +192,18 @@ mod tests {
         assert!(queue.done(A, ChunkId(0)));
         assert_eq!(queue.next_for(A), Some(ChunkId(2)));
         assert_eq!(queue.next_for(B), Some(ChunkId(3)));
-        assert_eq!(queue.next_for(B), None);
-        assert_eq!(queue.left(), 3);
+        assert_eq!(queue.left(), 5);
+    }
+
+    #[test]
+    fn the_last_chunks_go_to_idle_workers() {
+        let mut queue = ChunkQueue::new(4, 2);
+        assert_eq!([queue.next_for(A), queue.next_for(A)], [Some(ChunkId(0)), Some(ChunkId(1))]);
+        assert!(queue.done(A, ChunkId(0)));
+        assert_eq!(queue.next_for(A), None, "it has one to run");
+        assert_eq!([queue.next_for(B), queue.next_for(B)], [Some(ChunkId(2)), None]);
+        assert!(queue.done(A, ChunkId(1)));
+        assert_eq!(queue.next_for(A), Some(ChunkId(3)));
     }
 
     #[test]
