@@ -5,6 +5,8 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use mobula_core::planted::{self, Bug};
+
 /// The sender's side, for one target.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct SendCredit {
@@ -20,7 +22,7 @@ impl SendCredit {
 
     /// Takes one credit; false if none is left.
     pub fn spend(&mut self) -> bool {
-        let had = self.left > 0;
+        let had = self.left > 0 || planted::is(Bug::CreditIgnored);
         self.left = self.left.saturating_sub(1);
         had
     }
@@ -32,7 +34,7 @@ impl SendCredit {
     pub fn refill(&mut self, count: u32) -> Result<(), CreditViolation> {
         match self.left.checked_add(count) {
             Some(left) if left <= self.window => {
-                self.left = left;
+                self.left = if planted::is(Bug::CreditLeaked) && count > 1 { left - 1 } else { left };
                 Ok(())
             }
             _ => Err(CreditViolation { window: self.window }),

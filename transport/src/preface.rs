@@ -33,6 +33,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use mobula_core::NodeUid;
+use mobula_core::planted::{self, Bug};
 
 use crate::session::Lane;
 
@@ -224,11 +225,11 @@ impl Acceptor {
             return Err(PrefaceError::Unauthorized);
         }
         let target = NodeUid(u64::from_be_bytes(array(bytes, 16)));
-        if target != self.uid {
+        if target != self.uid && !planted::is(Bug::StaleAccepted) {
             return Err(PrefaceError::StaleIncarnation { wanted: target, ours: self.uid });
         }
         let nonce: [u8; 32] = array(bytes, 32);
-        if !self.seen.insert(nonce) {
+        if !self.seen.insert(nonce) && !planted::is(Bug::ReplayAccepted) {
             return Err(PrefaceError::Replayed);
         }
         self.seen_in_order.push_back(nonce);

@@ -247,6 +247,7 @@ impl<R: Waiter, I: Inbound<R> + Unpin> Future for Driver<R, I> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         this.link.driver.register(cx.waker());
+        this.link.home.get_or_init(|| std::thread::current().id());
         let result = if this.link.ending.load(Ordering::Acquire) { Ok(()) } else { this.turn(cx) };
         if let Err(end) = result {
             if let End::Session(error) = &end

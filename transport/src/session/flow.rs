@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::BytesMut;
+use mobula_core::planted::{self, Bug};
 use mobula_core::{ActorId, CallError, Deadline, IdMap, RequestId, frame, limits};
 
 use super::outgoing::Outgoing;
@@ -58,7 +59,7 @@ impl<R> Flows<R> {
         self.earliest
     }
 
-    #[cfg(test)]
+    /// Targets that have an entry.
     pub(super) fn entries(&self) -> usize {
         self.by_target.len()
     }
@@ -169,6 +170,9 @@ impl<R> Flows<R> {
         events: &mut VecDeque<Event<R>>,
     ) {
         let Some(flow) = self.by_target.get_mut(&target.0) else { return };
+        if planted::is(Bug::LineOvertaken) && flow.line.len() > 1 {
+            flow.line.swap(0, 1);
+        }
         while let Some(waiting) = flow.line.front_mut() {
             // What nobody waits for leaves the line without using credit.
             let live = !waiting.deadline.is_over(now) && !waiting.is_dead(pending);
@@ -180,8 +184,12 @@ impl<R> Flows<R> {
                 if !flow.credit.spend() {
                     break;
                 }
-                frame::patch_budget(&mut waiting.frame, waiting.deadline.budget(now));
-                out.put_frame(&waiting.frame);
+                if !planted::is(Bug::BudgetStale) {
+                    frame::patch_budget(&mut waiting.frame, waiting.deadline.budget(now));
+                }
+                if !(planted::is(Bug::TellInLineLost) && matches!(waiting.sender, Sender::Tell(_))) {
+                    out.put_frame(&waiting.frame);
+                }
             }
             let Some(waiting) = flow.line.pop_front() else { break };
             self.in_line -= 1;
@@ -253,7 +261,8 @@ impl<R> Flow<R> {
 
 impl<R> InLine<R> {
     fn is_dead(&self, pending: &Pending<R>) -> bool {
-        matches!(self.sender, Sender::Ask(request) if pending.get(request).is_none())
+        let gone = |request| pending.get(request).is_none() && !planted::is(Bug::DeadFrameSent);
+        matches!(self.sender, Sender::Ask(request) if gone(request))
     }
 }
 

@@ -16,6 +16,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use mobula_core::codec::{self, EncodeError};
 use mobula_core::frame::{self, Frame, Head, MessageIndex, WriteError};
+use mobula_core::planted::{self, Bug};
 use mobula_core::{ActorId, CallError, Deadline, NodeId, NodeUid, RequestId};
 
 pub use error::SessionError;
@@ -79,6 +80,11 @@ impl<R> Session<R> {
     /// Messages that stand in line for credit or for the byte window.
     pub fn in_line(&self) -> usize {
         self.flows.in_line()
+    }
+
+    /// Targets to which messages are under way or stand in line, or that have not returned all credit.
+    pub fn targets(&self) -> usize {
+        self.flows.entries()
     }
 
     /// Bytes that are queued and not yet [written](Self::handle_written).
@@ -278,7 +284,9 @@ impl<R> Session<R> {
         }
         if self.config.lane == Lane::Control {
             at(self.next_ping);
-            at(self.heard + self.config.down_after);
+            if !planted::is(Bug::DownUnnoticed) {
+                at(self.heard + self.config.down_after);
+            }
         }
         next
     }
@@ -296,7 +304,7 @@ impl<R> Session<R> {
             return Err(SessionError::NoHello { waited_ms: ms(self.opened) });
         }
         if self.config.lane == Lane::Control {
-            if now >= self.heard + self.config.down_after {
+            if now >= self.heard + self.config.down_after && !planted::is(Bug::DownUnnoticed) {
                 return Err(SessionError::Silent { silence_ms: ms(self.heard) });
             }
             if now >= self.next_ping {
@@ -327,7 +335,11 @@ impl<R> Session<R> {
         let node = self.peer.as_ref().map_or_else(|| peer.clone(), |hello| hello.node.clone());
         let unreachable = |sent| CallError::Unreachable { node: node.clone(), sent, reason: reason.to_owned() };
         for ask in self.pending.drain() {
-            self.events.push_back(Event::Failed { to: ask.reply, error: unreachable(!ask.in_line) });
+            if planted::is(Bug::PendingForgotten) {
+                continue;
+            }
+            let sent = !ask.in_line && !planted::is(Bug::SentFlagWrong);
+            self.events.push_back(Event::Failed { to: ask.reply, error: unreachable(sent) });
         }
         for to in self.flows.drain() {
             self.events.push_back(Event::Failed { to, error: unreachable(false) });
@@ -389,6 +401,7 @@ impl<R> Session<R> {
         }
         if let Some(proven) = self.proven
             && proven != hello.node.uid
+            && !planted::is(Bug::SpoofAccepted)
         {
             return Err(SessionError::SpoofedSource {
                 proven: proven.to_string(),

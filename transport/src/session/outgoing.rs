@@ -3,6 +3,7 @@
 use bytes::BytesMut;
 use mobula_core::codec::EncodeError;
 use mobula_core::frame::{self, Head, WriteError};
+use mobula_core::planted::{self, Bug};
 
 /// Pongs wait here only while the wire takes nothing. A peer that pings and never reads must not fill the memory;
 /// it has had answers enough.
@@ -28,7 +29,7 @@ impl Outgoing {
 
     /// True if data has to wait until more has been written.
     pub(super) fn is_full(&self) -> bool {
-        self.queued_bytes >= self.window_bytes
+        self.queued_bytes >= self.window_bytes && !planted::is(Bug::WindowIgnored)
     }
 
     pub(super) fn put(
@@ -83,7 +84,8 @@ impl Outgoing {
     }
 
     pub(super) fn written(&mut self, bytes: usize) {
-        self.queued_bytes = self.queued_bytes.saturating_sub(bytes);
+        let forgotten = usize::from(planted::is(Bug::WrittenForgotten) && bytes.is_multiple_of(7));
+        self.queued_bytes = self.queued_bytes.saturating_sub(bytes - forgotten.min(bytes));
     }
 
     pub(super) fn clear(&mut self) {
