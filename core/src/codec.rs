@@ -1,11 +1,14 @@
 //! MessagePack bodies: named fields (safe between versions), bytes as bytes, checked before they are decoded.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use bytes::{BufMut, BytesMut};
 use rmp_serde::config::BytesMode;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Serialize, de, de::DeserializeOwned, ser};
 
-use crate::limits;
 use crate::prescan::{PrescanError, PrescanLimits, prescan};
+use crate::{limits, panic_text};
 
 /// A value could not be written as MessagePack.
 #[derive(Debug, thiserror::Error)]
@@ -26,17 +29,19 @@ pub enum DecodeError {
 /// Appends `value` to `out`.
 ///
 /// # Errors
-/// [`EncodeError`] if the type's `Serialize` fails; `out` then holds a part of the value, and the caller truncates.
+/// [`EncodeError`] if the type's `Serialize` fails or panics; `out` then holds a part of the value, and the caller truncates.
 pub fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), EncodeError> {
     let mut serializer = rmp_serde::Serializer::new(out.writer()).with_struct_map().with_bytes(BytesMode::ForceAll);
-    value.serialize(&mut serializer)?;
+    // A user's `Serialize` may panic; that must not leave half a frame among those of others.
+    catch_unwind(AssertUnwindSafe(|| value.serialize(&mut serializer)))
+        .unwrap_or_else(|panic| Err(ser::Error::custom(panicked(&*panic))))?;
     Ok(())
 }
 
 /// `value` as a vector of its own.
 ///
 /// # Errors
-/// [`EncodeError`] if the type's `Serialize` fails.
+/// [`EncodeError`] if the type's `Serialize` fails or panics.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, EncodeError> {
     let mut out = BytesMut::new();
     encode_into(value, &mut out)?;
@@ -47,12 +52,20 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, EncodeError> 
 ///
 /// The bytes are scanned first (depth, lengths, nothing trailing), since serde recurses into what they claim.
 /// # Errors
-/// [`DecodeError::Malformed`] names the rule or limit that was broken, [`DecodeError::Mismatch`] what serde found.
+/// [`DecodeError::Malformed`] names the rule or limit that was broken, [`DecodeError::Mismatch`] what serde
+/// found, or that the type's `Deserialize` panicked.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     prescan(bytes, &PrescanLimits::default())?;
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
     deserializer.set_max_depth(limits::DEPTH_MAX + 1);
-    Ok(T::deserialize(&mut deserializer)?)
+    // A user's `Deserialize` may panic; that must not cost everybody the connection.
+    let decoded = catch_unwind(AssertUnwindSafe(|| T::deserialize(&mut deserializer)))
+        .unwrap_or_else(|panic| Err(de::Error::custom(panicked(&*panic))))?;
+    Ok(decoded)
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> String {
+    format!("panicked: {}", panic_text(panic))
 }
 
 #[cfg(test)]
@@ -78,6 +91,29 @@ mod tests {
         let bytes = encode(&vec![1_u8, 2, 255]).expect("plain data");
         assert_eq!(bytes, b"\xc4\x03\x01\x02\xff");
         assert_eq!(decode::<Vec<u8>>(&bytes).expect("own bytes"), [1, 2, 255]);
+    }
+
+    #[derive(Debug)]
+    struct Clumsy;
+
+    impl Serialize for Clumsy {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            panic!("dropped the pen")
+        }
+    }
+
+    impl<'de> Deserialize<'de> for Clumsy {
+        fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+            panic!("lost the glasses")
+        }
+    }
+
+    #[test]
+    fn a_panic_of_the_types_own_code_is_an_error() {
+        let written = encode(&Clumsy).expect_err("it panics").to_string();
+        assert!(written.contains("panicked: dropped the pen"), "{written}");
+        let read = decode::<Clumsy>(b"\x05").expect_err("it panics").to_string();
+        assert!(read.contains("panicked: lost the glasses"), "{read}");
     }
 
     #[test]

@@ -12,6 +12,9 @@ mod hash;
 mod ids;
 pub mod limits;
 mod message;
+mod panic;
+#[doc(hidden)]
+pub mod planted;
 pub mod prescan;
 mod restart;
 
@@ -21,4 +24,5 @@ pub use exit::ExitReason;
 pub use hash::{IdHasher, IdMap, schema_hash};
 pub use ids::{ActorId, Generation, MessageKey, NodeId, NodeUid, RequestId};
 pub use message::RemoteMessage;
+pub use panic::panic_text;
 pub use restart::{Decision, RestartBudget, RestartPolicy};

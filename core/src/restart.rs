@@ -64,7 +64,9 @@ impl RestartBudget {
         }
         self.failures.push_back(now);
         let nominal = self.policy.backoff_min.saturating_mul(2_u32.saturating_pow(before)).min(self.policy.backoff_max);
-        Decision::RestartAfter(nominal.mul_f64(0.8 + 0.4 * jitter.clamp(0.0, 1.0)))
+        let rest_s = nominal.as_secs_f64() * (0.8 + 0.4 * jitter.clamp(0.0, 1.0));
+        // A policy may come from a peer: the longest rest there is must not overflow.
+        Decision::RestartAfter(Duration::try_from_secs_f64(rest_s).unwrap_or(Duration::MAX))
     }
 }
 

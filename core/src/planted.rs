@@ -1,0 +1,63 @@
+//! Bugs that can be switched on, one at a time, to see that the simulator's oracles find them.
+//!
+//! Without the feature `planted`, which nothing but the simulator's own feature of that name turns on, [`is`] is plainly
+//! false and the compiler removes what depends on it.
+
+macro_rules! bugs {
+    ($($bug:ident: $name:literal, $text:literal;)*) => {
+        /// A bug.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        #[repr(u8)]
+        #[allow(missing_docs)]
+        pub enum Bug { $($bug,)* }
+
+        /// Every bug: its name, and what it does.
+        pub const BUGS: &[(Bug, &str, &str)] = &[$((Bug::$bug, $name, $text),)*];
+    };
+}
+
+bugs! {
+    CreditLeaked: "credit-leaked", "of credit that comes back for several messages, one is lost";
+    CreditIgnored: "credit-ignored", "a sender without credit sends all the same";
+    WindowIgnored: "window-ignored", "the byte window does not hold senders back";
+    StaleAccepted: "stale-accepted", "a handshake for an earlier life is accepted";
+    ReplayAccepted: "replay-accepted", "a handshake is accepted a second time";
+    SpoofAccepted: "spoof-accepted", "the hello may name another node than the one that was proven";
+    LateReplyDelivered: "late-reply-delivered", "a late reply goes to the next ask in its slot";
+    LineOvertaken: "line-overtaken", "the second in line overtakes the first";
+    TellInLineLost: "tell-in-line-lost", "a tell that stood in line is accepted and not sent";
+    DeadFrameSent: "dead-frame-sent", "an ask that ended in line is sent all the same";
+    BudgetStale: "budget-stale", "time spent in line is not taken from the time left";
+    PendingForgotten: "pending-forgotten", "the end of a session does not fail its pending asks";
+    SentFlagWrong: "sent-flag-wrong", "the end of a session says of sent asks that they were not sent";
+    DownUnnoticed: "down-unnoticed", "a silent peer is never noticed";
+    WrittenForgotten: "written-forgotten", "of what is written, a byte is forgotten now and then";
+    DefineSkipped: "define-skipped", "a message type is used before it is introduced";
+    ExpiredRun: "expired-run", "expired work is started";
+    CancelIgnored: "cancel-ignored", "cancelled work is started";
+    RestartLosesMail: "restart-loses-mail", "a restart loses queued mail";
+    StopForgetsMail: "stop-forgets-mail", "the end of an actor does not answer its queued mail";
+    AnsweredTwice: "answered-twice", "an ask that has ended takes another answer";
+}
+
+#[cfg(feature = "planted")]
+static PLANTED: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(u8::MAX);
+
+/// Plants a bug in the whole process, or none.
+#[cfg(feature = "planted")]
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.store(bug.map_or(u8::MAX, |bug| bug as u8), std::sync::atomic::Ordering::Relaxed);
+}
+
+/// True if `bug` is planted.
+#[cfg(feature = "planted")]
+pub fn is(bug: Bug) -> bool {
+    PLANTED.load(std::sync::atomic::Ordering::Relaxed) == bug as u8
+}
+
+/// False: this build has no planted bugs.
+#[cfg(not(feature = "planted"))]
+#[inline(always)]
+pub const fn is(_: Bug) -> bool {
+    false
+}

@@ -1,0 +1,102 @@
+//! Many seeds, one after the other: what the program and the tests both do.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::judge::Violation;
+use crate::params::{Params, Time};
+use crate::reach::Reached;
+use crate::{Report, run};
+
+/// One seed in so many is run twice, to compare the traces.
+pub const COMPARED_ONE_IN: u64 = 100;
+/// A campaign of so many seeds has to reach every branch.
+pub const SEEDS_REACH_ALL: u64 = 10_000;
+
+/// A seed that failed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Which.
+    pub seed: u64,
+    /// How.
+    pub violation: Violation,
+}
+
+/// What many seeds gave.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Seeds that were run.
+    pub seeds: u64,
+    /// Those that failed.
+    pub failures: Vec<Failure>,
+    /// Virtual time of all of them.
+    pub lasted: Time,
+    /// Virtual time, each world counted as often as it has nodes.
+    pub node_time: Time,
+    /// Facts.
+    pub facts: u64,
+    /// Calls.
+    pub calls: u64,
+    /// Traces that were compared.
+    pub compared: u64,
+    /// Branches taken.
+    pub reached: Reached,
+}
+
+impl Summary {
+    /// Runs `seed` and counts it in.
+    pub fn run_seed(&mut self, seed: u64) {
+        let params = Params::draw(seed);
+        let report = run_caught(&params, false);
+        self.seeds += 1;
+        self.lasted += report.lasted;
+        self.node_time += report.lasted * Time::from(params.nodes);
+        self.facts += report.facts;
+        self.calls += report.calls;
+        self.reached.add(&report.reached);
+        let mut violation = report.violation;
+        if violation.is_none() && seed.is_multiple_of(COMPARED_ONE_IN) {
+            self.compared += 1;
+            let again = run_caught(&params, false);
+            if again.hash != report.hash {
+                let what = format!("{:016x} and {:016x}", report.hash, again.hash);
+                violation = Some(Violation { promise: "I28 same seed, same trace", what, at: again.lasted });
+            }
+        }
+        self.failures.extend(violation.map(|violation| Failure { seed, violation }));
+    }
+
+    /// Adds another campaign.
+    pub fn add(&mut self, other: Summary) {
+        self.seeds += other.seeds;
+        self.failures.extend(other.failures);
+        self.lasted += other.lasted;
+        self.node_time += other.node_time;
+        self.facts += other.facts;
+        self.calls += other.calls;
+        self.compared += other.compared;
+        self.reached.add(&other.reached);
+    }
+
+    /// Branches that a run of this size should have taken and did not.
+    pub fn unreached(&self) -> Vec<&'static str> {
+        if self.seeds >= SEEDS_REACH_ALL { self.reached.missing() } else { Vec::new() }
+    }
+}
+
+/// Runs a world; a panic is a broken promise like others.
+pub fn run_caught(params: &Params, traced: bool) -> Report {
+    catch_unwind(AssertUnwindSafe(|| run(params, traced))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        let what = text.unwrap_or_else(|| "a panic without a text".to_owned());
+        Report {
+            violation: Some(Violation { promise: "I31 no peer input panics", what, at: 0 }),
+            hash: 0,
+            lasted: 0,
+            facts: 0,
+            calls: 0,
+            reached: Reached::default(),
+            lines: Vec::new(),
+        }
+    })
+}

@@ -1,0 +1,377 @@
+//! What a world is made of, drawn from its seed and then explicit, so that a failing world can be made smaller.
+
+use std::sync::Arc;
+
+use mobula_core::limits;
+use serde::Serialize;
+
+use crate::random::Random;
+
+/// Microseconds since the world began.
+pub type Time = u64;
+
+/// One millisecond.
+pub const MS: Time = 1000;
+/// One second.
+pub const SECOND: Time = 1_000_000;
+
+/// A world.
+#[derive(Clone, Debug, Serialize)]
+pub struct Params {
+    /// Decides delays and splits; what happens is listed below.
+    pub seed: u64,
+    /// Nodes: 1 to 9.
+    pub nodes: u8,
+    /// The actors that each life of a node starts with.
+    pub actors: Vec<ActorParams>,
+    /// Calls, by time.
+    pub calls: Vec<CallParams>,
+    /// Faults, by time.
+    pub faults: Vec<FaultParams>,
+    /// The shortest way between two nodes.
+    pub latency: Time,
+    /// Added to it at random.
+    pub jitter: Time,
+    /// Messages that a node takes for one actor.
+    pub credit_messages: u32,
+    /// Bytes queued towards one peer before senders wait.
+    pub send_window_bytes: usize,
+    /// Bytes that a connection holds in each direction.
+    pub socket_bytes: usize,
+    /// The interval of heartbeats.
+    pub heartbeat: Time,
+    /// Silence after which a peer is down.
+    pub down_after: Time,
+    /// Time for handshake and hello.
+    pub handshake: Time,
+    /// Restarts of one actor within 10 s.
+    pub restarts_max: u32,
+}
+
+/// An actor.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ActorParams {
+    /// One message after the other, or many at a time.
+    pub serial: bool,
+    /// Its mailbox.
+    pub capacity: usize,
+}
+
+/// What a call wants.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+pub enum Kind {
+    /// An answer.
+    Ask,
+    /// None.
+    Tell,
+    /// A new actor, from the node itself.
+    Spawn,
+    /// The end of the actor, from the node itself.
+    Stop,
+}
+
+/// How a handler ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+pub enum Ending {
+    /// With a reply.
+    Reply,
+    /// With an error of its own.
+    Error,
+    /// With a panic.
+    Panic,
+    /// With a reply, and its actor stops.
+    Stop,
+    /// With a reply that comes after the deadline.
+    Late,
+}
+
+/// A call, or a burst of equal ones.
+#[derive(Clone, Debug, Serialize)]
+pub struct CallParams {
+    /// When.
+    pub at: Time,
+    /// The calling node.
+    pub caller: u8,
+    /// The called node.
+    pub target: u8,
+    /// The place of the actor among those of its node.
+    pub actor: u8,
+    /// Calls the actor of an earlier life, if there was one.
+    pub stale: bool,
+    /// What is wanted.
+    pub kind: Kind,
+    /// Which of three message types.
+    pub message: u8,
+    /// Time until nobody waits.
+    pub deadline: Option<Time>,
+    /// Length of the message.
+    pub padding: u16,
+    /// How long the handler takes.
+    pub work: Time,
+    /// How it ends.
+    pub ending: Ending,
+    /// What the handler asks others for.
+    pub nested: Vec<Arc<CallParams>>,
+    /// The caller gives up after this.
+    pub cancel_after: Option<Time>,
+    /// How many of them.
+    pub burst: u16,
+}
+
+/// A fault.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct FaultParams {
+    /// When it begins.
+    pub at: Time,
+    /// When it is over.
+    pub until: Time,
+    /// What it is.
+    pub fault: Fault,
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub enum Fault {
+    /// A node dies; it comes back as another life when the fault ends. `silent`: its machine dies, so no connection is
+    /// closed.
+    Crash { node: u8, silent: bool },
+    /// A node does nothing.
+    Pause { node: u8 },
+    /// Each thing a node does comes up to so much later.
+    Slow { node: u8, by: Time },
+    /// No byte passes from `a` to `b`, nor back unless `one_way`. `lossy`: connections that sent any are reset.
+    Cut { a: u8, b: u8, one_way: bool, lossy: bool },
+    /// The connection of the lane is reset after so many further bytes from `a` to `b`.
+    Reset { a: u8, b: u8, control: bool, bytes: u16 },
+    /// The connection of the lane delivers nothing from `a` to `b`.
+    Stall { a: u8, b: u8, control: bool },
+    /// Bytes from `a` to `b` take up to so much longer.
+    Delay { a: u8, b: u8, by: Time },
+    /// `a` sends what it should not to `b` on the lane.
+    Forge { a: u8, b: u8, control: bool, forgery: Forgery },
+    /// Somebody dials `b` who should not.
+    Dial { b: u8, intruder: Intruder },
+}
+
+/// What is sent on a proven connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub enum Forgery {
+    Noise,
+    HugeLength,
+    /// The last frames once more.
+    Replay,
+    /// A frame that is well-formed and means nothing good.
+    Frame,
+    /// The last frames with a flipped bit.
+    Flip,
+}
+
+/// Who dials.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub enum Intruder {
+    /// Somebody without the secret.
+    Stranger,
+    /// Somebody who recorded a handshake with this node, perhaps with an earlier life.
+    Replayer,
+    /// A node that wants an earlier life.
+    Stale,
+    /// A node with other versions.
+    Version,
+    /// A node that says hello under another's name.
+    Spoofer,
+    /// A node that never says anything.
+    Mute,
+}
+
+/// The work of all calls together; what is queued when the faults end has to be done within 30 s.
+const WORK_MAX: Time = 12 * SECOND;
+
+impl Params {
+    /// The world of `seed`.
+    pub fn draw(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let r = &mut random;
+        let nodes = r.pick(&[1, 2, 2, 2, 2, 3, 3, 3, 4, 5, 5, 7, 9]);
+        let duration = r.between(1, 12) * SECOND + r.pick(&[0, 0, 0, 0, 0, 25]) * SECOND;
+        let heartbeat = r.pick(&[100, 500, 500, 500, 1000]) * MS;
+        let down_after = match r.below(3) {
+            0 => limits::DOWN_AFTER.as_micros() as Time,
+            _ => heartbeat * r.between(4, 12),
+        };
+        let actor = |r: &mut Random| ActorParams { serial: !r.one_in(3), capacity: r.pick(&[1, 2, 16, 1024]) };
+        let actors = (0..r.between(1, 4)).map(|_| actor(r)).collect();
+        let mut params = Params {
+            seed: r.bits(),
+            nodes,
+            actors,
+            calls: Vec::new(),
+            faults: Vec::new(),
+            latency: r.between(20, 1500),
+            jitter: r.pick(&[0, 100, 5000]),
+            credit_messages: r.pick(&[1, 2, 3, 8, 16, 64, 1024]),
+            send_window_bytes: r.pick(&[200, 2000, 20_000, 1 << 20]),
+            socket_bytes: r.pick(&[64, 600, 4000, 65_536, 65_536]),
+            heartbeat,
+            down_after,
+            handshake: r.pick(&[1, 5, 5]) * SECOND,
+            restarts_max: r.pick(&[0, 1, 3, 5]),
+        };
+        // A byte or two at a time has its price; the world has to come to an end.
+        if params.socket_bytes == 64 {
+            params.latency = params.latency.min(200);
+            params.jitter = params.jitter.min(100);
+        }
+        let mut work_left = WORK_MAX;
+        let theme = r.below(6);
+        for _ in 0..r.pick(&[3, 10, 30, 60, 120]) {
+            let mut call = params.draw_call(r, duration, theme, 0);
+            if call.work * Time::from(call.burst) > work_left {
+                call.work = 0;
+            }
+            work_left -= call.work * Time::from(call.burst);
+            params.calls.push(call);
+        }
+        params.calls.sort_by_key(|call| call.at);
+        for _ in 0..r.pick(&[0, 1, 1, 2, 3, 5, 8]) {
+            let fault = params.draw_fault(r, duration);
+            params.faults.push(fault);
+            if let Fault::Crash { node, .. } = fault.fault
+                && r.one_in(3)
+            {
+                let at = fault.until + r.below(SECOND);
+                let fault = Fault::Dial { b: node, intruder: r.pick(&[Intruder::Stale, Intruder::Replayer]) };
+                params.faults.push(FaultParams { at, until: at, fault });
+            }
+        }
+        params.faults.sort_by_key(|fault| fault.at);
+        params
+    }
+
+    /// When the last fault is over and the last call is made.
+    pub fn healed_at(&self) -> Time {
+        let calls = self.calls.iter().map(|call| call.at);
+        let over = |fault: &FaultParams| match fault.fault {
+            // What was delayed is under way for so long.
+            Fault::Delay { by, .. } => fault.until + by,
+            _ => fault.until,
+        };
+        calls.chain(self.faults.iter().map(over)).max().unwrap_or(0)
+    }
+
+    fn node(&self, r: &mut Random) -> u8 {
+        r.below(self.nodes.into()) as u8
+    }
+
+    fn draw_call(&self, r: &mut Random, duration: Time, theme: u64, depth: u32) -> CallParams {
+        let kind = match r.below(12) {
+            0 if depth == 0 => Kind::Spawn,
+            1 if depth == 0 && r.one_in(2) => Kind::Stop,
+            2..=4 if depth == 0 => Kind::Tell,
+            _ => Kind::Ask,
+        };
+        let ending = match r.below(16) {
+            0 => Ending::Error,
+            1 => Ending::Panic,
+            2 if r.one_in(4) => Ending::Stop,
+            3 => Ending::Late,
+            _ => Ending::Reply,
+        };
+        let deadline = match r.below(6) {
+            0 if depth == 0 && ending != Ending::Late => None,
+            1 => Some(r.between(0, 20) * MS),
+            2 | 3 => Some(r.between(10, 900) * MS),
+            _ => Some(r.between(1, 8) * SECOND),
+        };
+        let fan = depth < 2 && r.one_in(if theme == 1 { 2 } else { 10 });
+        let nested = if fan { r.between(1, 4) } else { 0 };
+        let nested: Vec<_> = (0..nested).map(|_| Arc::new(self.draw_call(r, duration, theme, depth + 1))).collect();
+        let slow = if theme == 2 { 3 } else { 8 };
+        let work = if r.one_in(slow) { r.pick(&[100, 2000, 20_000, 300_000, 2_000_000]) } else { 0 };
+        let flood = if theme == 3 { 2 } else { 10 };
+        let burst = if depth == 0 && nested.is_empty() && r.one_in(flood) { r.between(2, 120) } else { 1 };
+        CallParams {
+            at: r.below(duration),
+            caller: self.node(r),
+            target: self.node(r),
+            actor: r.below(4) as u8,
+            stale: r.one_in(12),
+            kind,
+            message: r.below(3) as u8,
+            deadline,
+            padding: r.pick(&[0, 0, 10, 100, 600]),
+            work,
+            ending,
+            nested,
+            cancel_after: (kind != Kind::Tell && r.one_in(8)).then(|| r.pick(&[0, 1, 10, 200, 2000]) * MS),
+            burst: burst as u16,
+        }
+    }
+
+    fn draw_fault(&self, r: &mut Random, duration: Time) -> FaultParams {
+        let (a, mut b) = (self.node(r), self.node(r));
+        if a == b {
+            b = (b + 1) % self.nodes;
+        }
+        let control = r.one_in(2);
+        let at = r.below(duration);
+        let long = r.pick(&[50 * MS, 500 * MS, 1900 * MS, 4 * SECOND, 14 * SECOND]);
+        let long = r.between(long / 2, long);
+        let fault = match r.below(14) {
+            0 | 1 => Fault::Crash { node: a, silent: r.one_in(3) },
+            2 | 3 => Fault::Pause { node: a },
+            4 => Fault::Slow { node: a, by: r.pick(&[1, 10, 40]) * MS },
+            5..=7 => Fault::Cut { a, b, one_way: r.one_in(2), lossy: r.one_in(3) },
+            8 => Fault::Reset { a, b, control, bytes: r.below(600) as u16 },
+            9 => Fault::Stall { a, b, control },
+            10 => Fault::Delay { a, b, by: r.pick(&[10 * MS, 400 * MS, 5 * SECOND]) },
+            11 | 12 => {
+                let kinds = [
+                    Forgery::Noise,
+                    Forgery::HugeLength,
+                    Forgery::Replay,
+                    Forgery::Frame,
+                    Forgery::Frame,
+                    Forgery::Flip,
+                ];
+                Fault::Forge { a, b, control, forgery: r.pick(&kinds) }
+            }
+            _ => {
+                let intruders = [
+                    Intruder::Stranger,
+                    Intruder::Replayer,
+                    Intruder::Stale,
+                    Intruder::Version,
+                    Intruder::Spoofer,
+                    Intruder::Mute,
+                ];
+                Fault::Dial { b: a, intruder: r.pick(&intruders) }
+            }
+        };
+        FaultParams { at, until: at + long, fault }
+    }
+}
+
+impl Fault {
+    /// True if it is about `node`.
+    pub fn touches(&self, node: u8) -> bool {
+        match *self {
+            Fault::Crash { node: n, .. } | Fault::Pause { node: n } | Fault::Slow { node: n, .. } => n == node,
+            Fault::Dial { b, .. } => b == node,
+            Fault::Cut { a, b, .. }
+            | Fault::Reset { a, b, .. }
+            | Fault::Stall { a, b, .. }
+            | Fault::Delay { a, b, .. }
+            | Fault::Forge { a, b, .. } => a == node || b == node,
+        }
+    }
+}
+
+impl CallParams {
+    /// True if it, or what it leads to, is about `node`.
+    pub fn touches(&self, node: u8) -> bool {
+        self.caller == node || self.target == node || self.nested.iter().any(|call| call.touches(node))
+    }
+}

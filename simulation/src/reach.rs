@@ -1,0 +1,95 @@
+//! Rare branches, counted: a long run that never takes one proves nothing about it, and fails.
+
+macro_rules! branches {
+    ($($branch:ident: $text:literal,)*) => {
+        /// A branch that enough seeds have to take.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        #[allow(missing_docs)]
+        pub enum Branch { $($branch,)* }
+
+        /// What the branches are, in the order of [`Branch`].
+        pub const BRANCHES: &[&str] = &[$($text,)*];
+    };
+}
+
+branches! {
+    AskReplied: "an ask between nodes is replied to",
+    AskLocal: "an ask within a node",
+    HandlerError: "a handler returns an error",
+    Nested: "a handler asks through a third node",
+    StoodInLine: "a message stands in line",
+    TellFromLine: "a tell that stood in line is accepted",
+    ExpiredInLine: "a message expires in line",
+    CancelledInLine: "an ask is cancelled in line",
+    CancelArrived: "a cancel reaches the receiver",
+    CancelSkips: "queued work is skipped, since cancelled",
+    ExpiredAtStart: "queued work is skipped, since expired",
+    LateReply: "a reply comes after its deadline",
+    DeadlineRemote: "an ask between nodes runs out of time",
+    DeadlineLocal: "an ask within a node runs out of time",
+    NoSuchActor: "a message to an actor that is gone",
+    Stopped: "a message in the mailbox of an actor that stops",
+    Panicked: "a handler panics",
+    MailKept: "an actor restarts with mail in its box",
+    GaveUp: "an actor uses its restarts up",
+    LineOfMailbox: "a local tell waits for room in the mailbox",
+    StaleReference: "a reference to an earlier life",
+    UnreachableSent: "a sent ask fails with its link",
+    UnreachableUnsent: "an ask in line fails with its link",
+    Silent: "a peer falls silent",
+    NoHello: "a hello does not come in time",
+    HandshakeLate: "a handshake does not end in time",
+    Goodbye: "a goodbye arrives",
+    CutInFrame: "a connection ends within a frame",
+    Reset: "a connection is reset",
+    SocketFull: "a socket takes no more",
+    WindowFull: "the byte window is full",
+    NodeRestarted: "a node comes back as another life",
+    SilentCrash: "a machine dies without a word",
+    Paused: "a node pauses and goes on",
+    OneWayCut: "a one-way cut is noticed by both",
+    ReplayRefused: "a replayed handshake is refused",
+    StaleRefused: "a handshake for an earlier life is refused",
+    StrangerRefused: "a stranger is refused",
+    SpoofRefused: "a hello under another's name is refused",
+    VersionRefused: "a handshake without a common version",
+    ForgedRefused: "forged bytes end a connection",
+    ForgedSurvived: "forged bytes are taken for a message",
+    SpawnedAfar: "an actor is made by another node",
+    StoppedAfar: "an actor is stopped by another node",
+    TurnUsedUp: "an actor yields after a full turn",
+}
+
+/// How often each branch was taken.
+#[derive(Clone, Debug)]
+pub struct Reached(Vec<u64>);
+
+impl Default for Reached {
+    fn default() -> Self {
+        Reached(vec![0; BRANCHES.len()])
+    }
+}
+
+impl Reached {
+    /// `branch` is taken.
+    pub fn reach(&mut self, branch: Branch) {
+        self.0[branch as usize] += 1;
+    }
+
+    /// Adds another run's counts.
+    pub fn add(&mut self, other: &Reached) {
+        for (sum, more) in self.0.iter_mut().zip(&other.0) {
+            *sum += more;
+        }
+    }
+
+    /// Branches that were never taken.
+    pub fn missing(&self) -> Vec<&'static str> {
+        BRANCHES.iter().zip(&self.0).filter(|(_, count)| **count == 0).map(|(text, _)| *text).collect()
+    }
+
+    /// All branches with their counts.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        BRANCHES.iter().copied().zip(self.0.iter().copied())
+    }
+}

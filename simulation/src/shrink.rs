@@ -1,0 +1,100 @@
+//! Makes a failing world smaller, as long as it breaks the same promise: fewer faults, calls, nodes, and simpler calls.
+
+use std::sync::Arc;
+
+use crate::campaign::run_caught;
+use crate::params::{CallParams, Params};
+
+/// Tries per world; each runs it once.
+const TRIES_MAX: usize = 600;
+
+/// The smallest world found that breaks the promise that `params` breaks; also how many were tried.
+pub fn shrink(params: &Params, promise: &str) -> (Params, usize) {
+    let mut best = params.clone();
+    let mut tries = 0;
+    let mut fails = |candidate: &Params| {
+        tries += 1;
+        tries <= TRIES_MAX && run_caught(candidate, false).violation.is_some_and(|found| found.promise == promise)
+    };
+    loop {
+        let before = size(&best);
+        best = fewer(best, |params| &mut params.faults, &mut fails);
+        best = fewer(best, |params| &mut params.calls, &mut fails);
+        best = fewer_nodes(best, &mut fails);
+        best = simpler_calls(best, &mut fails);
+        if size(&best) == before {
+            return (best, tries);
+        }
+    }
+}
+
+fn size(params: &Params) -> usize {
+    let calls: usize = params.calls.iter().map(weight).sum();
+    usize::from(params.nodes) + params.faults.len() + calls + params.actors.len()
+}
+
+fn weight(call: &CallParams) -> usize {
+    usize::from(call.burst) + call.nested.iter().map(|call| weight(call)).sum::<usize>()
+}
+
+/// Leaves out half of a list, then smaller parts, down to single ones (Zeller's ddmin, without its complements).
+fn fewer<T: Clone>(
+    mut best: Params,
+    list: impl Fn(&mut Params) -> &mut Vec<T>,
+    fails: &mut impl FnMut(&Params) -> bool,
+) -> Params {
+    let mut part = list(&mut best).len().div_ceil(2);
+    while part > 0 {
+        let mut from = 0;
+        while from < list(&mut best).len() {
+            let mut candidate = best.clone();
+            let items = list(&mut candidate);
+            let to = (from + part).min(items.len());
+            items.drain(from..to);
+            if fails(&candidate) {
+                best = candidate;
+            } else {
+                from += part;
+            }
+        }
+        part /= 2;
+    }
+    best
+}
+
+fn fewer_nodes(mut best: Params, fails: &mut impl FnMut(&Params) -> bool) -> Params {
+    while best.nodes > 1 {
+        let last = best.nodes - 1;
+        let mut candidate = Params { nodes: last, ..best.clone() };
+        candidate.faults.retain(|fault| !fault.fault.touches(last));
+        candidate.calls.retain(|call| !call.touches(last));
+        if !fails(&candidate) {
+            break;
+        }
+        best = candidate;
+    }
+    best
+}
+
+fn simpler_calls(mut best: Params, fails: &mut impl FnMut(&Params) -> bool) -> Params {
+    let simpler: [fn(&mut CallParams); 5] = [
+        |call| call.burst = call.burst.div_ceil(2),
+        |call| call.nested = Vec::<Arc<CallParams>>::new(),
+        |call| call.padding = 0,
+        |call| call.work = 0,
+        |call| call.cancel_after = None,
+    ];
+    for at in 0..best.calls.len() {
+        for simplify in simpler {
+            loop {
+                let mut candidate = best.clone();
+                simplify(&mut candidate.calls[at]);
+                if format!("{:?}", candidate.calls[at]) == format!("{:?}", best.calls[at]) || !fails(&candidate) {
+                    break;
+                }
+                best = candidate;
+            }
+        }
+    }
+    best
+}
