@@ -3,7 +3,6 @@
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::actor_ref::ActorRef;
-use crate::cell::{self, Shared};
+use crate::cell::Shared;
 use crate::envelope::Envelope;
 use crate::inbound::Incoming;
 use crate::mailbox::Refused;
@@ -243,11 +242,8 @@ where
         // Routes are looked up by the actor they belong to.
         return Err(CallError::UnknownMessage { message: M::NAME.to_owned(), actor_type: A::NAME.to_owned() });
     };
-    let unreadable = |reason: String| CallError::Decode { reason: format!("{}: {reason}", M::NAME), reply: false };
-    // A user's `Deserialize` may panic; that must not cost everybody the connection.
-    let message: M = catch_unwind(AssertUnwindSafe(|| codec::decode(incoming.payload)))
-        .map_err(|panic| unreadable(format!("panicked: {}", cell::panic_text(&*panic))))?
-        .map_err(|error| unreadable(error.to_string()))?;
+    let message: M = codec::decode(incoming.payload)
+        .map_err(|error| CallError::Decode { reason: format!("{}: {error}", M::NAME), reply: false })?;
     let reply = incoming.request.map(|request| ReplyTo::far(Arc::clone(incoming.flow), request));
     let envelope = Envelope { message, reply, deadline: incoming.deadline, ticket: Some(incoming.ticket) };
     // Other nodes are bounded by their credit, so their mail has a place even in a full mailbox.

@@ -11,17 +11,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context as TaskContext, Poll};
-use std::time::Instant;
 
 use actix::dev::ContextFut;
 use actix::fut::ActorFuture;
-use actix::{Actor, ActorContext, AsyncContext, Context};
-use mobula_core::{ActorId, CallError, Decision, ExitReason, Generation, RestartBudget, RestartPolicy, limits};
+use actix::{Actor, ActorContext, ActorState, AsyncContext, Context};
+use mobula_core::{
+    ActorId, CallError, Decision, ExitReason, Generation, RestartBudget, RestartPolicy, limits, panic_text,
+};
 use mobula_transport::now;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
+use crate::actor::SpawnOptions;
 use crate::control::SpawnError;
 use crate::mailbox::{Mailbox, Order};
 use crate::monitor::End;
@@ -35,20 +37,22 @@ pub(crate) struct Shared<A: Actor<Context = Context<A>>> {
     pub(crate) name: Option<String>,
     pub(crate) mailbox: Mailbox<A>,
     pub(crate) end: End,
+    /// On a thread of its own, where handlers may compute or block for as long as they like.
+    own_thread: bool,
     generation: AtomicU32,
     /// The last panic's text and the life that it ended; it explains replies that were lost with that life.
     last_panic: Mutex<Option<(Generation, String)>>,
 }
 
 impl<A: Actor<Context = Context<A>>> Shared<A> {
-    pub(crate) fn new(id: ActorId, node: Node, name: Option<String>, capacity: usize) -> Self {
-        let mailbox = Mailbox::new(capacity);
+    pub(crate) fn new(id: ActorId, node: Node, options: &SpawnOptions) -> Self {
         Shared {
             id,
             node,
-            name,
-            mailbox,
+            name: options.name.clone(),
+            mailbox: Mailbox::new(options.mailbox),
             end: End::default(),
+            own_thread: options.own_thread,
             generation: AtomicU32::new(0),
             last_panic: Mutex::new(None),
         }
@@ -77,17 +81,6 @@ impl<A: Actor<Context = Context<A>>> Shared<A> {
 
     fn panicked_in(&self, generation: Generation, message: &str, text: &str) -> CallError {
         CallError::Panicked { actor: self.id, message: message.to_owned(), text: text.to_owned(), generation }
-    }
-}
-
-/// The text of a panic, as far as it has one.
-pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
-    if let Some(text) = panic.downcast_ref::<&str>() {
-        (*text).to_owned()
-    } else if let Some(text) = panic.downcast_ref::<String>() {
-        text.clone()
-    } else {
-        "panic without a text".to_owned()
     }
 }
 
@@ -201,7 +194,9 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
     fn fail(&mut self, panic: &(dyn Any + Send)) {
         let text = panic_text(panic);
         *self.shared.last_panic.lock() = Some((self.shared.generation(), text.clone()));
+        let mut was_ending = false;
         if let Life::Running(mut context) = std::mem::replace(&mut self.life, Life::Over) {
+            was_ending = matches!(context.ctx().state(), ActorState::Stopping | ActorState::Stopped);
             end_silently(&mut context);
             // What the user's `Drop` does to itself must not reach the arbiter.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(context)));
@@ -209,6 +204,12 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
         if self.started.is_some() {
             // It has never run, and its creator is there to hear why: once nothing of it is left.
             self.stillborn = Some(text);
+            return;
+        }
+        if was_ending {
+            // It was told to stop, or stopped itself: that holds, although its hooks failed.
+            tracing::error!(actor = %self.shared.id, panic = %text, "actor panicked while it stopped");
+            self.reason = ExitReason::Panicked { text };
             return;
         }
         match self.budget.on_failure(now(), jitter()) {
@@ -296,7 +297,7 @@ impl<A: Actor<Context = Context<A>>> ActorFuture<A> for Pump<A> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, actor: &mut A, ctx: &mut Context<A>, cx: &mut TaskContext<'_>) -> Poll<()> {
-        let mut begun: Option<Instant> = None;
+        let mut begun = None;
         for _ in 0..limits::TURN_MESSAGES_MAX {
             if ctx.waiting() {
                 return Poll::Pending;
@@ -304,11 +305,21 @@ impl<A: Actor<Context = Context<A>>> ActorFuture<A> for Pump<A> {
             let Some(letter) = self.shared.mailbox.take() else { return Poll::Pending };
             // The clock is read once a message, and not for an empty mailbox.
             let now = now();
-            letter.deliver(actor, ctx, &self.shared, now);
             if now.saturating_duration_since(*begun.get_or_insert(now)) >= limits::TURN_TIME_MAX {
+                // Answers of this turn go out before a handler that may take as long as the one before.
+                self.shared.mailbox.put_back(letter);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
+            if self.shared.own_thread {
+                // What was answered must not wait until this one is handled.
+                scope::send_touched();
+            }
+            letter.deliver(actor, ctx, &self.shared, now);
+        }
+        // No turn may follow one that stopped the actor, so nothing may be held back for it.
+        if ctx.waiting() {
+            return Poll::Pending;
         }
         // The turn is used up: the neighbours on this arbiter first.
         scope::hold();

@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use actix::dev::MessageResponse;
 use actix::{Actor, Context, Handler, Message};
-use mobula_core::{CallError, Deadline, RemoteMessage};
+use mobula_core::{CallError, Deadline, RemoteMessage, panic_text};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
-use crate::cell::{self, Shared};
+use crate::cell::Shared;
 use crate::inbound::FlowTicket;
 use crate::mailbox::Letter;
 use crate::reply::ReplyTo;
@@ -42,15 +42,16 @@ where
     A: Actor<Context = Context<A>> + Handler<M>,
     M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
 {
-    fn deliver(self: Box<Self>, actor: &mut A, ctx: &mut Context<A>, shared: &Arc<Shared<A>>, now: Instant) {
+    fn deliver(mut self: Box<Self>, actor: &mut A, ctx: &mut Context<A>, shared: &Arc<Shared<A>>, now: Instant) {
         if let Some(error) = self.unwanted(now) {
             if !Letter::<A>::refuse(self, error.clone()) {
                 shared.node.dead_letters(shared.id, 1, &error);
             }
             return;
         }
-        if let Some(reply) = &self.reply {
-            reply.begin();
+        if self.reply.as_mut().is_some_and(|reply| !reply.begin()) {
+            // Given up this very moment: its caller has been told that it never began.
+            return;
         }
         let Envelope { message, reply, deadline, ticket } = *self;
         // The mailbox has room again as soon as the handler begins.
@@ -64,7 +65,7 @@ where
                 None => response.handle(ctx, None),
             },
             Err(panic) => {
-                let text = cell::panic_text(&*panic);
+                let text = panic_text(&*panic);
                 if let Some(reply) = reply {
                     reply.send(Err(shared.panicked(M::NAME, &text)));
                 }

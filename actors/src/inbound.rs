@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mobula_core::frame::MessageIndex;
 use mobula_core::{ActorId, CallError, Deadline, IdMap, MessageKey, RequestId};
-use mobula_transport::{Inbound, ReceiveCredit, Request, SessionError};
+use mobula_transport::{Hello, Inbound, Lane, ReceiveCredit, Request, SessionError};
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
@@ -80,6 +80,7 @@ impl Cancelled {
 /// The receiving end of one connection.
 pub(crate) struct NodeInbound {
     node: Node,
+    lane: Lane,
     types: Vec<MessageType>,
     targets: IdMap<u64, Target>,
     sweep_at: usize,
@@ -103,9 +104,10 @@ struct Target {
 }
 
 impl NodeInbound {
-    pub(crate) fn new(node: Node) -> Self {
+    pub(crate) fn new(node: Node, lane: Lane) -> Self {
         NodeInbound {
             node,
+            lane,
             types: Vec::new(),
             targets: IdMap::default(),
             sweep_at: 64,
@@ -174,6 +176,10 @@ impl NodeInbound {
 }
 
 impl Inbound<Pending> for NodeInbound {
+    fn opened(&mut self, link: &Arc<NodeLink>, hello: &Hello) {
+        self.node.peer_found(self.lane, &hello.node, link);
+    }
+
     fn define(&mut self, _: MessageIndex, name: &str, schema: u64) {
         self.types.push(MessageType { key: MessageKey::of(name), name: name.to_owned(), schema });
     }

@@ -59,7 +59,8 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
         Mailbox {
             state: Mutex::new(State {
                 letters: VecDeque::new(),
-                capacity: capacity.max(1),
+                // What a peer or a user asks for must not overflow a place's number.
+                capacity: capacity.clamp(1, usize::MAX / 4),
                 taken: 0,
                 line: VecDeque::new(),
                 orders: VecDeque::new(),
@@ -113,7 +114,8 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
 
     pub(crate) fn order(&self, order: Order) {
         let mut state = self.state.lock();
-        if state.closed.is_none() {
+        // Twice the same changes nothing, and a busy actor must not collect them without end.
+        if state.closed.is_none() && !state.orders.contains(&order) {
             state.orders.push_back(order);
             drop(state);
             self.cell.wake();
@@ -138,6 +140,13 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
             waiter.put(Ok(()));
         }
         Some(letter)
+    }
+
+    /// Puts a letter that was just taken back to the head of the queue.
+    pub(crate) fn put_back(&self, letter: Box<dyn Letter<A>>) {
+        let mut state = self.state.lock();
+        state.letters.push_front(letter);
+        state.taken -= 1;
     }
 
     pub(crate) fn take_order(&self) -> Option<Order> {

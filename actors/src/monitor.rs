@@ -112,7 +112,8 @@ impl Default for EndState {
 impl End {
     /// Tells everybody, once.
     pub(crate) fn publish(&self, reason: &ExitReason) {
-        if let EndState::Open(watchers) = std::mem::replace(&mut *self.0.lock(), EndState::Over) {
+        let before = std::mem::replace(&mut *self.0.lock(), EndState::Over);
+        if let EndState::Open(watchers) = before {
             for watcher in watchers {
                 watcher.put(Ok(reason.clone()));
             }

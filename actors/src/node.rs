@@ -54,16 +54,24 @@ struct Inner {
     hello: Hello,
     cpus: u32,
     registry: &'static Registry,
-    actors: RwLock<IdMap<u64, Arc<dyn AnyActor>>>,
+    actors: RwLock<Actors>,
     names: Mutex<HashMap<String, ActorId>>,
     next_actor: AtomicU64,
     threads: Threads,
     /// Actors on each of the arbiters.
     loads: Vec<Arc<AtomicUsize>>,
     peers: RwLock<Peers>,
-    task_runners: OnceCell<Vec<ActorRef<TaskRunner>>>,
+    /// Ids, not references: those would keep the node, and so themselves, for ever.
+    task_runners: OnceCell<Vec<ActorId>>,
     dead_letters: AtomicU64,
     expiries: Arc<Expiries>,
+}
+
+#[derive(Default)]
+struct Actors {
+    by_id: IdMap<u64, Arc<dyn AnyActor>>,
+    /// The node is shut down: none is added any more.
+    closed: bool,
 }
 
 #[derive(Default)]
@@ -134,7 +142,7 @@ impl Drop for Registration {
         if let Some(name) = &self.name {
             self.node.0.names.lock().remove(name);
         }
-        self.node.0.actors.write().remove(&self.id.0);
+        self.node.0.actors.write().by_id.remove(&self.id.0);
     }
 }
 
@@ -306,7 +314,7 @@ impl Node {
         let claimed = peer.clone();
         let open = move || {
             let wire = wire().map_err(|error| error.to_string())?;
-            let inbound = NodeInbound::new(node.clone());
+            let inbound = NodeInbound::new(node.clone(), lane);
             let (link, driver) = NodeLink::open(wire, SessionConfig::new(lane), node.hello(), claimed, inbound);
             Ok::<_, String>((link, Within::new(node, driver)))
         };
@@ -334,21 +342,24 @@ impl Node {
         }
         let failed = |reason: String| LinkClosed { peer: peer.clone(), reason };
         let link = link.await.unwrap_or_else(|_| Err("the node is shutting down".to_owned())).map_err(failed)?;
-        let hello = link.opened().await?;
+        link.opened().await?;
+        Ok(link)
+    }
+
+    /// The peer at the other end of `link` has said who it is. Known from here on, before its first message is handled:
+    /// that may bring references back to the peer.
+    pub(crate) fn peer_found(&self, lane: Lane, peer: &NodeId, link: &Arc<NodeLink>) {
         let mut peers = self.0.peers.write();
-        if peers.lost.contains_key(&hello.node.uid.0) {
+        if peers.lost.contains_key(&peer.uid.0) {
             drop(peers);
-            link.close("this life of the node is down for ever");
-            return Err(failed("this life of the node is down for ever".to_owned()));
+            return link.close("this life of the node is down for ever");
         }
-        let id = hello.node.clone();
-        let links = peers.links.entry(id.uid.0).or_insert(PeerLinks { id, data: None, control: None });
+        let links = peers.links.entry(peer.uid.0).or_insert(PeerLinks { id: peer.clone(), data: None, control: None });
         // The first link stays the one to use: what is sent keeps its order.
         match lane {
-            Lane::Data => links.data.get_or_insert_with(|| Arc::clone(&link)),
-            Lane::Control => links.control.get_or_insert_with(|| Arc::clone(&link)),
+            Lane::Data => links.data.get_or_insert_with(|| Arc::clone(link)),
+            Lane::Control => links.control.get_or_insert_with(|| Arc::clone(link)),
         };
-        Ok(link)
     }
 
     /// The link over which messages to `peer` go.
@@ -361,14 +372,19 @@ impl Node {
         self.0.peers.read().links.get(&peer.uid.0).and_then(|links| links.control.clone())
     }
 
-    /// Ends all links with a goodbye, and all actors of this node without running their hooks.
+    /// Ends all links with a goodbye, and all actors of this node without running their hooks. Later spawns here fail
+    /// with [`SpawnError::NodeEnding`].
     pub fn shut_down(&self, reason: &str) {
         let links: Vec<_> =
             self.0.peers.write().links.drain().flat_map(|(_, links)| [links.data, links.control]).collect();
         for link in links.into_iter().flatten() {
             link.goodbye(reason);
         }
-        let actors: Vec<_> = self.0.actors.read().values().cloned().collect();
+        let actors: Vec<_> = {
+            let mut actors = self.0.actors.write();
+            actors.closed = true;
+            actors.by_id.values().cloned().collect()
+        };
         for actor in actors {
             actor.order(Order::Kill);
         }
@@ -382,7 +398,7 @@ impl Node {
             node: self.id().clone(),
             pid: self.0.hello.pid,
             cpus: self.0.cpus,
-            actors: self.0.actors.read().len() as u64,
+            actors: self.0.actors.read().by_id.len() as u64,
             dead_letters: self.0.dead_letters.load(Ordering::Relaxed),
         }
     }
@@ -414,12 +430,20 @@ impl Node {
             }
             names.insert(name.clone(), id);
         }
-        self.0.actors.write().insert(id.0, actor);
-        Ok(Registration { node: self.clone(), id, name })
+        // From here on it gives the name back, whatever happens.
+        let registration = Registration { node: self.clone(), id, name };
+        {
+            let mut actors = self.0.actors.write();
+            if !actors.closed {
+                actors.by_id.insert(id.0, actor);
+                return Ok(registration);
+            }
+        }
+        Err(SpawnError::NodeEnding)
     }
 
     pub(crate) fn actor(&self, id: ActorId) -> Option<Arc<dyn AnyActor>> {
-        self.0.actors.read().get(&id.0).cloned()
+        self.0.actors.read().by_id.get(&id.0).cloned()
     }
 
     pub(crate) fn local<A: RemoteActor>(&self, id: ActorId) -> Option<Arc<Shared<A>>> {
@@ -460,12 +484,12 @@ impl Node {
             .get_or_try_init(|| async {
                 let mut runners = Vec::new();
                 for _ in 0..self.0.cpus {
-                    runners.push(self.spawn(TaskRunner::spec(()).own_thread()).await?);
+                    runners.push(self.spawn(TaskRunner::spec(()).own_thread()).await?.id());
                 }
                 Ok::<_, SpawnError>(runners)
             })
             .await?;
-        Ok(runners.iter().map(ActorRef::id).collect())
+        Ok(runners.clone())
     }
 
     /// The data link to the node that hosts `actor`, or why there is none.

@@ -52,9 +52,14 @@ impl<T> Slot<T> {
         }
     }
 
-    fn begin(&self) {
-        if let State::Empty { begun, .. } = &mut *self.state.lock() {
-            *begun = true;
+    /// The handler begins. False if nobody waits any more: then it must not.
+    fn begin(&self) -> bool {
+        match &mut *self.state.lock() {
+            State::Empty { begun, .. } => {
+                *begun = true;
+                true
+            }
+            State::Full(_) | State::Over { .. } => false,
         }
     }
 
@@ -80,11 +85,13 @@ impl<T> Slot<T> {
     /// Nobody waits any more. True if no answer had been picked up.
     pub(crate) fn cancel(&self) -> bool {
         let mut state = self.state.lock();
-        let open = matches!(*state, State::Empty { .. });
-        if !matches!(*state, State::Over { .. }) {
-            *state = State::Over { cancelled: true };
+        if matches!(*state, State::Over { .. }) {
+            return false;
         }
-        open
+        let before = std::mem::replace(&mut *state, State::Over { cancelled: true });
+        // An answer that nobody picks up is the user's to drop, without our lock.
+        drop(state);
+        matches!(before, State::Empty { .. })
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
@@ -94,9 +101,15 @@ impl<T> Slot<T> {
 
 impl<T: Send> Expire for Slot<T> {
     fn expire(&self) {
-        // What is still queued will not be begun: the mailbox looks at the same deadline.
-        let started = matches!(*self.state.lock(), State::Empty { begun: true, .. });
-        self.put(Err(CallError::DeadlineExceeded { started }));
+        let mut state = self.state.lock();
+        let State::Empty { waker, begun } = &mut *state else { return };
+        let (waker, started) = (waker.take(), *begun);
+        // What has not begun under this lock finds the slot full, and does not begin.
+        *state = State::Full(Err(CallError::DeadlineExceeded { started }));
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 }
 
@@ -138,8 +151,12 @@ impl std::fmt::Debug for Pending {
     }
 }
 
-/// The one answer that a message is owed. Dropped unused, it says that the actor stopped.
-pub(crate) struct ReplyTo<T>(Option<Way<T>>);
+/// The one answer that a message is owed. Dropped unused, it says that the actor stopped, or, if the handler has begun,
+/// that it was cut off.
+pub(crate) struct ReplyTo<T> {
+    way: Option<Way<T>>,
+    begun: bool,
+}
 
 enum Way<T> {
     Near(Arc<Slot<T>>),
@@ -148,18 +165,22 @@ enum Way<T> {
 
 impl<T> ReplyTo<T> {
     pub(crate) fn near(slot: Arc<Slot<T>>) -> Self {
-        ReplyTo(Some(Way::Near(slot)))
+        ReplyTo { way: Some(Way::Near(slot)), begun: false }
     }
 
     pub(crate) fn far(flow: Arc<Flow>, request: RequestId) -> Self
     where
         T: Serialize,
     {
-        ReplyTo(Some(Way::Far { flow, request, encode: codec::encode_into::<T> }))
+        ReplyTo { way: Some(Way::Far { flow, request, encode: codec::encode_into::<T> }), begun: false }
     }
 
     pub(crate) fn send(mut self, answer: Result<T, CallError>) {
-        match self.0.take() {
+        self.answer(answer);
+    }
+
+    fn answer(&mut self, answer: Result<T, CallError>) {
+        match self.way.take() {
             Some(Way::Near(slot)) => slot.put(answer),
             Some(Way::Far { flow, request, encode }) => {
                 match answer {
@@ -172,16 +193,18 @@ impl<T> ReplyTo<T> {
         }
     }
 
-    /// The handler begins.
-    pub(crate) fn begin(&self) {
-        if let Some(Way::Near(slot)) = &self.0 {
-            slot.begin();
-        }
+    /// The handler begins. False if its caller has just given up, and it must not.
+    pub(crate) fn begin(&mut self) -> bool {
+        self.begun = match &self.way {
+            Some(Way::Near(slot)) => slot.begin(),
+            Some(Way::Far { .. }) | None => true,
+        };
+        self.begun
     }
 
     /// True if the caller has given up.
     pub(crate) fn is_cancelled(&self) -> bool {
-        match &self.0 {
+        match &self.way {
             Some(Way::Near(slot)) => slot.is_cancelled(),
             Some(Way::Far { flow, request, .. }) => flow.cancelled.take(*request),
             None => false,
@@ -191,8 +214,6 @@ impl<T> ReplyTo<T> {
 
 impl<T> Drop for ReplyTo<T> {
     fn drop(&mut self) {
-        if let Some(way) = self.0.take() {
-            ReplyTo(Some(way)).send(Err(CallError::Stopped));
-        }
+        self.answer(Err(if self.begun { CallError::Cancelled { started: true } } else { CallError::Stopped }));
     }
 }

@@ -99,7 +99,8 @@ impl Drop for Left {
     }
 }
 
-fn send_touched() {
+/// Sends what the turn has queued so far.
+pub(crate) fn send_touched() {
     if TOUCHED.with_borrow(Vec::is_empty) {
         return;
     }

@@ -16,7 +16,7 @@ pub(crate) async fn spawn<A: RemoteActor>(
     args: A::Args,
     options: SpawnOptions,
 ) -> Result<Arc<Shared<A>>, SpawnError> {
-    let shared = Arc::new(Shared::new(node.next_actor_id(), node.clone(), options.name.clone(), options.mailbox));
+    let shared = Arc::new(Shared::new(node.next_actor_id(), node.clone(), &options));
     let registration = node.register(Arc::new(Hosted::<A>(Arc::clone(&shared))))?;
     let own = if options.own_thread { Some(node.own_thread().await?) } else { None };
     let (arbiter, load) = match &own {

@@ -4,12 +4,11 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use actix::{Actor, Context, Handler, Message, MessageResult};
-use mobula_core::{CallError, NodeId, RemoteMessage, schema_hash};
+use mobula_core::{CallError, NodeId, RemoteMessage, panic_text, schema_hash};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::actor::{MessageTable, RemoteActor};
-use crate::cell::panic_text;
 use crate::registry::{ActorEntry, TaskEntry};
 
 /// A function with its arguments, which can be run on any node. Written by `#[mobula::task]`.

@@ -150,7 +150,10 @@ impl Cluster {
     /// Creates an actor where its placement says, and waits until it has started.
     ///
     /// # Errors
-    /// [`SpawnError`]; nothing of the actor is left behind, unless its node was lost on the way.
+    /// [`SpawnError`]; nothing of the actor is left behind, unless its node did not answer in time (30 s) or was lost on
+    /// the way.
+    /// # Cancel safety
+    /// Dropping the future does not take the actor back: one that was being created lives on, without a reference.
     pub async fn spawn<A: RemoteActor>(&self, spec: ActorSpec<A>) -> Result<ActorRef<A>, SpawnError> {
         let node = self.0.members.lock().place(spec.placement())?;
         self.0.node.spawn_on(&node, spec).await

@@ -68,6 +68,8 @@ impl NodeProcess {
                 let _ = tell_joined.send(life.join(peers));
             } else {
                 let _ = life.socket.shutdown(Shutdown::Both);
+                // What is no node does not care about the socket.
+                let _ = child.kill();
             }
             let end = match child.wait() {
                 Ok(status) => describe(status),

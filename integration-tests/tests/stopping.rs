@@ -1,8 +1,10 @@
 //! The end of an actor: what waits is answered, names are free again, its own thread goes with it.
 
-use mobula::{CallError, Outcome, RemoteActor, SpawnError};
+use actix::{Actor, Context};
+use mobula::{CallError, Cluster, ExitReason, Outcome, RemoteActor, SpawnError};
 use mobula_integration_tests::actors::{Block, Counter, CounterRef, Entered, Log, Open, Probe, Record, Whereabouts};
 use mobula_integration_tests::process::Process;
+use mobula_integration_tests::stage::run_plain;
 use mobula_integration_tests::wait::LONG;
 use mobula_integration_tests::{Stage, eventually, gates, suites, within};
 
@@ -16,6 +18,7 @@ suites! {
     a_name_finds_only_its_type on [embedded, processes, memory];
     the_cluster_finds_a_name_on_any_node on [embedded, processes];
     an_actor_with_its_own_thread_blocks_nobody on [embedded, processes, memory];
+    an_actor_that_panics_while_it_stops_has_ended on [embedded];
     its_own_thread_ends_with_the_actor on [processes];
 }
 
@@ -140,4 +143,35 @@ async fn its_own_thread_ends_with_the_actor(stage: Stage) {
         actor.stop().await.expect("it arrives");
     }
     eventually(LONG, "the threads' end", async || (node.threads() == before).then_some(())).await;
+}
+
+/// Cannot even stop.
+struct Clumsy;
+
+impl Actor for Clumsy {
+    type Context = Context<Self>;
+
+    fn stopped(&mut self, _: &mut Context<Self>) {
+        panic!("stumbled");
+    }
+}
+
+mobula::remote_actor!(Clumsy, args: (), create: |()| Clumsy, messages: []);
+
+async fn an_actor_that_panics_while_it_stops_has_ended(stage: Stage) {
+    let clumsy = stage.spawn(0, Clumsy::spec(())).await;
+    let monitor = clumsy.monitor();
+    within(LONG, "the order", clumsy.stop()).await.expect("it arrives");
+    let down = within(LONG, "its end", monitor).await;
+    assert_eq!(down.reason, ExitReason::Panicked { text: "stumbled".to_owned() });
+}
+
+#[test]
+fn a_cluster_that_was_shut_down_creates_no_actor() {
+    run_plain(async {
+        let cluster = Cluster::connect().await.expect("a cluster");
+        cluster.shutdown().await;
+        let refused = within(LONG, "an answer", cluster.spawn(Probe::spec(0))).await;
+        assert_eq!(refused.expect_err("it is over"), SpawnError::NodeEnding);
+    });
 }

@@ -1,5 +1,7 @@
 //! Tasks: run anywhere, their results come back, and a lost node only costs time.
 
+use std::time::Duration;
+
 use futures::future::{join_all, try_join_all};
 use mobula::{CallError, NodeId, TaskError};
 use mobula_integration_tests::actors::{Entered, Open};
@@ -18,6 +20,7 @@ suites! {
     the_tasks_of_a_lost_node_run_elsewhere on [processes];
     a_task_without_retries_is_lost_with_its_node on [processes];
     a_task_bound_to_a_lost_node_is_lost on [processes];
+    a_result_does_not_wait_for_the_next_task on [processes];
     a_dropped_result_does_not_stop_its_task on [processes];
     shutdown_answers_tasks_that_have_not_ended on [embedded, processes];
 }
@@ -122,6 +125,29 @@ async fn a_task_bound_to_a_lost_node_is_lost(stage: Stage) {
     // So is one that is submitted now, and never begins.
     let later = within(LONG, "the verdict", stage.cluster().submit(process_id::task().node_affinity(&home))).await;
     assert!(matches!(&later, Err(TaskError::Lost { attempts: 0, .. })), "{later:?}");
+}
+
+/// Less than anything after which a connection is looked at anyway.
+const SOON: Duration = Duration::from_secs(3);
+
+async fn a_result_does_not_wait_for_the_next_task(stage: Stage) {
+    let keeper = stage.keeper(0).await;
+    // Often enough that the two tasks fall into one turn of their actor.
+    for _ in 0..50 {
+        let gates = [gates::fresh_name(), gates::fresh_name()];
+        // The second waits in the task actor's mailbox while the first runs.
+        let [first, second] = gates.clone().map(|gate| {
+            let task = held_process_id::task(gate).node_affinity(stage.home(0));
+            stage.cluster().submit(task)
+        });
+        let [gate, next] = gates;
+        let entered = keeper.ask(Entered { gate: gate.clone(), count: 1 });
+        within(LONG, "the first task", entered).await.expect("the keeper answers");
+        keeper.ask(Open { gate }).await.expect("the keeper answers");
+        assert_eq!(within(SOON, "the first result", first).await, Ok(stage.pid(0)));
+        keeper.ask(Open { gate: next }).await.expect("the keeper answers");
+        assert_eq!(within(LONG, "the second result", second).await, Ok(stage.pid(0)));
+    }
 }
 
 async fn a_dropped_result_does_not_stop_its_task(stage: Stage) {

@@ -40,12 +40,14 @@
 //! Nothing but re-exports lives here. Promises: `docs/semantics.md`.
 pub use actix;
 pub use mobula_actors::{
-    ActorEntry, ActorRef, ActorSpec, Ask, Down, FlatAsk, MessageTable, Monitor, Node, NodeReport, Placement, Recipient, RemoteActor, RemoteTask,
-    SpawnError, TaskEntry, TaskError, TaskSpec, Tell, current_node, register_actor, register_task, remote_actor, this,
+    ActorEntry, ActorRef, ActorSpec, Ask, Down, FlatAsk, MessageTable, Monitor, Node, NodeReport, Placement, Recipient,
+    RemoteActor, RemoteTask, SpawnError, TaskEntry, TaskError, TaskSpec, Tell, current_node, register_actor,
+    register_task, remote_actor, this,
 };
 pub use mobula_cluster::{Cluster, ClusterBuilder, ClusterError, MainResult, NodeInfo, ObjectRef, run_main};
 pub use mobula_core::{
-    ActorId, CallError, ExitReason, Generation, Never, NodeId, NodeUid, Outcome, RemoteMessage, RestartPolicy, schema_hash,
+    ActorId, CallError, ExitReason, Generation, Never, NodeId, NodeUid, Outcome, RemoteMessage, RestartPolicy,
+    schema_hash,
 };
 pub use mobula_macros::{RemoteMessage, actor, main, task};
 pub use serde;
@@ -59,8 +61,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What most programs need.
 pub mod prelude {
     pub use crate::{
-        ActorRef, CallError, Cluster, NodeId, ObjectRef, Outcome, Recipient, RemoteActor, RemoteMessage, RemoteTask, SpawnError,
-        TaskError,
+        ActorRef, CallError, Cluster, NodeId, ObjectRef, Outcome, Recipient, RemoteActor, RemoteMessage, RemoteTask,
+        SpawnError, TaskError,
     };
 }
 

@@ -154,6 +154,7 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
         let mut batch = Vec::new();
         let mut used = 0;
         let mut result = Ok(());
+        let mut opened = None;
         {
             let mut session = self.link.session.lock();
             loop {
@@ -178,14 +179,21 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
                 && let Some(hello) = session.peer()
             {
                 self.opened = true;
-                let hello = hello.clone();
-                self.link.state.send_if_modified(|state| {
-                    let opening = matches!(state, State::Opening);
-                    if opening {
-                        *state = State::Open(hello);
-                    }
-                    opening
-                });
+                opened = Some(hello.clone());
+            }
+        }
+        if let Some(hello) = opened {
+            self.inbound.opened(&self.link, &hello);
+            self.link.state.send_if_modified(|state| {
+                let opening = matches!(state, State::Opening);
+                if opening {
+                    *state = State::Open(hello);
+                }
+                opening
+            });
+            if self.link.ending.load(Ordering::Acquire) {
+                // The peer is not wanted, and so is nothing that it sent.
+                return Ok(());
             }
         }
         let mut violation = Ok(());

@@ -57,6 +57,8 @@ pub struct Request<'a> {
 
 /// What one connection's incoming requests are handed to, on the thread that reads it.
 pub trait Inbound<R: Waiter>: Send + 'static {
+    /// The peer's hello has come; everything else comes after it.
+    fn opened(&mut self, _link: &Arc<Link<R>>, _hello: &Hello) {}
     /// The peer introduces a message type; indices count up from 0.
     fn define(&mut self, index: MessageIndex, name: &str, schema: u64);
     /// A message has come.
