@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mobula_core::frame::MessageIndex;
-use mobula_core::{ActorId, CallError, Deadline, IdMap, MessageKey, RequestId};
+use mobula_core::{ActorId, CallError, Deadline, IdMap, MessageKey, RemoteMessage, RequestId};
 use mobula_transport::{Hello, Inbound, Lane, ReceiveCredit, Request, SessionError};
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
 use crate::actor::Dispatch;
-use crate::control;
+use crate::control::{self, Control};
 use crate::node::{AnyActor, Node, NodeLink};
 use crate::reply::Pending;
 use crate::scope;
@@ -129,6 +129,19 @@ impl NodeInbound {
         self.sweep_at = (2 * self.targets.len()).max(64);
     }
 
+    /// Whether a request to the node itself is of the type that this build knows.
+    fn is_control(&self, request: &Request<'_>) -> Result<Result<(), CallError>, SessionError> {
+        let Some(message) = self.types.get(request.message.0 as usize) else {
+            return Err(SessionError::UndefinedMessage { index: request.message.0 });
+        };
+        let (name, theirs) = (message.name.clone(), message.schema);
+        Ok(match message.key == Control::KEY {
+            true if theirs == Control::SCHEMA => Ok(()),
+            true => Err(CallError::SchemaMismatch { name, ours: Control::SCHEMA, theirs }),
+            false => Err(CallError::UnknownMessage { message: name, actor_type: "mobula::Node".to_owned() }),
+        })
+    }
+
     fn deliver(&mut self, link: &Arc<NodeLink>, request: &Request<'_>) -> Result<Result<(), CallError>, SessionError> {
         let id = request.target;
         if !self.targets.contains_key(&id.0) {
@@ -186,9 +199,13 @@ impl Inbound<Pending> for NodeInbound {
 
     fn request(&mut self, link: &Arc<NodeLink>, request: Request<'_>) -> Result<(), SessionError> {
         if request.target == ActorId::NODE {
-            if let Some(id) = request.request
-                && let Some(waiting) = control::serve(&self.node, link, &request)
-            {
+            let Some(id) = request.request else { return Ok(()) };
+            if let Err(error) = self.is_control(&request)? {
+                link.fail(id, &error);
+                link.kick();
+                return Ok(());
+            }
+            if let Some(waiting) = control::serve(&self.node, link, &request) {
                 if self.waiting.len() >= self.waiting_sweep_at {
                     self.waiting.retain(|_, waiting| !waiting.is_finished());
                     self.waiting_sweep_at = (2 * self.waiting.len()).max(64);
@@ -219,6 +236,6 @@ impl Inbound<Pending> for NodeInbound {
     fn closed(&mut self, link: &Arc<NodeLink>, reason: &str) {
         self.targets.clear();
         self.waiting.drain().for_each(|(_, waiting)| waiting.abort());
-        self.node.peer_lost(link.peer(), reason);
+        self.node.link_ended(self.lane, link, reason);
     }
 }

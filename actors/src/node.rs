@@ -512,6 +512,17 @@ impl Node {
         }
     }
 
+    /// A link has ended. That is the end of its peer, unless it was a second one that nobody used.
+    pub(crate) fn link_ended(&self, lane: Lane, link: &Arc<NodeLink>, reason: &str) {
+        let in_use = match lane {
+            Lane::Data => self.data_link(link.peer()),
+            Lane::Control => self.control_link(link.peer()),
+        };
+        if in_use.is_some_and(|in_use| Arc::ptr_eq(&in_use, link)) {
+            self.peer_lost(link.peer(), reason);
+        }
+    }
+
     /// Declares a peer lost, for ever in this life: its process is known to have ended, or it fell silent. What waits
     /// for it fails now.
     pub fn peer_lost(&self, peer: &NodeId, reason: &str) {

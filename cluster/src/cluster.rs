@@ -65,6 +65,9 @@ impl Cluster {
 
     /// A new cluster of `nodes` processes of this executable, on loopback, which all end with this process.
     ///
+    /// Links are read on the current thread if it runs an actix `System`, as under `run_main`, so that an answer needs no
+    /// other thread to reach its caller. Code there that computes without awaiting holds up what is sent and answered.
+    ///
     /// # Errors
     /// [`ClusterError`]; what had been started is ended.
     pub async fn local(nodes: usize) -> Result<Cluster, ClusterError> {

@@ -53,6 +53,9 @@ pub(crate) fn open_door(node: &Node, listener: TcpListener, secret: Secret) {
                     Ok(accepted) => accepted,
                     Err(error) => return tracing::warn!(node = %node.id(), %error, "connection refused"),
                 };
+                if dial.dialer == node.id().uid {
+                    return tracing::warn!(node = %node.id(), %address, "connection refused: it claims to be this node");
+                }
                 // The name comes with the hello; until then the proven uid has to do.
                 let peer = NodeId::new("peer", dial.dialer);
                 if let Err(error) = node.attach(dial.lane, peer, move || tcp::wire(stream)).await {

@@ -11,6 +11,7 @@ use mobula_integration_tests::process::{Process, Signal};
 use mobula_integration_tests::stage::run_plain;
 use mobula_integration_tests::wait::LONG;
 use mobula_integration_tests::{Stage, eventually, suites, within};
+use mobula_transport::{Lane, memory};
 
 suites! {
     pending_asks_to_a_killed_process_fail_at_once on [processes];
@@ -19,6 +20,7 @@ suites! {
     a_killed_node_is_known_to_be_down on [processes];
     shutdown_ends_a_stopped_node on [processes];
     a_node_that_shuts_down_fails_its_callers on [memory];
+    the_end_of_a_second_link_is_not_the_end_of_the_node on [memory];
 }
 
 /// Bad news travels fast: pending asks fail within this time of the kill.
@@ -152,4 +154,23 @@ fn a_reference_to_an_earlier_life_is_stale() {
         assert_eq!(answer.expect_err("just seen").outcome(), Outcome::NotStarted);
         assert_eq!(within(LONG, "the first", probe.ask(Log)).await, Ok(vec![0]));
     });
+}
+
+async fn the_end_of_a_second_link_is_not_the_end_of_the_node(stage: Stage) {
+    let probe = stage.probe(0).await;
+    let (caller, home) = (stage.caller(), stage.node(0));
+    for lane in [Lane::Data, Lane::Control] {
+        let (ours, theirs) = memory::pair(64 * 1024);
+        let (second, other_end) = futures::future::try_join(
+            caller.attach(lane, home.id().clone(), || Ok(ours)),
+            home.attach(lane, caller.id().clone(), || Ok(theirs)),
+        )
+        .await
+        .expect("both sides say hello");
+        second.goodbye("one too many");
+        within(LONG, "its end", second.closed()).await;
+        within(LONG, "its end over there", other_end.closed()).await;
+    }
+    assert_eq!(within(LONG, "a call", probe.ask(Record(1))).await, Ok(2));
+    assert!(caller.report_of(home.id()).await.is_ok());
 }
