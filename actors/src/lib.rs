@@ -1,7 +1,7 @@
 //! Actors, near and far: one mailbox, one kind of reference, one supervision.
 //!
 //! A [`Node`] hosts actors on its arbiters. [`ActorRef`] calls an actor wherever it lives. [`RemoteActor`] says what
-//! may be called from afar, [`RemoteTask`] what may be run as a task by the node's task actors. [`cell`] is the only
+//! may be called from afar, [`RemoteTask`] what may be run as a task by the node's task actors. `cell` is the only
 //! module that touches actix's internals.
 //!
 //! Promises: `docs/semantics.md`. This crate knows connections only as [`mobula_transport::Link`]s; who is in the

@@ -1,7 +1,7 @@
 //! What one worker computes: the count and the sum of the primes of a range.
 //!
 //! [`Kernel::Trial`] asks each number in turn and is the kernel of most map-reduce tutorials; [`Kernel::Sieve`]
-//! (in [`sieve`](super::sieve)) is what a program that wants the answer would run. Both give the same [`Part`].
+//! (in [`sieve`](mod@super::sieve)) is what a program that wants the answer would run. Both give the same [`Part`].
 use std::fmt;
 use std::ops::{AddAssign, Range};
 
