@@ -60,9 +60,11 @@ impl<J> TaskQueue<J> {
     /// The next task to send and the task actor to send it to: the first in line that some actor has room for, and the
     /// actor with the least to do.
     pub(crate) fn assign(&mut self) -> Option<(SlotId, J)> {
-        let free: Vec<usize> = (0..self.slots.len())
-            .filter(|i| self.slots[*i].alive && self.slots[*i].sent <= limits::TASK_PREFETCH)
-            .collect();
+        // The last tasks go to idle actors only: one that waits behind another would run while others have nothing to do.
+        let alive = self.slots.iter().filter(|slot| slot.alive).count();
+        let sent_max = if self.waiting.len() > alive { limits::TASK_PREFETCH } else { 0 };
+        let free: Vec<usize> =
+            (0..self.slots.len()).filter(|i| self.slots[*i].alive && self.slots[*i].sent <= sent_max).collect();
         if free.is_empty() {
             return None;
         }
@@ -132,6 +134,8 @@ mod tests {
         let assigned: Vec<_> = assigned.by_ref().collect();
         assert_eq!(assigned, [(0, 0), (1, 1), (0, 2), (1, 3)]);
         queue.ended(SlotId(1));
+        assert_eq!(queue.assign(), None, "the last are for idle actors");
+        queue.ended(SlotId(1));
         assert_eq!(queue.assign(), Some((SlotId(1), 4)));
         assert_eq!(queue.assign(), None);
     }
@@ -143,6 +147,8 @@ mod tests {
         queue.submit(9, None);
         let assigned: Vec<_> = std::iter::from_fn(|| queue.assign()).map(|(slot, job)| (slot.0, job)).collect();
         assert_eq!(assigned, [(0, 0), (0, 1), (1, 9)]);
+        queue.ended(SlotId(0));
+        assert_eq!(queue.assign(), None);
         queue.ended(SlotId(0));
         assert_eq!(queue.assign(), Some((SlotId(0), 2)));
     }

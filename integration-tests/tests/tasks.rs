@@ -49,11 +49,11 @@ async fn tasks_run_on_all_nodes(stage: Stage) {
     for keeper in keepers {
         keeper.ask(Open { gate: gate.clone() }).await.expect("the keeper answers");
     }
-    let mut pids = within(LONG, "the tasks", try_join_all(tasks)).await.expect("all succeed");
-    pids.sort_unstable();
-    let mut expected = [stage.pid(0), stage.pid(0), stage.pid(1), stage.pid(1)];
-    expected.sort_unstable();
-    assert_eq!(pids, expected);
+    let pids = within(LONG, "the tasks", try_join_all(tasks)).await.expect("all succeed");
+    // The first two held one node each; who takes the last two depends on who is done first.
+    assert_eq!(pids.len(), 4);
+    let nodes = [stage.pid(0), stage.pid(1)];
+    assert!(nodes.iter().all(|node| pids.contains(node)) && pids.iter().all(|pid| nodes.contains(pid)), "{pids:?}");
 }
 
 async fn a_panic_in_a_task_is_its_result(stage: Stage) {
