@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use mobula::Cluster;
 use mobula_examples::primes::kernel::{Kernel, Part};
+use mobula_examples::primes::plan;
 use rayon::prelude::*;
 
 use crate::Plan;
@@ -17,15 +18,15 @@ const WORKERS: usize = 2;
 const KERNEL: Kernel = Kernel::Trial;
 const LIMIT: u64 = 10_000_000;
 
-/// About 2 ms each: the last one to end costs both sides little.
-const CHUNK: u64 = 25_000;
+/// As the program `primes` cuts by default, into shares of about equal cost.
+const CHUNKS: usize = 64;
 
 #[mobula::task]
 fn primes_of(chunk: Range<u64>) -> Part {
     KERNEL.run(chunk)
 }
 
-pub(crate) async fn versus_rayon(plan: Plan) -> Result<Vec<Line>> {
+pub(crate) async fn versus_rayon(measure: Plan) -> Result<Vec<Line>> {
     let cluster = Cluster::builder().nodes(WORKERS).cpus_per_node(1).connect().await?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(WORKERS).build()?;
     // The first task of a worker and the first job of a thread start it up.
@@ -33,7 +34,7 @@ pub(crate) async fn versus_rayon(plan: Plan) -> Result<Vec<Line>> {
     in_pool(&pool, LIMIT / 20);
 
     let (mut ours, mut raw) = (Series::default(), Series::default());
-    for _ in 0..plan.rounds {
+    for _ in 0..measure.rounds {
         let begun = Instant::now();
         let from_cluster = in_cluster(&cluster, LIMIT).await?;
         ours.push(begun.elapsed().as_secs_f64());
@@ -66,5 +67,5 @@ fn in_pool(pool: &rayon::ThreadPool, limit: u64) -> Part {
 }
 
 fn chunks(limit: u64) -> Vec<Range<u64>> {
-    (0..limit).step_by(CHUNK as usize).map(|start| start..(start + CHUNK).min(limit)).collect()
+    plan::cut(limit, CHUNKS, KERNEL)
 }
