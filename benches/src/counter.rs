@@ -2,7 +2,8 @@
 use std::thread;
 
 use actix::{Actor, Context, Handler};
-use mobula::RemoteMessage;
+use anyhow::{Context as _, Result, ensure};
+use mobula::{ActorRef, Cluster, RemoteActor, RemoteMessage};
 use serde::{Deserialize, Serialize};
 
 /// Counts what it is told to add.
@@ -54,3 +55,15 @@ pub(crate) fn this_thread() -> String {
 }
 
 mobula::remote_actor!(Counter, args: i64, create: |start| Counter::new(start), messages: [Add, WhichThread]);
+
+/// A counter on a node that is not this process.
+pub(crate) async fn in_another_process(cluster: &Cluster) -> Result<ActorRef<Counter>> {
+    let node = cluster
+        .nodes()
+        .into_iter()
+        .find(|node| node.pid != std::process::id())
+        .context("the cluster has no node in another process")?;
+    let counter = cluster.spawn(Counter::spec(0).node_affinity(&node.id)).await?;
+    ensure!(!counter.is_local(), "the counter did not land in another process");
+    Ok(counter)
+}

@@ -1,11 +1,11 @@
 //! Asks and tells to a counter in one node process on loopback, beside raw peers in a second process.
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
-use mobula::{ActorRef, Cluster, RemoteActor};
+use anyhow::{Result, ensure};
+use mobula::{ActorRef, Cluster};
 
 use crate::Plan;
-use crate::counter::{Add, Counter};
+use crate::counter::{self, Add, Counter};
 use crate::drive::{self, Span};
 use crate::measure::{Line, Series};
 use crate::raw::{self, Peer, Role};
@@ -98,13 +98,7 @@ struct Far {
 impl Far {
     async fn start() -> Result<Far> {
         let cluster = Cluster::local(1).await?;
-        let node = cluster
-            .nodes()
-            .into_iter()
-            .find(|node| node.pid != std::process::id())
-            .context("the cluster has no node in another process")?;
-        let counter = cluster.spawn(Counter::spec(0).node_affinity(&node.id)).await?;
-        ensure!(!counter.is_local(), "the counter did not land in another process");
+        let counter = counter::in_another_process(&cluster).await?;
         Ok(Far { cluster, counter })
     }
 

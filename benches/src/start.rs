@@ -1,11 +1,11 @@
 //! From nothing to the first reply of a cluster of two node processes.
 use std::time::Instant;
 
-use anyhow::{Context, Result};
-use mobula::{Cluster, RemoteActor};
+use anyhow::Result;
+use mobula::Cluster;
 
 use crate::Plan;
-use crate::counter::{Add, Counter};
+use crate::counter::{self, Add};
 use crate::measure::{Line, Series};
 use crate::raw;
 
@@ -16,12 +16,7 @@ pub(crate) async fn cluster(plan: Plan) -> Result<Vec<Line>> {
     for _ in 0..plan.rounds {
         let begun = Instant::now();
         let cluster = Cluster::local(NODES).await?;
-        let node = cluster
-            .nodes()
-            .into_iter()
-            .find(|node| node.pid != std::process::id())
-            .context("the cluster has no node in another process")?;
-        let counter = cluster.spawn(Counter::spec(0).node_affinity(&node.id)).await?;
+        let counter = counter::in_another_process(&cluster).await?;
         counter.ask(Add { by: 1 }).await?;
         ours.push(begun.elapsed().as_secs_f64() * 1e3);
         cluster.shutdown().await;
