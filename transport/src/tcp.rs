@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use mobula_core::{NodeUid, limits};
+use mobula_core::NodeUid;
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::preface::{self, ACCEPT_BYTES, Acceptor, DIAL_BYTES, Dial, PrefaceError, Secret};
+use crate::handshake::{self, HandshakeError};
+use crate::preface::{Acceptor, Dial, PrefaceError, Secret};
 use crate::session::Lane;
 use crate::wire::{Wire, WireWrite};
 
@@ -88,30 +88,14 @@ pub async fn dial(
 ) -> Result<std::net::TcpStream, ConnectError> {
     loopback_only(address)?;
     let io_failed = |error| ConnectError::Io { what: "cannot connect to", address, error };
-    let mut nonce = [0; 32];
-    getrandom::fill(&mut nonce).map_err(|error| io_failed(error.into()))?;
-    let dial = Dial { dialer, target, lane, versions: preface::VERSIONS, nonce };
-    let sent = dial.encode(secret);
-    let handshake = async {
-        let mut stream = TcpStream::connect(address).await?;
+    let dial = handshake::fresh(dialer, target, lane).map_err(io_failed)?;
+    let connect = async {
+        let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        stream.write_all(&sent).await?;
-        let mut answer = [0; ACCEPT_BYTES];
-        stream.read_exact(&mut answer).await?;
-        Ok::<_, io::Error>((stream, answer))
+        Ok(stream)
     };
-    let after = limits::HANDSHAKE_DEADLINE;
-    let (stream, answer) = match tokio::time::timeout(after, handshake).await {
-        Ok(Ok(done)) => done,
-        // The acceptor closes without a byte when it does not trust us.
-        Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            return Err(ConnectError::Preface { address, error: PrefaceError::Unauthorized });
-        }
-        Ok(Err(error)) => return Err(io_failed(error)),
-        Err(_) => return Err(ConnectError::Deadline { address, after }),
-    };
-    preface::check_answer(secret, &dial, &sent, &answer).map_err(|error| ConnectError::Preface { address, error })?;
-    stream.into_std().map_err(io_failed)
+    let stream = handshake::dial(connect, secret, &dial).await;
+    stream.map_err(failed("cannot connect to", address))?.into_std().map_err(io_failed)
 }
 
 /// Reads and answers a dialer's preface.
@@ -123,28 +107,21 @@ pub async fn accept(
     address: SocketAddr,
     acceptor: &Mutex<Acceptor>,
 ) -> Result<(std::net::TcpStream, Dial), ConnectError> {
-    let io_failed = |error| ConnectError::Io { what: "handshake with", address, error };
-    let handshake = async {
-        stream.set_nodelay(true)?;
-        let mut bytes = [0; DIAL_BYTES];
-        // What cannot become a preface is not waited for: garbage is cut off at its first bytes.
-        stream.read_exact(&mut bytes[..8]).await?;
-        if !preface::is_magic(&bytes) {
-            return Ok(Err(PrefaceError::NotMobula));
-        }
-        stream.read_exact(&mut bytes[8..]).await?;
-        let (verdict, answer) = acceptor.lock().check(&bytes);
-        if let Some(answer) = answer {
-            stream.write_all(&answer).await?;
-        }
-        Ok(verdict)
-    };
-    let after = limits::HANDSHAKE_DEADLINE;
-    match tokio::time::timeout(after, handshake).await {
-        Ok(Ok(Ok(dial))) => Ok((stream.into_std().map_err(io_failed)?, dial)),
-        Ok(Ok(Err(error))) => Err(ConnectError::Preface { address, error }),
-        Ok(Err(error)) => Err(io_failed(error)),
-        Err(_) => Err(ConnectError::Deadline { address, after }),
+    let failed = failed("handshake with", address);
+    if let Err(error) = stream.set_nodelay(true) {
+        return Err(failed(error.into()));
+    }
+    match handshake::accept(&mut stream, acceptor).await {
+        Ok(dial) => stream.into_std().map(|stream| (stream, dial)).map_err(|error| failed(error.into())),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn failed(what: &'static str, address: SocketAddr) -> impl FnOnce(HandshakeError) -> ConnectError {
+    move |error| match error {
+        HandshakeError::Io(error) => ConnectError::Io { what, address, error },
+        HandshakeError::Preface(error) => ConnectError::Preface { address, error },
+        HandshakeError::Deadline { after } => ConnectError::Deadline { address, after },
     }
 }
 

@@ -30,6 +30,15 @@ macro_rules! suite {
         mod over_tcp {
             $(#[tokio::test] async fn $name() { super::$name(super::Kind::Tcp).await })*
         }
+        mod over_unix {
+            $(#[tokio::test] async fn $name() { super::$name(super::Kind::Unix).await })*
+        }
+        mod over_unix_with_threads {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() { super::$name(super::Kind::Unix).await }
+            )*
+        }
         mod over_tcp_with_threads {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

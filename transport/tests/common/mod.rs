@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,11 +15,13 @@ use mobula_core::codec::{self, EncodeError};
 use mobula_core::frame::{self, Frame, Head, MessageIndex};
 use mobula_core::{ActorId, CallError, Deadline, IdMap, MessageKey, NodeId, NodeUid, RequestId, limits};
 use mobula_transport::preface::{Acceptor, Dial, Secret, VERSIONS};
+use mobula_transport::unix::{Directory, UnixError};
 use mobula_transport::{
     Accepted, Call, Driver, Hello, Inbound, Lane, Link, ReceiveCredit, Request, SessionConfig, SessionError, Waiter,
-    Wire, memory, tcp,
+    Wire, memory, tcp, unix,
 };
 use parking_lot::Mutex;
+use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -35,6 +38,7 @@ pub(crate) async fn within<F: Future>(what: F) -> F::Output {
 pub(crate) enum Kind {
     Memory,
     Tcp,
+    Unix,
 }
 
 impl Kind {
@@ -49,6 +53,15 @@ impl Kind {
                 let (accepted, dial) = accepted.expect("accepted");
                 assert_eq!((dial.dialer, dial.target, dial.lane), (Port::DIALER, Port::UID, Lane::Data));
                 let wire = |stream| tcp::wire(stream).expect("a fresh stream");
+                (wire(dialed.expect("dialed")), wire(accepted))
+            }
+            Kind::Unix => {
+                let port = UnixPort::open();
+                let secret = Port::secret();
+                let (dialed, accepted) = tokio::join!(port.dial(&secret), port.accept());
+                let (accepted, dial) = accepted.expect("accepted");
+                assert_eq!((dial.dialer, dial.target, dial.lane), (Port::DIALER, Port::UID, Lane::Data));
+                let wire = |stream| unix::wire(stream).expect("a fresh stream");
                 (wire(dialed.expect("dialed")), wire(accepted))
             }
         }
@@ -88,6 +101,35 @@ impl Port {
     pub(crate) async fn accept(&self) -> Result<(std::net::TcpStream, Dial), tcp::ConnectError> {
         let (stream, address) = tcp::accept_next(&self.listener).await;
         tcp::accept(stream, address, &self.acceptor).await
+    }
+}
+
+/// A guarded Unix socket in a directory of its own.
+pub(crate) struct UnixPort {
+    pub(crate) directory: Directory,
+    pub(crate) listener: unix::Listener,
+    acceptor: Mutex<Acceptor>,
+    _parent: TempDir,
+}
+
+impl UnixPort {
+    pub(crate) const NAME: &str = "node.sock";
+
+    pub(crate) fn open() -> Self {
+        let parent = tempfile::tempdir().expect("a directory for the test");
+        let directory = Directory::create(parent.path().join("mobula")).expect("a directory of our own");
+        let listener = unix::Listener::bind(&directory, UnixPort::NAME).expect("a free name");
+        let acceptor = Mutex::new(Acceptor::new(Port::secret(), Port::UID, VERSIONS));
+        UnixPort { directory, listener, acceptor, _parent: parent }
+    }
+
+    pub(crate) async fn dial(&self, secret: &Secret) -> Result<UnixStream, UnixError> {
+        unix::dial(&self.directory, UnixPort::NAME, secret, Port::DIALER, Port::UID, Lane::Data).await
+    }
+
+    pub(crate) async fn accept(&self) -> Result<(UnixStream, Dial), UnixError> {
+        let stream = self.listener.accept_next().await;
+        self.listener.accept(stream, &self.acceptor).await
     }
 }
 

@@ -1,0 +1,86 @@
+//! The preface over any byte stream: who writes and reads what, and until when.
+
+use std::io;
+use std::time::Duration;
+
+use mobula_core::{NodeUid, limits};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::preface::{self, ACCEPT_BYTES, Acceptor, DIAL_BYTES, Dial, PrefaceError, Secret};
+use crate::session::Lane;
+
+/// A handshake failed; drivers add whose it was.
+#[derive(Debug)]
+pub(crate) enum HandshakeError {
+    Io(io::Error),
+    Preface(PrefaceError),
+    Deadline { after: Duration },
+}
+
+impl From<io::Error> for HandshakeError {
+    fn from(error: io::Error) -> Self {
+        HandshakeError::Io(error)
+    }
+}
+
+/// What a dialer says, with a nonce that was never used.
+pub(crate) fn fresh(dialer: NodeUid, target: NodeUid, lane: Lane) -> io::Result<Dial> {
+    let mut nonce = [0; 32];
+    getrandom::fill(&mut nonce)?;
+    Ok(Dial { dialer, target, lane, versions: preface::VERSIONS, nonce })
+}
+
+/// Proves ourselves to the acceptor at the other end of the stream that `connect` makes, and checks its answer.
+pub(crate) async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
+    connect: impl Future<Output = io::Result<S>>,
+    secret: &Secret,
+    dial: &Dial,
+) -> Result<S, HandshakeError> {
+    let sent = dial.encode(secret);
+    let (stream, answer) = in_time(async {
+        let mut stream = connect.await?;
+        stream.write_all(&sent).await?;
+        stream.flush().await?;
+        let mut answer = [0; ACCEPT_BYTES];
+        match stream.read_exact(&mut answer).await {
+            // The acceptor closes without a byte when it does not trust us.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(HandshakeError::Preface(PrefaceError::Unauthorized))
+            }
+            Err(error) => Err(error.into()),
+            Ok(_) => Ok((stream, answer)),
+        }
+    })
+    .await?;
+    preface::check_answer(secret, dial, &sent, &answer).map_err(HandshakeError::Preface)?;
+    Ok(stream)
+}
+
+/// Reads a dialer's preface and answers it, unless a stranger sent it: strangers get no byte.
+pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    acceptor: &Mutex<Acceptor>,
+) -> Result<Dial, HandshakeError> {
+    in_time(async {
+        let mut bytes = [0; DIAL_BYTES];
+        // What cannot become a preface is not waited for: garbage is cut off at its first bytes.
+        stream.read_exact(&mut bytes[..8]).await?;
+        if !preface::is_magic(&bytes) {
+            return Err(HandshakeError::Preface(PrefaceError::NotMobula));
+        }
+        stream.read_exact(&mut bytes[8..]).await?;
+        let (verdict, answer) = acceptor.lock().check(&bytes);
+        if let Some(answer) = answer {
+            stream.write_all(&answer).await?;
+            stream.flush().await?;
+        }
+        verdict.map_err(HandshakeError::Preface)
+    })
+    .await
+}
+
+async fn in_time<T>(handshake: impl Future<Output = Result<T, HandshakeError>>) -> Result<T, HandshakeError> {
+    let after = limits::HANDSHAKE_DEADLINE;
+    tokio::time::timeout(after, handshake).await.unwrap_or(Err(HandshakeError::Deadline { after }))
+}
