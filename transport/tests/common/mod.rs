@@ -1,5 +1,7 @@
 //! Two nodes of a test: links with an echo behind them, and a peer whose bytes are written by hand.
 
+pub(crate) mod faulty;
+
 use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,6 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use faulty::{Fault, faulty};
 use mobula_core::codec::{self, EncodeError};
 use mobula_core::frame::{self, Frame, Head, MessageIndex};
 use mobula_core::{ActorId, CallError, Deadline, IdMap, MessageKey, NodeId, NodeUid, RequestId, limits};
@@ -37,6 +40,8 @@ pub(crate) async fn within<F: Future>(what: F) -> F::Output {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Kind {
     Memory,
+    /// Memory that pauses, and carries the bytes in pieces of any size.
+    Pieces,
     Tcp,
     Unix,
 }
@@ -46,6 +51,11 @@ impl Kind {
     pub(crate) async fn pair(self) -> (Wire, Wire) {
         match self {
             Kind::Memory => memory::pair(64 * 1024),
+            Kind::Pieces => {
+                let (here, there) = memory::pair(64 * 1024);
+                let pieces = |wire, seed| faulty(wire, Fault::Pieces(seed), Fault::Pieces(seed << 32)).0;
+                (pieces(here, 7), pieces(there, 11))
+            }
             Kind::Tcp => {
                 let port = Port::open();
                 let secret = Port::secret();
