@@ -1,5 +1,7 @@
 //! Two nodes of a test: links with an echo behind them, and a peer whose bytes are written by hand.
 
+// Each test program uses a part of it.
+#[allow(dead_code)]
 pub(crate) mod faulty;
 
 use std::future::poll_fn;
