@@ -55,6 +55,9 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
     {
         let deadline = self.wait.of_ask();
         match &self.target {
+            Target::Near(shared) if scope::is_exclusive(shared) => {
+                Ask::failed(CallError::Deadlock { actor: shared.id })
+            }
             Target::Near(shared) => {
                 let slot = Slot::new();
                 let reply = Some(ReplyTo::near(Arc::clone(&slot)));

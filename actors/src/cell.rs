@@ -79,7 +79,7 @@ impl<A: Actor<Context = Context<A>>> Shared<A> {
         }
     }
 
-    fn panicked_in(&self, generation: Generation, message: &str, text: &str) -> CallError {
+    pub(crate) fn panicked_in(&self, generation: Generation, message: &str, text: &str) -> CallError {
         CallError::Panicked { actor: self.id, message: message.to_owned(), text: text.to_owned(), generation }
     }
 }
@@ -139,7 +139,10 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
             match (&mut self.life, order) {
                 (Life::Running(context), Order::Stop) => {
                     self.reason = ExitReason::Shutdown;
-                    context.ctx().stop();
+                    // An exclusive handler ends first, and then stops its actor itself.
+                    if self.place.stops.may_stop_now() {
+                        context.ctx().stop();
+                    }
                 }
                 (_, Order::Stop) => {
                     self.reason = ExitReason::Shutdown;
@@ -195,6 +198,7 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
         let text = panic_text(panic);
         *self.shared.last_panic.lock() = Some((self.shared.generation(), text.clone()));
         let mut was_ending = false;
+        self.place.tasks.abort_all();
         if let Life::Running(mut context) = std::mem::replace(&mut self.life, Life::Over) {
             was_ending = matches!(context.ctx().state(), ActorState::Stopping | ActorState::Stopped);
             end_silently(&mut context);
@@ -232,6 +236,7 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
     }
 
     fn finish(&mut self) {
+        self.place.tasks.abort_all();
         if let Life::Running(mut context) = std::mem::replace(&mut self.life, Life::Over) {
             end_silently(&mut context);
             let _ = catch_unwind(AssertUnwindSafe(|| drop(context)));

@@ -15,6 +15,7 @@ use crate::inbound::FlowTicket;
 use crate::mailbox::Letter;
 use crate::reply::ReplyTo;
 use crate::scope;
+use crate::shapes::Cause;
 
 pub(crate) struct Envelope<M: RemoteMessage> {
     pub(crate) message: M,
@@ -92,6 +93,7 @@ fn respond<A, M>(
 {
     let (sender, mut receiver) = oneshot::channel();
     response.handle(ctx, Some(sender));
+    let cause = Cause::take();
     match receiver.try_recv() {
         Ok(value) => reply.send(Ok(value)),
         Err(TryRecvError::Closed) => reply.send(Err(shared.lost(shared.generation(), M::NAME))),
@@ -100,7 +102,10 @@ fn respond<A, M>(
             // By the time the future is lost, the next life may have begun.
             let (shared, generation) = (Arc::clone(shared), shared.generation());
             actix_rt::spawn(async move {
-                let answer = receiver.await.map_err(|_| shared.lost(generation, M::NAME));
+                let answer = receiver.await.map_err(|_| match cause.and_then(|cause| cause.text()) {
+                    Some(text) => shared.panicked_in(generation, M::NAME, &text),
+                    None => shared.lost(generation, M::NAME),
+                });
                 reply.send(answer);
             });
         }

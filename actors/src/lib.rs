@@ -22,9 +22,11 @@ mod recipient;
 mod registry;
 mod reply;
 mod scope;
+pub mod shapes;
 mod spawn;
 mod task;
 mod threads;
+mod waiting;
 
 pub use actor::{ActorSpec, MessageTable, Placement, RemoteActor};
 pub use actor_ref::ActorRef;

@@ -14,27 +14,32 @@ use parking_lot::RwLock;
 use crate::ActorRef;
 use crate::cell::Shared;
 use crate::node::{Node, NodeLink};
+use crate::waiting::{Stops, Tasks};
 
 /// A node, and one of its actors if it is that actor's turn.
 pub(crate) struct Place {
     node: Node,
     actor: Option<Arc<dyn Any + Send + Sync>>,
+    pub(crate) tasks: Tasks,
+    pub(crate) stops: Stops,
 }
 
 impl Place {
     pub(crate) fn of_node(node: Node) -> Arc<Self> {
-        Arc::new(Place { node, actor: None })
+        Arc::new(Place { node, actor: None, tasks: Tasks::default(), stops: Stops::default() })
     }
 
     /// `actor` is an `Arc<Shared<A>>`.
     pub(crate) fn of_actor(node: Node, actor: Arc<dyn Any + Send + Sync>) -> Arc<Self> {
-        Arc::new(Place { node, actor: Some(actor) })
+        Arc::new(Place { node, actor: Some(actor), tasks: Tasks::default(), stops: Stops::default() })
     }
 }
 
 thread_local! {
     static PLACE: RefCell<Option<Arc<Place>>> = const { RefCell::new(None) };
     static DEADLINE: Cell<Deadline> = const { Cell::new(Deadline::NEVER) };
+    /// An exclusive handler's future is polled.
+    static EXCLUSIVE: Cell<bool> = const { Cell::new(false) };
     static HELD_TURNS: Cell<u32> = const { Cell::new(0) };
     static TOUCHED: RefCell<Vec<Arc<NodeLink>>> = const { RefCell::new(Vec::new()) };
 }
@@ -133,6 +138,67 @@ pub(crate) fn deadline() -> Deadline {
 /// Sets the deadline of the call that is handled now. Returns the one before.
 pub(crate) fn set_deadline(deadline: Deadline) -> Deadline {
     DEADLINE.replace(deadline)
+}
+
+/// What a handler's code belongs to, for a future that is polled when the handler has long returned.
+pub(crate) struct Scope {
+    place: Option<Arc<Place>>,
+    deadline: Deadline,
+}
+
+impl Scope {
+    pub(crate) fn current() -> Self {
+        Scope { place: PLACE.with_borrow(Clone::clone), deadline: deadline() }
+    }
+
+    /// None outside of cells and connections.
+    pub(crate) fn place(&self) -> Option<Arc<Place>> {
+        self.place.clone()
+    }
+
+    /// Runs `work` here, as a turn of the actor.
+    pub(crate) fn turn<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _before = Restore::with(self.deadline, false);
+        match &self.place {
+            Some(place) => turn(place, work),
+            None => work(),
+        }
+    }
+
+    /// Runs `work` within the actor's turn, as part of a handler that has the actor to itself.
+    pub(crate) fn exclusively<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _before = Restore::with(self.deadline, true);
+        work()
+    }
+}
+
+/// The deadline and the mark before, to go back to even if the work panics.
+struct Restore {
+    deadline: Deadline,
+    exclusive: bool,
+}
+
+impl Restore {
+    fn with(deadline: Deadline, exclusive: bool) -> Self {
+        Restore { deadline: set_deadline(deadline), exclusive: EXCLUSIVE.replace(exclusive) }
+    }
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        DEADLINE.set(self.deadline);
+        EXCLUSIVE.set(self.exclusive);
+    }
+}
+
+/// True if `actor` is the one whose exclusive handler runs: it could not answer before that has its answer.
+pub(crate) fn is_exclusive<T>(actor: &Arc<T>) -> bool {
+    let target = Arc::as_ptr(actor).cast::<()>();
+    EXCLUSIVE.get()
+        && PLACE.with_borrow(|place| {
+            let own = place.as_ref().and_then(|place| place.actor.as_ref());
+            own.is_some_and(|own| Arc::as_ptr(own).cast::<()>() == target)
+        })
 }
 
 /// A future that is polled in the scope of a node: what it decodes belongs there.

@@ -111,6 +111,11 @@ pub enum CallError<E = Never> {
         /// False if the handler is known not to have run.
         started: bool,
     },
+    /// An actor asked itself from an exclusive handler (`async fn` with `&mut self`), which could only wait for itself.
+    Deadlock {
+        /// The actor.
+        actor: ActorId,
+    },
     /// The node cannot be reached: its process ended, or the connection to it is gone.
     Unreachable {
         /// The node.
@@ -146,6 +151,7 @@ impl<E> CallError<E> {
             | CallError::SchemaMismatch { .. }
             | CallError::Decode { reply: false, .. }
             | CallError::Stopped
+            | CallError::Deadlock { .. }
             | CallError::DeadlineExceeded { started: false }
             | CallError::Cancelled { started: false } => Outcome::NotStarted,
             CallError::Encode { reply: false, .. } | CallError::Unreachable { sent: false, .. } => Outcome::NotSent,
@@ -174,6 +180,7 @@ impl CallError<Never> {
             CallError::Stopped => CallError::Stopped,
             CallError::DeadlineExceeded { started } => CallError::DeadlineExceeded { started },
             CallError::Cancelled { started } => CallError::Cancelled { started },
+            CallError::Deadlock { actor } => CallError::Deadlock { actor },
             CallError::Unreachable { node, sent, reason } => CallError::Unreachable { node, sent, reason },
             CallError::Panicked { actor, message, text, generation } => {
                 CallError::Panicked { actor, message, text, generation }
@@ -208,6 +215,11 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
             CallError::Stopped => write!(f, "the actor stopped before it came to this message")?,
             CallError::DeadlineExceeded { .. } => write!(f, "deadline exceeded")?,
             CallError::Cancelled { .. } => write!(f, "cancelled")?,
+            CallError::Deadlock { actor } => write!(
+                f,
+                "actor {actor} asked itself from an exclusive handler, which would wait for itself: call the method on \
+                 `self`, or use a tell"
+            )?,
             CallError::Unreachable { node, reason, .. } => write!(f, "{node} is unreachable: {reason}")?,
             CallError::Panicked { actor, message, text, generation } => {
                 write!(f, "actor {actor} (generation {generation}) panicked while handling `{message}`: {text}")?;
@@ -244,6 +256,7 @@ mod tests {
             (CallError::NoSuchActor { actor: ActorId(9) }, Outcome::NotStarted),
             (CallError::StaleIncarnation { node: node.clone() }, Outcome::NotStarted),
             (CallError::Stopped, Outcome::NotStarted),
+            (CallError::Deadlock { actor: ActorId(9) }, Outcome::NotStarted),
             (CallError::DeadlineExceeded { started: false }, Outcome::NotStarted),
             (CallError::DeadlineExceeded { started: true }, Outcome::Unknown),
             (CallError::Unreachable { node: node.clone(), sent: false, reason: "x".into() }, Outcome::NotSent),

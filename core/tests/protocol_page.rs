@@ -156,6 +156,7 @@ fn the_table_of_failures_has_every_variant_with_its_fields_and_outcomes() {
         CallError::DeadlineExceeded { started: true },
         CallError::Cancelled { started: false },
         CallError::Cancelled { started: true },
+        CallError::Deadlock { actor: COUNTER },
         CallError::Unreachable { node: node(), sent: false, reason: text() },
         CallError::Unreachable { node: node(), sent: true, reason: text() },
     ];

@@ -12,6 +12,7 @@ pub mod stage;
 pub mod switchboard;
 pub mod tasks;
 pub mod wait;
+pub mod waiter;
 
 pub use stage::{Held, Kind, Stage};
 pub use wait::{eventually, within};

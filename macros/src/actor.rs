@@ -5,7 +5,8 @@
 use proc_macro2::{Ident, TokenStream};
 use quote::{ToTokens, quote};
 use syn::{
-    Attribute, FnArg, ImplItem, ImplItemFn, Item, ItemImpl, PathArguments, ReceiverKind, ReturnType, Type, Visibility,
+    Attribute, FnArg, ImplItem, ImplItemFn, Item, ItemImpl, PathArguments, ReceiverKind, ReturnType, Signature, Type,
+    Visibility,
 };
 
 use crate::{
@@ -41,8 +42,32 @@ pub(crate) struct Method {
     pub(crate) message: Ident,
     pub(crate) args: Vec<Arg>,
     pub(crate) reply: TokenStream,
+    pub(crate) shape: Shape,
     /// Its reference gives a `FlatAsk`.
     pub(crate) fallible: bool,
+}
+
+/// How a method runs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Shape {
+    /// `fn`: to its end, in one go.
+    Plain,
+    /// `async fn` with `&self`: on a clone, beside all others.
+    Concurrent,
+    /// `async fn` with `&mut self`: alone, with the state taken out.
+    Exclusive,
+}
+
+impl Shape {
+    fn of(sig: &Signature) -> Shape {
+        let mutable =
+            sig.receiver().is_some_and(|receiver| matches!(receiver.kind, ReceiverKind::Reference(_, _, Some(_))));
+        match sig.asyncness {
+            None => Shape::Plain,
+            Some(_) if mutable => Shape::Exclusive,
+            Some(_) => Shape::Concurrent,
+        }
+    }
 }
 
 /// Methods of `ActorRef` itself: they would hide the generated ones of the same name.
@@ -172,6 +197,7 @@ fn read_method(function: &ImplItemFn, actor: &Ident, ty: &TokenStream, errors: &
         message: message_ident(actor, &ident),
         ident,
         args,
+        shape: Shape::of(sig),
         fallible: is_result(&reply),
         reply: replace_self(reply.into_token_stream(), ty),
     }
@@ -233,10 +259,9 @@ mod tests {
             ("#[cfg(test)] impl Counter { fn new() -> Self {} }", "above `#[mobula::actor]`"),
             ("impl Counter { fn new() -> Self {} fn actor() {} }", "choose another"),
             ("impl Counter { fn new() -> Self {} #[local] fn actor(&self) {} }", "choose another"),
-            (
-                "impl Counter { fn new() -> Self {} async fn f(&self) {} }",
-                "list its message in `mobula::remote_actor!`",
-            ),
+            ("impl Counter { fn new() -> Self {} async fn f(&self, s: &str) {} }", "take `String` instead of `&str`"),
+            ("impl Counter { fn new() -> Self {} async fn f(self) {} }", "cannot consume the actor"),
+            ("impl Counter { fn new() -> Self {} async fn f<T>(&mut self) {} }", "write out the types, or mark"),
             ("impl Counter { fn new() -> Self {} fn f<T>(&self) {} }", "write out the types, or mark"),
             ("impl Counter { fn new() -> Self {} fn f(&self, s: &str) {} }", "`&str`, or mark the method `#[local]`"),
             ("impl Counter { fn new() -> Self {} fn f(self) {} }", "cannot consume the actor"),
@@ -256,7 +281,7 @@ mod tests {
     #[test]
     fn several_errors_are_told_at_once() {
         let source = "impl Counter { async fn f(&self, s: &str) {} fn g(self) {} }";
-        assert_eq!(errors_of(quote!(unknown), source).len(), 5);
+        assert_eq!(errors_of(quote!(unknown), source).len(), 4);
     }
 
     #[test]
@@ -265,6 +290,20 @@ mod tests {
         let expected = quote!(impl Counter { fn f(&self) {} } ::core::compile_error!).to_string();
         assert!(tokens.starts_with(&expected), "{tokens}");
         assert!(expansion("struct Counter;").starts_with("struct Counter ; :: core :: compile_error"));
+    }
+
+    #[test]
+    fn a_methods_shape_is_read_from_async_and_self() {
+        let source = "impl Counter {
+            fn new() -> Self { Counter }
+            fn plain(&mut self) {}
+            async fn beside(&self) {}
+            async fn alone(&mut self) {}
+            #[local] async fn helper<T>(self, t: &T) {}
+        }";
+        let actor = read(TokenStream::new(), &syn::parse_str(source).expect("an impl block")).expect("an actor");
+        let shapes: Vec<_> = actor.methods.iter().map(|method| method.shape).collect();
+        assert_eq!(shapes, [Shape::Plain, Shape::Concurrent, Shape::Exclusive]);
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! What `#[mobula::actor]` generates beside the user's `impl` block.
 
 use proc_macro2::TokenStream;
-use quote::quote;
+use quote::{quote, quote_spanned};
 use syn::{ItemImpl, Visibility};
 
 use crate::{
-    actor::{ActorBlock, Method},
+    actor::{ActorBlock, Method, Shape},
     names::{camel_case, ref_trait_ident, wire_name},
     schema,
 };
@@ -41,6 +41,7 @@ fn message(actor: &ActorBlock, method: &Method) -> TokenStream {
     };
     let name = wire_name(options.name.as_ref(), actor_ident, &camel_case(ident));
     let schema = schema::of_args(args, reply);
+    let (response, run) = response(method);
     quote! {
         #(#cfgs)*
         #docs
@@ -63,13 +64,42 @@ fn message(actor: &ActorBlock, method: &Method) -> TokenStream {
 
         #(#cfgs)*
         impl ::mobula::actix::Handler<#message> for #ty {
-            type Result = ::mobula::actix::MessageResult<#message>;
+            type Result = #response;
 
             #[allow(deprecated, clippy::unit_arg, clippy::used_underscore_binding)]
             fn handle(&mut self, message: #message, _: &mut Self::Context) -> Self::Result {
                 let #message { #(#names),* } = message;
-                ::mobula::actix::MessageResult(Self::#ident(self #(, #names)*))
+                #run
             }
+        }
+    }
+}
+
+/// The type that the handler answers with, and the expression that runs the method.
+fn response(Method { ident, args, shape, message, .. }: &Method) -> (TokenStream, TokenStream) {
+    let names = args.iter().map(|arg| &arg.ident);
+    // What the shape asks of the actor's type is missed where the method is.
+    let at = ident.span();
+    match shape {
+        Shape::Plain => {
+            let run = quote!(::mobula::actix::MessageResult(Self::#ident(self #(, #names)*)));
+            (quote!(::mobula::actix::MessageResult<#message>), run)
+        }
+        Shape::Concurrent => {
+            let on_clone = quote_spanned!(at=> ::mobula::shapes::Concurrent::on_clone_of);
+            let run = quote! {
+                #on_clone(self, move |actor: Self| async move { Self::#ident(&actor #(, #names)*).await })
+            };
+            (quote!(::mobula::shapes::Concurrent<#message>), run)
+        }
+        Shape::Exclusive => {
+            let on_state = quote_spanned!(at=> ::mobula::shapes::Exclusive::on_state_of);
+            let run = quote! {
+                #on_state(self, move |mut actor: Self| async move {
+                    (Self::#ident(&mut actor #(, #names)*).await, actor)
+                })
+            };
+            (quote!(::mobula::shapes::Exclusive<Self, #message>), run)
         }
     }
 }
@@ -223,6 +253,38 @@ mod tests {
                 ::mobula::actix::MessageResult(Self::increment(self, by))),
         ];
         assert_parts(expand(quote!(), counter()), &parts);
+    }
+
+    #[test]
+    fn async_methods_answer_with_their_shape() {
+        let block = quote! {
+            impl Counter {
+                fn new() -> Self { Counter }
+                async fn look_up(&self, key: u8) -> u8 { key }
+                async fn transfer(&mut self, to: u8) -> Result<u8, Full> { Ok(to) }
+            }
+        };
+        let parts = [
+            quote!(
+                type Result = ::mobula::shapes::Concurrent<CounterLookUp>;
+            ),
+            quote!(::mobula::shapes::Concurrent::on_clone_of(self, move |actor: Self| async move {
+                Self::look_up(&actor, key).await
+            })),
+            quote!(
+                type Result = ::mobula::shapes::Exclusive<Self, CounterTransfer>;
+            ),
+            quote!(::mobula::shapes::Exclusive::on_state_of(self, move |mut actor: Self| async move {
+                (Self::transfer(&mut actor, to).await, actor)
+            })),
+            quote!(
+                fn look_up(&self, key: u8) -> ::mobula::Ask<CounterLookUp>;
+            ),
+            quote!(
+                fn transfer(&self, to: u8) -> ::mobula::FlatAsk<CounterTransfer>;
+            ),
+        ];
+        assert_parts(expand(quote!(), block), &parts);
     }
 
     #[test]

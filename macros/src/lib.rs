@@ -50,6 +50,18 @@ use proc_macro::TokenStream;
 /// - `Counter::actor(..)`, with the arguments and the visibility of `new`, which describes an actor to spawn;
 /// - `impl RemoteActor for Counter` and its registration.
 ///
+/// # Methods that wait
+/// A plain `fn` runs to its end before the actor takes its next message. Two other shapes may `.await`:
+/// - `async fn` with `&self` runs on a clone of the actor, so the type is `Clone`, and any number of them run at once,
+///   beside all other messages. What they are to share lies in an `Arc` or `Rc` that the clone shares; a change of any
+///   other field is lost with the clone. A panic answers its own call and ends no life of the actor;
+/// - `async fn` with `&mut self` has the actor to itself: no other message is begun until it is done. Its state is taken
+///   out meanwhile and the type's `Default` left in its place, which no method ever sees. A stop waits for it, a kill
+///   does not; a panic ends the life, as in a plain method. Asking the own actor is answered `CallError::Deadlock`.
+///
+/// `this`, `current_node` and the deadline that nested asks inherit are as in a plain method, also after an `.await`.
+///
+/// # Types
 /// Arguments and results travel, so they are owned types that implement `Serialize` and `DeserializeOwned`; what `new`
 /// takes is also `Clone + Send + Sync`, since a restart needs it again. Associated functions without `self`, other than
 /// `new`, and methods marked `#[local]` are left alone. Doc comments and `#[cfg]` of a method are carried over.

@@ -39,14 +39,12 @@ impl Role {
         }
     }
 
-    fn instead_of_async(self) -> &'static str {
+    /// What to do where `async` cannot be; none where it can.
+    fn instead_of_async(self) -> Option<&'static str> {
         match self {
-            Role::Method => {
-                "make it a plain `fn`, or write an actix `Handler` with a `ResponseFuture` and list its message in \
-                 `mobula::remote_actor!`"
-            }
-            Role::Constructor => "make it a plain `fn`, and do what has to wait in `Actor::started`",
-            Role::Task => "make it a plain `fn`; it may block, for it has a thread to itself while it runs",
+            Role::Method => None,
+            Role::Constructor => Some("make it a plain `fn`, and do what has to wait in `Actor::started`"),
+            Role::Task => Some("make it a plain `fn`; it may block, for it has a thread to itself while it runs"),
         }
     }
 }
@@ -54,8 +52,7 @@ impl Role {
 /// Refuses the qualifiers and generics that cannot be called from afar.
 pub(crate) fn check_qualifiers(sig: &Signature, role: Role, errors: &mut Errors) {
     let (subject, or_local) = (role.subject(), role.or_local());
-    if let Some(asyncness) = &sig.asyncness {
-        let instead = role.instead_of_async();
+    if let (Some(asyncness), Some(instead)) = (&sig.asyncness, role.instead_of_async()) {
         errors.refuse(asyncness, format!("{subject} cannot be `async`: {instead}{or_local}"));
     }
     if let Safety::Unsafe(unsafety) = &sig.safety {

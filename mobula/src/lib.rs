@@ -42,7 +42,7 @@ pub use actix;
 pub use mobula_actors::{
     ActorEntry, ActorRef, ActorSpec, Ask, Down, FlatAsk, MessageTable, Monitor, Node, NodeReport, Placement, Recipient,
     RemoteActor, RemoteTask, SpawnError, TaskEntry, TaskError, TaskSpec, Tell, current_node, register_actor,
-    register_task, remote_actor, this,
+    register_task, remote_actor, shapes, this,
 };
 pub use mobula_cluster::{Cluster, ClusterBuilder, ClusterError, MainResult, NodeInfo, ObjectRef, run_main};
 pub use mobula_core::{
