@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message};
-use mobula_core::{ActorId, CallError, NodeId, RemoteMessage};
+use mobula_core::{ActorId, CallError, Deadline, ExitReason, NodeId, RemoteMessage};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use crate::actor::RemoteActor;
@@ -14,8 +14,9 @@ use crate::control::{self, Control};
 use crate::envelope::Envelope;
 use crate::far::{Far, Wait};
 use crate::mailbox::{Order, Refused};
-use crate::monitor::{Monitor, Watch};
+use crate::monitor::{Down, Monitor, MonitorGuard, Watch};
 use crate::node::Node;
+use crate::recipient::Recipient;
 use crate::reply::{ReplyTo, Slot};
 use crate::scope;
 
@@ -121,7 +122,7 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
     pub fn monitor(&self) -> Monitor {
         match &self.target {
             Target::Near(shared) => {
-                let watch = Watch::of(shared.node.actor(shared.id));
+                let watch = Watch::of(shared.node.actor(shared.id).as_ref());
                 Monitor::near(shared.node.id().clone(), shared.id, watch)
             }
             Target::Far(far) => {
@@ -133,13 +134,28 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
         }
     }
 
+    /// As [`monitor`](Self::monitor), with the news as a message to `to`: usually the monitoring actor itself,
+    /// `mobula::this::<Self>()`, which has a `Handler<Down>`.
+    ///
+    /// A recipient of this node gets the news however full its mailbox is. One of another node gets it as a tell, which
+    /// is refused when too many stand in line before it.
+    pub fn monitor_into(&self, to: impl Into<Recipient<Down>>) -> MonitorGuard {
+        match &self.target {
+            Target::Near(shared) => {
+                let actor = shared.node.actor(shared.id);
+                MonitorGuard::near(shared.node.id().clone(), shared.id, actor.as_ref(), to.into())
+            }
+            Target::Far(far) => MonitorGuard::far(far.node.clone(), far.actor, far.link().cloned(), to.into()),
+        }
+    }
+
     /// Ends the actor: what it handles now it finishes, queued mail is answered [`CallError::Stopped`]. Returns when
     /// the order has reached the actor's node, not when the actor has ended.
     ///
     /// # Errors
     /// [`CallError`] if the node cannot be reached. An actor that has ended already is no error.
     pub async fn stop(&self) -> Result<(), CallError> {
-        self.order(Order::Stop).await
+        self.order(Order::Stop(ExitReason::Shutdown)).await
     }
 
     /// Ends the actor without running its hooks. Otherwise as [`stop`](Self::stop).
@@ -186,6 +202,24 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
         match &self.target {
             Target::Near(shared) => shared.id,
             Target::Far(far) => far.actor,
+        }
+    }
+
+    /// Mail of the runtime's own: has room always at home, and is skipped there once `slot` is cancelled.
+    pub(crate) fn signal<M>(&self, message: M, slot: Arc<Slot<M::Reply>>)
+    where
+        A: Handler<M>,
+        M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
+    {
+        match &self.target {
+            Target::Near(shared) => {
+                let reply = Some(ReplyTo::near(slot));
+                let envelope = Envelope { message, reply, deadline: Deadline::NEVER, ticket: None };
+                if let Err(Refused { letter, error }) = shared.mailbox.put_signal(Box::new(envelope)) {
+                    letter.refuse(error);
+                }
+            }
+            Target::Far(far) => drop(far.tell(message, Deadline::NEVER)),
         }
     }
 

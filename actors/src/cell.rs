@@ -84,6 +84,23 @@ impl<A: Actor<Context = Context<A>>> Shared<A> {
     }
 }
 
+/// An actor that is hosted here, its type forgotten.
+pub(crate) trait AnyShared: Send + Sync {
+    fn order(&self, order: Order);
+    /// The `Arc<Shared<A>>`.
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+}
+
+impl<A: Actor<Context = Context<A>>> AnyShared for Shared<A> {
+    fn order(&self, order: Order) {
+        self.mailbox.order(order);
+    }
+
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+}
+
 pub(crate) struct Cell<A: Actor<Context = Context<A>>> {
     shared: Arc<Shared<A>>,
     place: Arc<Place>,
@@ -95,6 +112,8 @@ pub(crate) struct Cell<A: Actor<Context = Context<A>>> {
     on_end: Option<Box<dyn FnOnce()>>,
     /// The panic that kept the first life from starting.
     stillborn: Option<String>,
+    /// Why it was told to stop, while it does.
+    ordered: Option<ExitReason>,
     /// How it ended, or will, as things stand.
     reason: ExitReason,
 }
@@ -128,6 +147,7 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
             started,
             on_end,
             stillborn: None,
+            ordered: None,
             reason: ExitReason::Killed,
         }
     }
@@ -137,15 +157,15 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
         self.shared.mailbox.register(cx.waker());
         while let Some(order) = self.shared.mailbox.take_order() {
             match (&mut self.life, order) {
-                (Life::Running(context), Order::Stop) => {
-                    self.reason = ExitReason::Shutdown;
+                (Life::Running(context), Order::Stop(reason)) => {
+                    self.ordered = Some(reason);
                     // An exclusive handler ends first, and then stops its actor itself.
                     if self.place.stops.may_stop_now() {
                         context.ctx().stop();
                     }
                 }
-                (_, Order::Stop) => {
-                    self.reason = ExitReason::Shutdown;
+                (_, Order::Stop(reason)) => {
+                    self.reason = reason;
                     return true;
                 }
                 (_, Order::Kill) => {
@@ -168,9 +188,7 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
                         return false;
                     }
                     Ok(Poll::Ready(())) => {
-                        if self.reason != ExitReason::Shutdown {
-                            self.reason = ExitReason::Normal;
-                        }
+                        self.reason = self.ordered.take().unwrap_or(ExitReason::Normal);
                         self.announce(Ok(()));
                         return true;
                     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use mobula_core::{ActorId, CallError, Deadline, ExitReason, NodeId, RemoteMessage, codec, schema_hash};
+use mobula_core::{ActorId, CallError, Deadline, ExitReason, NodeId, RemoteMessage, RequestId, codec, schema_hash};
 use mobula_transport::{Call, Request};
 use serde::{Deserialize, Serialize};
 use tokio::task::AbortHandle;
@@ -184,11 +184,11 @@ pub(crate) fn perform(node: &Node, control: Control) -> BoxFuture<'static, Contr
         }
         Control::Order { actor, kill } => {
             if let Some(actor) = node.actor(actor) {
-                actor.order(if kill { Order::Kill } else { Order::Stop });
+                actor.order(if kill { Order::Kill } else { Order::Stop(ExitReason::Shutdown) });
             }
             ready(ControlReply::Ordered)
         }
-        Control::AwaitEnd { actor } => Box::pin(Watch::of(node.actor(actor)).map(ControlReply::Ended)),
+        Control::AwaitEnd { actor } => Box::pin(Watch::of(node.actor(actor).as_ref()).map(ControlReply::Ended)),
         Control::Find { name, actor_type } => ready(ControlReply::Found(node.find_named(&name, &actor_type))),
         Control::TaskRunners => Box::pin(async move { ControlReply::TaskRunners(own.task_runners().await) }),
         Control::Report => ready(ControlReply::Report(node.report())),
@@ -227,10 +227,18 @@ pub(crate) fn request_for_ever(link: &Arc<NodeLink>, control: &Control) -> Ask<C
     request_until(link, control, Deadline::NEVER)
 }
 
+/// Asks for something that may take as long as the link lasts; `waiter` gets the answer.
+pub(crate) fn ask_for_ever(link: &Arc<NodeLink>, control: &Control, waiter: Pending) -> Result<RequestId, CallError> {
+    let sent = link.ask(&call(Deadline::NEVER), waiter, |out| codec::encode_into(control, out));
+    sent.map_err(|(error, _)| error)
+}
+
+fn call(deadline: Deadline) -> Call {
+    Call { target: ActorId::NODE, key: Control::KEY, name: Control::NAME, schema: Control::SCHEMA, deadline }
+}
+
 fn request_until(link: &Arc<NodeLink>, control: &Control, deadline: Deadline) -> Ask<Control> {
     let slot = Slot::new();
-    let call =
-        Call { target: ActorId::NODE, key: Control::KEY, name: Control::NAME, schema: Control::SCHEMA, deadline };
-    let sent = link.ask(&call, Pending(slot.clone()), |out| codec::encode_into(control, out));
+    let sent = link.ask(&call(deadline), Pending(slot.clone()), |out| codec::encode_into(control, out));
     Ask::far(slot, link, sent)
 }

@@ -33,12 +33,12 @@ pub use actor_ref::ActorRef;
 pub use ask::{Ask, FlatAsk, Tell};
 pub use control::{NodeReport, SpawnError};
 pub use mobula_core::schema_hash;
-pub use monitor::{Down, Monitor};
+pub use monitor::{Down, Monitor, MonitorGuard, MonitorRef};
 pub use node::{Node, NodeConfig, NodeError, NodeLink};
 pub use recipient::Recipient;
 pub use registry::{ActorEntry, Registry, RegistryError, TaskEntry};
 pub use reply::Pending;
-pub use scope::{current_node, this};
+pub use scope::{current_node, stop_with, this};
 pub use task::{RemoteTask, Run, TaskError, TaskPanicked, TaskRunner, TaskSpec};
 
 #[doc(hidden)]

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use actix::{Actor, Context};
 use futures::task::AtomicWaker;
-use mobula_core::{CallError, limits};
+use mobula_core::{CallError, ExitReason, limits};
 use parking_lot::Mutex;
 
 use crate::cell::Shared;
@@ -24,10 +24,10 @@ pub(crate) trait Letter<A: Actor<Context = Context<A>>>: Send {
 }
 
 /// What a cell is told from outside, ahead of all messages.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Order {
-    /// End through `stopping` and `stopped`.
-    Stop,
+    /// End through `stopping` and `stopped`, for this reason.
+    Stop(ExitReason),
     /// End now; no hook runs.
     Kill,
 }
@@ -112,10 +112,25 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
         Err(Refused { letter, error })
     }
 
+    /// Puts a letter of the runtime's own at the end, however full the mailbox is: whoever asked for such mail has
+    /// bounded it.
+    pub(crate) fn put_signal(&self, letter: Box<dyn Letter<A>>) -> Result<(), Refused<A>> {
+        let mut state = self.state.lock();
+        if let Some(error) = &state.closed {
+            return Err(Refused { letter, error: error.clone() });
+        }
+        state.letters.push_back(letter);
+        drop(state);
+        self.cell.wake();
+        Ok(())
+    }
+
     pub(crate) fn order(&self, order: Order) {
         let mut state = self.state.lock();
-        // Twice the same changes nothing, and a busy actor must not collect them without end.
-        if state.closed.is_none() && !state.orders.contains(&order) {
+        // The first of a kind holds, and a busy actor must not collect them without end.
+        let kind = std::mem::discriminant(&order);
+        let is_known = state.orders.iter().any(|known| std::mem::discriminant(known) == kind);
+        if state.closed.is_none() && !is_known {
             state.orders.push_back(order);
             drop(state);
             self.cell.wake();

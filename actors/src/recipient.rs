@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message};
-use mobula_core::{ActorId, CallError, NodeId, RemoteMessage};
+use mobula_core::{ActorId, CallError, Deadline, NodeId, RemoteMessage};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 
 use crate::actor_ref::ActorRef;
 use crate::ask::{Ask, Tell};
 use crate::far::{Far, Wait};
+use crate::reply::Slot;
 use crate::scope;
 
 /// A reference to any actor that takes an `M`, made [`from`](From) an [`ActorRef`]. Cheap to clone; it can be sent in
@@ -23,6 +24,8 @@ trait Post<M: RemoteMessage>: Send + Sync {
     fn ask(&self, message: M) -> Ask<M>;
     fn tell(&self, message: M) -> Tell<M>;
     fn try_tell(&self, message: M) -> Result<(), CallError>;
+    /// Mail of the runtime's own: has room always, and is skipped once `slot` is cancelled.
+    fn signal(&self, message: M, slot: Arc<Slot<M::Reply>>);
     fn with_wait(&self, wait: Wait) -> Recipient<M>;
     fn node(&self) -> &NodeId;
     fn id(&self) -> ActorId;
@@ -43,6 +46,10 @@ where
 
     fn try_tell(&self, message: M) -> Result<(), CallError> {
         ActorRef::try_tell(self, message)
+    }
+
+    fn signal(&self, message: M, slot: Arc<Slot<M::Reply>>) {
+        ActorRef::signal(self, message, slot);
     }
 
     fn with_wait(&self, wait: Wait) -> Recipient<M> {
@@ -77,6 +84,10 @@ impl<M: RemoteMessage> Post<M> for FarPost {
         self.far.try_tell(message, self.wait.of_tell())
     }
 
+    fn signal(&self, message: M, _: Arc<Slot<M::Reply>>) {
+        drop(self.far.tell(message, Deadline::NEVER));
+    }
+
     fn with_wait(&self, wait: Wait) -> Recipient<M> {
         Recipient(Arc::new(FarPost { far: Arc::clone(&self.far), wait }))
     }
@@ -107,6 +118,10 @@ impl<M: RemoteMessage> Recipient<M> {
     /// [`CallError::Full`] if there is no room for it at once.
     pub fn try_tell(&self, message: M) -> Result<(), CallError> {
         self.0.try_tell(message)
+    }
+
+    pub(crate) fn signal(&self, message: M, slot: Arc<Slot<M::Reply>>) {
+        self.0.signal(message, slot);
     }
 
     /// The same recipient, whose asks and tells expire after `wait`.

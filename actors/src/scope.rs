@@ -1,25 +1,26 @@
 //! What the running code belongs to: its node, its actor, the call it serves. Kept per thread, since actors are.
 
-use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::fmt::Display;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use actix::Actor;
-use mobula_core::Deadline;
+use mobula_core::{Deadline, ExitReason};
 use parking_lot::RwLock;
 
 use crate::ActorRef;
-use crate::cell::Shared;
+use crate::cell::{AnyShared, Shared};
+use crate::mailbox::Order;
 use crate::node::{Node, NodeLink};
 use crate::waiting::{Stops, Tasks};
 
 /// A node, and one of its actors if it is that actor's turn.
 pub(crate) struct Place {
     node: Node,
-    actor: Option<Arc<dyn Any + Send + Sync>>,
+    actor: Option<Arc<dyn AnyShared>>,
     pub(crate) tasks: Tasks,
     pub(crate) stops: Stops,
 }
@@ -29,8 +30,7 @@ impl Place {
         Arc::new(Place { node, actor: None, tasks: Tasks::default(), stops: Stops::default() })
     }
 
-    /// `actor` is an `Arc<Shared<A>>`.
-    pub(crate) fn of_actor(node: Node, actor: Arc<dyn Any + Send + Sync>) -> Arc<Self> {
+    pub(crate) fn of_actor(node: Node, actor: Arc<dyn AnyShared>) -> Arc<Self> {
         Arc::new(Place { node, actor: Some(actor), tasks: Tasks::default(), stops: Stops::default() })
     }
 }
@@ -54,8 +54,23 @@ pub fn current_node() -> Option<Node> {
 
 /// A reference to the actor whose handler runs on this thread; none outside of handlers, or in one of another type.
 pub fn this<A: Actor<Context = actix::Context<A>>>() -> Option<ActorRef<A>> {
-    let actor = PLACE.with_borrow(|place| place.as_ref().and_then(|place| place.actor.clone()))?;
-    Some(ActorRef::near(actor.downcast::<Shared<A>>().ok()?))
+    Some(ActorRef::near(current_actor()?.into_any().downcast::<Shared<A>>().ok()?))
+}
+
+/// The actor whose turn it is on this thread.
+pub(crate) fn current_actor() -> Option<Arc<dyn AnyShared>> {
+    PLACE.with_borrow(|place| place.as_ref().and_then(|place| place.actor.clone()))
+}
+
+/// Ends the actor whose handler runs on this thread, with `error` as its reason: what the handler does it finishes, then
+/// `stopping` and `stopped` run, and whoever monitors the actor is told
+/// [`ExitReason::Error`](mobula_core::ExitReason::Error) with the error's text.
+///
+/// True if an actor's turn is under way here; elsewhere nothing happens.
+pub fn stop_with(error: impl Display) -> bool {
+    let Some(actor) = current_actor() else { return false };
+    actor.order(Order::Stop(ExitReason::Error { text: error.to_string() }));
+    true
 }
 
 pub(crate) fn set_default_node(node: Option<Node>) {

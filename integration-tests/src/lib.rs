@@ -1,12 +1,13 @@
 //! What the tests in `tests/` share: actors and tasks to be called, and the places to call them in.
 //!
 //! A suite is an async function over a [`Stage`]; [`suites!`] runs it on every [`Kind`] of stage that it names.
-//! [`actors`] and [`tasks`] are linked into the test processes and into their node processes (`src/bin/node_host.rs`)
+//! [`actors`], [`mortals`] and [`tasks`] are linked into the test processes and into their node processes (`src/bin/node_host.rs`)
 //! alike. [`gates`] hold a handler where a test wants it, so that no test has to sleep. [`process`] looks at other
 //! processes through `/proc`, so these tests run on Linux only.
 pub mod actors;
 pub mod door;
 pub mod gates;
+pub mod mortals;
 pub mod process;
 pub mod stage;
 pub mod switchboard;

@@ -71,8 +71,21 @@ impl Shape {
 }
 
 /// Methods of `ActorRef` itself: they would hide the generated ones of the same name.
-const NAMES_OF_ACTOR_REF: [&str; 11] =
-    ["ask", "tell", "try_tell", "stop", "kill", "node", "id", "is_local", "with_deadline", "without_deadline", "clone"];
+const NAMES_OF_ACTOR_REF: [&str; 13] = [
+    "ask",
+    "tell",
+    "try_tell",
+    "monitor",
+    "monitor_into",
+    "stop",
+    "kill",
+    "node",
+    "id",
+    "is_local",
+    "with_deadline",
+    "without_deadline",
+    "clone",
+];
 
 /// With errors, only the user's block is left, so that no error follows from another.
 pub(crate) fn expand(options: TokenStream, item: TokenStream) -> TokenStream {

@@ -44,6 +44,7 @@ pub use mobula_actors::{
     RemoteActor, RemoteTask, SpawnError, TaskEntry, TaskError, TaskSpec, Tell, current_node, register_actor,
     register_task, remote_actor, shapes, this,
 };
+pub use mobula_actors::{MonitorGuard, MonitorRef, stop_with};
 pub use mobula_cluster::{Cluster, ClusterBuilder, ClusterError, MainResult, NodeInfo, ObjectRef, run_main};
 pub use mobula_core::{
     ActorId, CallError, ExitReason, Generation, Never, NodeId, NodeUid, Outcome, RemoteMessage, RestartPolicy,

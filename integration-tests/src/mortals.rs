@@ -1,0 +1,223 @@
+//! Actors that come to an end, and actors that hear of it.
+
+use actix::prelude::*;
+use mobula::{ActorRef, Down, MonitorGuard, MonitorRef, Recipient, RemoteMessage, stop_with, this};
+use serde::{Deserialize, Serialize};
+
+use crate::actors::Record;
+use crate::gates;
+
+/// How a mortal ends.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum How {
+    /// It stops.
+    Stop,
+    /// It ends itself with this error.
+    Error(String),
+    /// It panics with this text.
+    Panic(String),
+}
+
+/// An actor that ends when it is told to.
+#[derive(Debug)]
+pub struct Mortal;
+
+impl Actor for Mortal {
+    type Context = Context<Self>;
+}
+
+mobula::remote_actor!(Mortal, args: (), create: |()| Mortal, messages: [EndNow, Greet]);
+
+/// Is answered.
+#[derive(Debug, Serialize, Deserialize, RemoteMessage)]
+#[rtype(result = "()")]
+pub struct Greet;
+
+impl Handler<Greet> for Mortal {
+    type Result = ();
+
+    fn handle(&mut self, _: Greet, _: &mut Context<Self>) {}
+}
+
+/// Ends the actor, after it has told `to` the numbers below `count`.
+#[derive(Debug, Serialize, Deserialize, RemoteMessage)]
+#[rtype(result = "()")]
+pub struct EndNow {
+    /// How.
+    pub how: How,
+    /// Who is told numbers.
+    pub to: Option<Recipient<Record>>,
+    /// So many.
+    pub count: u64,
+}
+
+impl EndNow {
+    /// Without telling anybody anything.
+    pub fn silently(how: How) -> Self {
+        EndNow { how, to: None, count: 0 }
+    }
+}
+
+impl Handler<EndNow> for Mortal {
+    type Result = ();
+
+    fn handle(&mut self, EndNow { how, to, count }: EndNow, ctx: &mut Context<Self>) {
+        for number in 0..count {
+            drop(to.as_ref().expect("somebody to tell").tell(Record(number)));
+        }
+        match how {
+            How::Stop => ctx.stop(),
+            How::Error(text) => assert!(stop_with(text), "a handler is a turn"),
+            How::Panic(text) => panic!("{text}"),
+        }
+    }
+}
+
+/// What a sentry has heard, in order.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Heard {
+    /// A number.
+    Number(u64),
+    /// An actor's end.
+    Down(Down),
+}
+
+/// Monitors others and keeps what it hears.
+#[derive(Debug, Default)]
+pub struct Sentry {
+    guards: Vec<MonitorGuard>,
+    heard: Vec<Heard>,
+}
+
+impl Actor for Sentry {
+    type Context = Context<Self>;
+}
+
+mobula::remote_actor!(
+    Sentry,
+    args: (),
+    create: |()| Sentry::default(),
+    messages: [Guard, GuardAndBlock, Unguard, AllHeard, Record, Down]
+);
+
+impl Handler<Record> for Sentry {
+    type Result = u64;
+
+    fn handle(&mut self, Record(number): Record, _: &mut Context<Self>) -> u64 {
+        self.heard.push(Heard::Number(number));
+        self.heard.len() as u64
+    }
+}
+
+impl Handler<Down> for Sentry {
+    type Result = ();
+
+    fn handle(&mut self, down: Down, _: &mut Context<Self>) {
+        self.heard.push(Heard::Down(down));
+    }
+}
+
+/// Monitors a mortal. Answers the monitor when it is in force at the mortal's node.
+#[derive(Debug, Serialize, Deserialize, RemoteMessage)]
+#[rtype(result = "MonitorRef")]
+pub struct Guard(pub ActorRef<Mortal>);
+
+impl Handler<Guard> for Sentry {
+    type Result = ResponseFuture<MonitorRef>;
+
+    fn handle(&mut self, Guard(mortal): Guard, _: &mut Context<Self>) -> Self::Result {
+        let guard = mortal.monitor_into(this::<Self>().expect("its handler runs"));
+        let id = guard.id();
+        self.guards.push(guard);
+        // Behind the monitor on the same road.
+        let greeted = mortal.ask(Greet);
+        Box::pin(async move {
+            // It may be dead.
+            let _ = greeted.await;
+            id
+        })
+    }
+}
+
+/// Drops all monitors.
+#[derive(Debug, Serialize, Deserialize, RemoteMessage)]
+#[rtype(result = "()")]
+pub struct Unguard;
+
+impl Handler<Unguard> for Sentry {
+    type Result = ();
+
+    fn handle(&mut self, _: Unguard, _: &mut Context<Self>) {
+        self.guards.clear();
+    }
+}
+
+/// Monitors a mortal, waits at a gate with its whole thread, and ends the monitoring.
+#[derive(Debug, Serialize, Deserialize, RemoteMessage)]
+#[rtype(result = "()")]
+pub struct GuardAndBlock {
+    /// Whom.
+    pub mortal: ActorRef<Mortal>,
+    /// Where it waits.
+    pub gate: String,
+    /// Whether it flushes.
+    pub flush: bool,
+}
+
+impl Handler<GuardAndBlock> for Sentry {
+    type Result = ();
+
+    fn handle(&mut self, GuardAndBlock { mortal, gate, flush }: GuardAndBlock, _: &mut Context<Self>) {
+        let guard = mortal.monitor_into(this::<Self>().expect("its handler runs"));
+        gates::pass_blocking(&gate);
+        if flush {
+            guard.flush();
+        }
+    }
+}
+
+/// Asks for everything heard so far.
+#[derive(Debug, Serialize, Deserialize, RemoteMessage)]
+#[rtype(result = "Vec<Heard>")]
+pub struct AllHeard;
+
+impl Handler<AllHeard> for Sentry {
+    type Result = MessageResult<AllHeard>;
+
+    fn handle(&mut self, _: AllHeard, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(self.heard.clone())
+    }
+}
+
+/// Monitors in the macro's way, those of its own node.
+#[derive(Debug, Default)]
+pub struct Nurse {
+    guards: Vec<MonitorGuard>,
+    downs: Vec<Down>,
+}
+
+#[mobula::actor]
+impl Nurse {
+    /// One that has heard nothing.
+    pub fn new() -> Self {
+        Nurse::default()
+    }
+
+    /// Monitors a mortal.
+    pub fn look_after(&mut self, mortal: ActorRef<Mortal>) {
+        self.guards.push(mortal.monitor_into(this::<Self>().expect("its handler runs")));
+    }
+
+    /// The ends that it has heard of.
+    pub fn downs(&self) -> Vec<Down> {
+        self.downs.clone()
+    }
+}
+
+impl Handler<Down> for Nurse {
+    type Result = ();
+
+    fn handle(&mut self, down: Down, _: &mut Context<Self>) {
+        self.downs.push(down);
+    }
+}
