@@ -234,7 +234,7 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
             self.reason = ExitReason::Panicked { text };
             return;
         }
-        match self.budget.on_failure(now(), jitter()) {
+        match self.budget.on_failure(now(), self.shared.node.chance().fraction()) {
             Decision::RestartAfter(rest) => {
                 self.shared.generation.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(actor = %self.shared.id, ?rest, panic = %text, "actor panicked, restarts");
@@ -275,16 +275,6 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
 /// Without this, dropping a context polls the actor's hooks, on a state that a panic may have broken.
 fn end_silently<A: Actor<Context = Context<A>>>(context: &mut ContextFut<A, Context<A>>) {
     context.ctx().terminate();
-}
-
-/// The only randomness of this crate: where in its ±20 % a back-off falls.
-fn jitter() -> f64 {
-    let mut bytes = [0; 4];
-    // Without randomness the middle will do: nothing depends on it but that crowds disperse.
-    if getrandom::fill(&mut bytes).is_err() {
-        return 0.5;
-    }
-    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
 }
 
 impl<A: Actor<Context = Context<A>>> Future for Cell<A> {

@@ -10,6 +10,7 @@ mod actor;
 mod actor_ref;
 mod ask;
 mod cell;
+mod chance;
 mod control;
 mod envelope;
 mod expiry;

@@ -7,7 +7,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use actix_rt::ArbiterHandle;
 use mobula_core::{ActorId, CallError, IdMap, NodeId, NodeUid, RemoteMessage, limits};
 use mobula_transport::{Hello, Lane, Link, LinkClosed, SessionConfig, Wire};
 use parking_lot::{Mutex, RwLock};
@@ -17,6 +16,7 @@ use tokio::sync::{OnceCell, oneshot};
 use crate::actor::{ActorSpec, RemoteActor, Routes};
 use crate::actor_ref::ActorRef;
 use crate::cell::Shared;
+use crate::chance::Chance;
 use crate::control::{self, Control, ControlReply, NodeReport, SpawnError};
 use crate::expiry::Expiries;
 use crate::inbound::NodeInbound;
@@ -28,7 +28,7 @@ use crate::reply::Pending;
 use crate::scope::{self, Within};
 use crate::spawn;
 use crate::task::TaskRunner;
-use crate::threads::Threads;
+use crate::threads::{Thread, Threads};
 
 /// A link between two nodes.
 pub type NodeLink = Link<Pending>;
@@ -44,6 +44,27 @@ pub struct NodeConfig {
     pub arbiters: usize,
     /// Host actors on the current thread, too: it must run an actix `System` or arbiter and do nothing else.
     pub use_current_thread: bool,
+    /// Start no thread: actors (those that ask for an own thread as well), tasks, links and control all run on the
+    /// current one, whose clock they follow. For tests and simulations; a busy actor holds up everything, heartbeats
+    /// included. `arbiters` and `use_current_thread` then mean nothing. Default false.
+    pub single_thread: bool,
+    /// Where uid and jitter come from, instead of the system's randomness: with the same seed a node does the same
+    /// again. Each life of a node needs another. For tests and simulations. Default none.
+    pub seed: Option<u64>,
+}
+
+impl Default for NodeConfig {
+    /// A node named `node`, with one task slot and one thread for actors.
+    fn default() -> Self {
+        NodeConfig {
+            name: "node".to_owned(),
+            cpus: 1,
+            arbiters: 1,
+            use_current_thread: false,
+            single_thread: false,
+            seed: None,
+        }
+    }
 }
 
 /// The actors of this process and its links to others. Cheap to clone; may be used from any thread and runtime.
@@ -65,6 +86,7 @@ struct Inner {
     task_runners: OnceCell<Vec<ActorId>>,
     dead_letters: AtomicU64,
     expiries: Arc<Expiries>,
+    chance: Chance,
 }
 
 #[derive(Default)]
@@ -181,18 +203,22 @@ impl Node {
     ///
     /// # Errors
     /// [`NodeError`].
+    /// # Panics
+    /// If it is to have no thread of its own, and the current one is not within a `LocalSet`, as an actix `System` is.
     pub fn start(config: NodeConfig) -> Result<Node, NodeError> {
         if cfg!(panic = "abort") {
             return Err(NodeError::PanicAborts);
         }
         let registry = Registry::get()?;
-        let mut uid = [0; 8];
-        getrandom::fill(&mut uid).map_err(io::Error::from)?;
-        let threads = Threads::start(config.arbiters, config.use_current_thread)?.ok_or(NodeError::NoArbiter)?;
+        let chance = Chance::new(config.seed)?;
+        let threads = match config.single_thread {
+            true => Threads::none()?,
+            false => Threads::start(config.arbiters, config.use_current_thread)?.ok_or(NodeError::NoArbiter)?,
+        };
         let expiries = Arc::<Expiries>::default();
         threads.control.spawn(Arc::clone(&expiries).serve());
         let hello = Hello {
-            node: NodeId::new(&config.name, NodeUid(u64::from_be_bytes(uid))),
+            node: NodeId::new(&config.name, NodeUid(chance.bits())),
             pid: std::process::id(),
             capabilities: 0,
             credit_messages: limits::CREDIT_MESSAGES,
@@ -210,6 +236,7 @@ impl Node {
             task_runners: OnceCell::new(),
             dead_letters: AtomicU64::new(0),
             expiries,
+            chance,
         }));
         scope::set_default_node(Some(node.clone()));
         Ok(node)
@@ -403,6 +430,10 @@ impl Node {
         }
     }
 
+    pub(crate) fn chance(&self) -> &Chance {
+        &self.0.chance
+    }
+
     pub(crate) fn expiries(&self) -> &Expiries {
         &self.0.expiries
     }
@@ -462,7 +493,7 @@ impl Node {
         (actor.routes().actor_type == actor_type).then_some(id)
     }
 
-    pub(crate) fn least_loaded_arbiter(&self) -> (ArbiterHandle, Load) {
+    pub(crate) fn least_loaded_arbiter(&self) -> (Thread, Load) {
         let loads = self.0.threads.arbiters.iter().zip(&self.0.loads);
         let (arbiter, load) = match loads.min_by_key(|(_, load)| load.load(Ordering::Relaxed)) {
             Some((arbiter, load)) => (arbiter.clone(), Arc::clone(load)),
@@ -473,7 +504,7 @@ impl Node {
         (arbiter, Load(load))
     }
 
-    pub(crate) async fn own_thread(&self) -> Result<ArbiterHandle, SpawnError> {
+    pub(crate) async fn own_thread(&self) -> Result<Thread, SpawnError> {
         self.0.threads.start_own().await.map_err(|error| SpawnError::NoThread { reason: error.to_string() })
     }
 

@@ -82,7 +82,7 @@ impl Cluster {
     pub(crate) fn embedded(builder: &ClusterBuilder) -> Result<Cluster, ClusterError> {
         let cpus = builder.cpus()?;
         let arbiters = builder.arbiters(cpus as usize)?;
-        let config = NodeConfig { name: "node-0".to_owned(), cpus, arbiters, use_current_thread: false };
+        let config = NodeConfig { name: "node-0".to_owned(), cpus, arbiters, ..NodeConfig::default() };
         let node = Node::start(config)?;
         let info = NodeInfo { id: node.id().clone(), pid: std::process::id(), address: None, cpus, alive: true };
         Ok(Self::new(node, vec![info], Vec::new(), true))
@@ -96,7 +96,7 @@ impl Cluster {
             None => std::env::current_exe()?,
         };
         let secret = Secret::random().map_err(std::io::Error::from)?;
-        let config = NodeConfig { name: "driver".to_owned(), cpus: 1, arbiters: 1, use_current_thread: false };
+        let config = NodeConfig { name: "driver".to_owned(), ..NodeConfig::default() };
         let node = Node::start(config)?;
         let mut starting = Vec::new();
         for number in 0..nodes {

@@ -90,6 +90,7 @@ async fn start(part: Part, socket: &Arc<UnixStream>) -> Result<Node, Failure> {
         cpus: part.cpus,
         arbiters: part.arbiters.saturating_sub(1),
         use_current_thread: true,
+        ..NodeConfig::default()
     };
     let node = Node::start(config).map_err(|error| failed(error.to_string()))?;
     let listener = tcp::listen(SocketAddr::from((Ipv4Addr::LOCALHOST, part.port))).map_err(|error| Failure {

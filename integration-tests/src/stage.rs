@@ -228,11 +228,15 @@ impl Held {
 /// # Panics
 /// If it cannot be started.
 pub fn start_node(name: &str) -> Node {
-    let config = NodeConfig { name: name.to_owned(), cpus: 1, arbiters: 1, use_current_thread: false };
+    let config = NodeConfig { name: name.to_owned(), ..NodeConfig::default() };
     Node::start(config).expect("a node")
 }
 
-async fn connect_by_memory(one: &Node, other: &Node) {
+/// Connects two nodes of this process, on both lanes.
+///
+/// # Panics
+/// If either does not say hello.
+pub async fn connect_by_memory(one: &Node, other: &Node) {
     for lane in [Lane::Control, Lane::Data] {
         let (ours, theirs) = memory::pair(256 * 1024);
         let attached = futures::future::try_join(
