@@ -12,11 +12,12 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::acceptance::Acceptance;
 use crate::actor_ref::ActorRef;
 use crate::cell::Shared;
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, Owed};
 use crate::inbound::Incoming;
-use crate::mailbox::Refused;
+use crate::mailbox::{MailboxPolicy, Placed, Refused};
 use crate::recipient::Recipient;
 use crate::reply::ReplyTo;
 
@@ -70,6 +71,8 @@ pub(crate) struct SpawnOptions {
     pub(crate) name: Option<String>,
     pub(crate) restart: RestartPolicy,
     pub(crate) mailbox: usize,
+    #[serde(default)]
+    pub(crate) mailbox_policy: MailboxPolicy,
     pub(crate) own_thread: bool,
 }
 
@@ -79,6 +82,7 @@ impl Default for SpawnOptions {
             name: None,
             restart: RestartPolicy::default(),
             mailbox: limits::MAILBOX_MESSAGES,
+            mailbox_policy: MailboxPolicy::default(),
             own_thread: false,
         }
     }
@@ -131,6 +135,13 @@ impl<A: RemoteActor> ActorSpec<A> {
     #[must_use]
     pub fn mailbox(mut self, messages: usize) -> Self {
         self.options.mailbox = messages;
+        self
+    }
+
+    /// What becomes of messages for which the mailbox has no room. Default [`MailboxPolicy::Wait`].
+    #[must_use]
+    pub fn mailbox_policy(mut self, policy: MailboxPolicy) -> Self {
+        self.options.mailbox_policy = policy;
         self
     }
 
@@ -244,13 +255,25 @@ where
     };
     let message: M = codec::decode(incoming.payload)
         .map_err(|error| CallError::Decode { reason: format!("{}: {error}", M::NAME), reply: false })?;
-    let reply = incoming.request.map(|request| ReplyTo::far(Arc::clone(incoming.flow), request));
-    let envelope = Envelope { message, reply, deadline: incoming.deadline, ticket: Some(incoming.ticket) };
-    // Other nodes are bounded by their credit, so their mail has a place even in a full mailbox.
-    if let Err(Refused { letter, error }) = shared.mailbox.put(Box::new(envelope), || None)
-        && !letter.refuse(error.clone())
-    {
-        shared.node.dead_letters(shared.id, 1, &error);
+    let flow = || Arc::clone(incoming.flow);
+    let owed = match incoming.request {
+        None => Owed::Nothing,
+        Some(request) if incoming.post => Owed::Acceptance(Acceptance::far(flow(), request)),
+        Some(request) => Owed::Answer(ReplyTo::far(flow(), request)),
+    };
+    let acceptance = match &owed {
+        Owed::Acceptance(acceptance) => Some(Arc::clone(acceptance)),
+        Owed::Answer(_) | Owed::Nothing => None,
+    };
+    // Other nodes are bounded by their credit, so their mail has a place even in a full mailbox, if its policy is to wait.
+    match shared.put(Envelope::incoming(message, owed, incoming.deadline, incoming.ticket)) {
+        Ok(Placed::InLine(_)) => {}
+        Ok(Placed::Inside) => {
+            if let Some(acceptance) = acceptance {
+                acceptance.accept();
+            }
+        }
+        Err(Refused { letter, error, .. }) => shared.dismiss(letter, error),
     }
     Ok(())
 }

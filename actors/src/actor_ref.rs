@@ -11,9 +11,10 @@ use crate::actor::RemoteActor;
 use crate::ask::{Ask, Tell};
 use crate::cell::Shared;
 use crate::control::{self, Control};
+use crate::dead_letter::{DeadLetter, Undelivered, Unheard};
 use crate::envelope::Envelope;
 use crate::far::{Far, Wait};
-use crate::mailbox::{Order, Refused};
+use crate::mailbox::{Letter, Order, Placed, Refused};
 use crate::monitor::{Down, Monitor, MonitorGuard, Watch};
 use crate::node::Node;
 use crate::recipient::Recipient;
@@ -61,10 +62,9 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
             }
             Target::Near(shared) => {
                 let slot = Slot::new();
-                let reply = Some(ReplyTo::near(Arc::clone(&slot)));
-                let envelope = Envelope { message, reply, deadline, ticket: None };
-                if let Err(Refused { letter, error }) = shared.mailbox.put(Box::new(envelope), || None) {
-                    letter.refuse(error);
+                let reply = ReplyTo::near(Arc::clone(&slot));
+                if let Err(Refused { letter, error, .. }) = shared.put(Envelope::ask(message, reply, deadline)) {
+                    shared.dismiss(letter, error);
                 }
                 Ask::near(slot, deadline, shared.node.clone())
             }
@@ -73,7 +73,8 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
     }
 
     /// Sends `message` without an answer. The future says when it is in the mailbox, or on its way to its node; it
-    /// waits while there is no room. What becomes of the message after that is not told.
+    /// waits while there is no room. What becomes of the message after that, [`Node::on_dead_letter`] tells if it is
+    /// not handled.
     ///
     /// # Errors
     /// [`CallError`] with the outcome "not sent" or "not started".
@@ -84,17 +85,24 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
     {
         let deadline = self.wait.of_tell();
         match &self.target {
-            Target::Near(shared) => {
-                let envelope = Envelope { message, reply: None, deadline, ticket: None };
-                let mut waiter = None;
-                let put = shared.mailbox.put(Box::new(envelope), || waiter.insert(Slot::new()).clone().into());
-                match (put, waiter) {
-                    (Err(Refused { error, .. }), _) => Tell::known(Err(error)),
-                    (Ok(_), None) => Tell::known(Ok(())),
-                    (Ok(_), Some(slot)) => Tell::in_line(slot),
-                }
-            }
+            Target::Near(shared) => tell_near(shared, message, deadline, false),
             Target::Far(far) => far.tell(message, deadline),
+        }
+    }
+
+    /// Sends `message` without an answer. The future says when it is in the actor's mailbox, wherever that is. For an
+    /// actor of this process that is what [`tell`](Self::tell) does; for one elsewhere it takes a way there and back.
+    ///
+    /// # Errors
+    /// [`CallError`]; "unknown" if the connection ends before the other node has said so, or the deadline passes.
+    pub fn tell_acked<M>(&self, message: M) -> Tell<M>
+    where
+        A: Handler<M>,
+        M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
+    {
+        match &self.target {
+            Target::Near(shared) => tell_near(shared, message, self.wait.of_tell(), true),
+            Target::Far(far) => far.tell_acked(message, self.wait.of_tell()),
         }
     }
 
@@ -109,10 +117,7 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
     {
         let deadline = self.wait.of_tell();
         match &self.target {
-            Target::Near(shared) => {
-                let envelope = Envelope { message, reply: None, deadline, ticket: None };
-                shared.mailbox.try_put(Box::new(envelope)).map_err(|refused| refused.error)
-            }
+            Target::Near(shared) => shared.try_put(Envelope::tell(message, deadline)).map_err(|refused| refused.error),
             Target::Far(far) => far.try_tell(message, deadline),
         }
     }
@@ -213,10 +218,9 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
     {
         match &self.target {
             Target::Near(shared) => {
-                let reply = Some(ReplyTo::near(slot));
-                let envelope = Envelope { message, reply, deadline: Deadline::NEVER, ticket: None };
-                if let Err(Refused { letter, error }) = shared.mailbox.put_signal(Box::new(envelope)) {
-                    letter.refuse(error);
+                let signal = Envelope::ask(message, ReplyTo::near(slot), Deadline::NEVER);
+                if let Err(Refused { letter, error, .. }) = shared.mailbox.put_signal(signal) {
+                    shared.dismiss(letter, error);
                 }
             }
             Target::Far(far) => drop(far.tell(message, Deadline::NEVER)),
@@ -230,6 +234,39 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
     /// True if the actor lives in this process: messages are handed over, not encoded.
     pub fn is_local(&self) -> bool {
         matches!(self.target, Target::Near(_))
+    }
+}
+
+/// Tells an actor of this process. If `acked`, its sender hears also of what the mailbox's policy drops.
+fn tell_near<A, M>(shared: &Arc<Shared<A>>, message: M, deadline: Deadline, acked: bool) -> Tell<M>
+where
+    A: Actor<Context = Context<A>> + Handler<M>,
+    M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
+{
+    match shared.put(Envelope::tell(message, deadline)) {
+        Ok(Placed::InLine(Some(acceptance))) => Tell::near(acceptance, deadline, &shared.node),
+        Ok(Placed::Inside | Placed::InLine(None)) => Tell::accepted(),
+        Err(Refused { letter, error, dropped: true }) if !acked => {
+            shared.dismiss(letter, error);
+            Tell::accepted()
+        }
+        Err(Refused { letter, error, .. }) => refused(shared, letter, error),
+    }
+}
+
+/// A tell that got no place. Its message is at hand still, should nobody look at the error.
+fn refused<A, M>(shared: &Arc<Shared<A>>, letter: Box<dyn Letter<A>>, error: CallError) -> Tell<M>
+where
+    A: Actor<Context = Context<A>>,
+{
+    match letter.refuse(error) {
+        Some(Undelivered::Near { message, body, reason }) => {
+            let (node, actor) = (shared.node.id().clone(), shared.id);
+            let letter = DeadLetter { node, actor, message, reason, body: Some(body) };
+            Tell::refused(Unheard::new(Some(shared.node.clone()), letter))
+        }
+        // Letters of this process come back as such.
+        Some(Undelivered::Far { .. }) | None => Tell::accepted(),
     }
 }
 

@@ -5,10 +5,13 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use mobula_core::{CallError, Deadline, RemoteMessage, RequestId, limits};
 use mobula_transport::now;
 
+use crate::acceptance::Acceptance;
+use crate::dead_letter::Unheard;
 use crate::node::{Node, NodeLink};
 use crate::reply::{Pending, Slot};
 
@@ -148,24 +151,61 @@ where
 ///
 /// The message has its place since this future was made, even if it is never polled.
 /// # Cancel safety
-/// Dropping it does not take the message back.
+/// Dropping it does not take the message back. If it ends with an error that nobody has looked at, the message is a dead
+/// letter; see [`Node::on_dead_letter`].
 pub struct Tell<M> {
     state: TellState,
     message: PhantomData<fn(M)>,
 }
 
 enum TellState {
-    Known(Option<Result<(), CallError>>),
-    InLine(Arc<Slot<()>>),
+    Accepted,
+    Refused(Unheard),
+    Waiting {
+        acceptance: Arc<Acceptance>,
+        /// Within the process, where no connection keeps it.
+        expiry: Option<Expiry>,
+    },
+    Over,
+}
+
+/// The deadline of a tell in line, and where it is looked after once somebody waits for it.
+struct Expiry {
+    node: Node,
+    at: Instant,
+    row: Option<usize>,
 }
 
 impl<M> Tell<M> {
-    pub(crate) fn known(result: Result<(), CallError>) -> Self {
-        Tell { state: TellState::Known(Some(result)), message: PhantomData }
+    pub(crate) fn accepted() -> Self {
+        Self::new(TellState::Accepted)
     }
 
-    pub(crate) fn in_line(slot: Arc<Slot<()>>) -> Self {
-        Tell { state: TellState::InLine(slot), message: PhantomData }
+    pub(crate) fn refused(unheard: Unheard) -> Self {
+        Self::new(TellState::Refused(unheard))
+    }
+
+    /// In line for a mailbox of `node`.
+    pub(crate) fn near(acceptance: Arc<Acceptance>, deadline: Deadline, node: &Node) -> Self {
+        let expiry = deadline.instant().map(|at| Expiry { node: node.clone(), at, row: None });
+        Self::new(TellState::Waiting { acceptance, expiry })
+    }
+
+    /// In line for a connection, or posted over it.
+    pub(crate) fn far(acceptance: Arc<Acceptance>) -> Self {
+        Self::new(TellState::Waiting { acceptance, expiry: None })
+    }
+
+    fn new(state: TellState) -> Self {
+        Tell { state, message: PhantomData }
+    }
+
+    fn forget_deadline(&mut self) {
+        if let TellState::Waiting { expiry: Some(expiry), .. } = &mut self.state
+            && let Some(row) = expiry.row.take()
+        {
+            expiry.node.expiries().remove(row);
+        }
     }
 }
 
@@ -173,9 +213,34 @@ impl<M> Future for Tell<M> {
     type Output = Result<(), CallError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.state {
-            TellState::Known(result) => result.take().map_or(Poll::Pending, Poll::Ready),
-            TellState::InLine(slot) => slot.poll(cx),
+        let result = match &mut self.state {
+            TellState::Accepted => Ok(()),
+            TellState::Refused(unheard) => match unheard.hear() {
+                Some(error) => Err(error),
+                None => return Poll::Pending,
+            },
+            TellState::Waiting { acceptance, expiry } => match acceptance.poll(cx) {
+                Poll::Ready(result) => result,
+                Poll::Pending => {
+                    if let Some(Expiry { node, at, row: row @ None }) = expiry {
+                        *row = Some(node.expiries().insert(*at, Arc::clone(acceptance) as _));
+                    }
+                    return Poll::Pending;
+                }
+            },
+            TellState::Over => return Poll::Pending,
+        };
+        self.forget_deadline();
+        self.state = TellState::Over;
+        Poll::Ready(result)
+    }
+}
+
+impl<M> Drop for Tell<M> {
+    fn drop(&mut self) {
+        self.forget_deadline();
+        if let TellState::Waiting { acceptance, .. } = &self.state {
+            acceptance.abandon();
         }
     }
 }

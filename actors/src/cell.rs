@@ -50,7 +50,7 @@ impl<A: Actor<Context = Context<A>>> Shared<A> {
             id,
             node,
             name: options.name.clone(),
-            mailbox: Mailbox::new(options.mailbox),
+            mailbox: Mailbox::new(options.mailbox, options.mailbox_policy),
             end: End::default(),
             own_thread: options.own_thread,
             generation: AtomicU32::new(0),
@@ -260,8 +260,9 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
             let _ = catch_unwind(AssertUnwindSafe(|| drop(context)));
         }
         if let Some(on_end) = self.on_end.take() {
-            let dead_letters = self.shared.mailbox.close(&CallError::Stopped);
-            self.shared.node.dead_letters(self.shared.id, dead_letters, &CallError::Stopped);
+            for letter in self.shared.mailbox.close(&CallError::Stopped) {
+                self.shared.dismiss(letter, CallError::Stopped);
+            }
             // Its name is free before anybody hears of its end.
             on_end();
             self.shared.end.publish(&self.reason);
@@ -328,7 +329,7 @@ impl<A: Actor<Context = Context<A>>> ActorFuture<A> for Pump<A> {
                 // What was answered must not wait until this one is handled.
                 scope::send_touched();
             }
-            letter.deliver(actor, ctx, &self.shared, now);
+            letter.letter.deliver(actor, ctx, &self.shared, now);
         }
         // No turn may follow one that stopped the actor, so nothing may be held back for it.
         if ctx.waiting() {

@@ -10,7 +10,9 @@ use mobula_core::{CallError, Deadline, RemoteMessage, panic_text};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
+use crate::acceptance::Acceptance;
 use crate::cell::Shared;
+use crate::dead_letter::Undelivered;
 use crate::inbound::FlowTicket;
 use crate::mailbox::Letter;
 use crate::reply::ReplyTo;
@@ -18,17 +20,38 @@ use crate::scope;
 use crate::shapes::Cause;
 
 pub(crate) struct Envelope<M: RemoteMessage> {
-    pub(crate) message: M,
-    /// None for a tell.
-    pub(crate) reply: Option<ReplyTo<M::Reply>>,
-    pub(crate) deadline: Deadline,
+    message: M,
+    owed: Owed<M::Reply>,
+    deadline: Deadline,
     /// Held from arrival to here for messages from other nodes: returns their credit.
-    pub(crate) ticket: Option<FlowTicket>,
+    ticket: Option<FlowTicket>,
+}
+
+/// What the sender of a message waits for.
+pub(crate) enum Owed<T> {
+    Nothing,
+    Acceptance(Arc<Acceptance>),
+    Answer(ReplyTo<T>),
 }
 
 impl<M: RemoteMessage> Envelope<M> {
+    pub(crate) fn tell(message: M, deadline: Deadline) -> Box<Self> {
+        Box::new(Envelope { message, owed: Owed::Nothing, deadline, ticket: None })
+    }
+
+    pub(crate) fn ask(message: M, reply: ReplyTo<M::Reply>, deadline: Deadline) -> Box<Self> {
+        Box::new(Envelope { message, owed: Owed::Answer(reply), deadline, ticket: None })
+    }
+
+    /// From another node.
+    pub(crate) fn incoming(message: M, owed: Owed<M::Reply>, deadline: Deadline, ticket: FlowTicket) -> Box<Self> {
+        Box::new(Envelope { message, owed, deadline, ticket: Some(ticket) })
+    }
+
     fn unwanted(&self, now: Instant) -> Option<CallError> {
-        if self.reply.as_ref().is_some_and(ReplyTo::is_cancelled) {
+        if let Owed::Answer(reply) = &self.owed
+            && reply.is_cancelled()
+        {
             Some(CallError::Cancelled { started: false })
         } else if self.deadline.is_over(now) {
             Some(CallError::DeadlineExceeded { started: false })
@@ -45,16 +68,19 @@ where
 {
     fn deliver(mut self: Box<Self>, actor: &mut A, ctx: &mut Context<A>, shared: &Arc<Shared<A>>, now: Instant) {
         if let Some(error) = self.unwanted(now) {
-            if !Letter::<A>::refuse(self, error.clone()) {
-                shared.node.dead_letters(shared.id, 1, &error);
-            }
-            return;
+            return shared.dismiss(self, error);
         }
-        if self.reply.as_mut().is_some_and(|reply| !reply.begin()) {
+        if let Owed::Answer(reply) = &mut self.owed
+            && !reply.begin()
+        {
             // Given up this very moment: its caller has been told that it never began.
             return;
         }
-        let Envelope { message, reply, deadline, ticket } = *self;
+        let Envelope { message, owed, deadline, ticket } = *self;
+        let reply = match owed {
+            Owed::Answer(reply) => Some(reply),
+            Owed::Acceptance(_) | Owed::Nothing => None,
+        };
         // The mailbox has room again as soon as the handler begins.
         drop(ticket);
         let before = scope::set_deadline(deadline);
@@ -76,9 +102,31 @@ where
         }
     }
 
-    fn refuse(self: Box<Self>, error: CallError) -> bool {
-        let reply = self.reply.map(|reply| reply.send(Err(error)));
-        reply.is_some()
+    fn refuse(self: Box<Self>, error: CallError) -> Option<Undelivered> {
+        let Envelope { message, owed, ticket, .. } = *self;
+        match owed {
+            Owed::Answer(reply) => {
+                reply.send(Err(error));
+                return None;
+            }
+            Owed::Acceptance(acceptance) if acceptance.refuse(&error) => return None,
+            Owed::Acceptance(_) | Owed::Nothing => {}
+        }
+        Some(match ticket {
+            Some(ticket) => Undelivered::Far { ticket, reason: error },
+            None => Undelivered::near(message, error),
+        })
+    }
+
+    fn stand_in_line(&mut self) -> Option<Arc<Acceptance>> {
+        // A tell from another node is on its way for its sender, who has waited for credit.
+        if matches!(self.owed, Owed::Nothing) && self.ticket.is_none() {
+            self.owed = Owed::Acceptance(Acceptance::near());
+        }
+        match &self.owed {
+            Owed::Acceptance(acceptance) => Some(Arc::clone(acceptance)),
+            Owed::Answer(_) | Owed::Nothing => None,
+        }
     }
 }
 

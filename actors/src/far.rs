@@ -6,9 +6,11 @@ use std::time::Duration;
 use mobula_core::{ActorId, CallError, Deadline, NodeId, RemoteMessage, codec, limits};
 use mobula_transport::{Accepted, Call, now};
 
+use crate::acceptance::Acceptance;
 use crate::ask::{Ask, Tell};
+use crate::dead_letter::{DeadLetter, Unheard, sending_node};
 use crate::node::{Node, NodeLink};
-use crate::reply::{Pending, Slot};
+use crate::reply::{Answer, Pending, Slot};
 use crate::scope;
 
 pub(crate) struct Far {
@@ -38,19 +40,46 @@ impl Far {
     pub(crate) fn tell<M: RemoteMessage>(&self, message: M, deadline: Deadline) -> Tell<M> {
         let link = match self.link() {
             Ok(link) => link,
-            Err(error) => return Tell::known(Err(error)),
+            Err(error) => return self.refused(error),
         };
-        let mut waiter = None;
+        let mut acceptance = None;
         let told = link.tell(
             &self.call::<M>(deadline),
-            || Pending(waiter.insert(Slot::<()>::new()).clone()),
+            || self.waiter::<M>(acceptance.insert(Acceptance::near())),
             |out| codec::encode_into(&message, out),
         );
-        match (told, waiter) {
-            (Err(error), _) => Tell::known(Err(error)),
-            (Ok(Accepted::InLine), Some(slot)) => Tell::in_line(slot),
-            (Ok(_), _) => Tell::known(Ok(())),
+        match (told, acceptance) {
+            (Err(error), _) => self.refused(error),
+            (Ok(Accepted::InLine), Some(acceptance)) => Tell::far(acceptance),
+            (Ok(_), _) => Tell::accepted(),
         }
+    }
+
+    pub(crate) fn tell_acked<M: RemoteMessage>(&self, message: M, deadline: Deadline) -> Tell<M> {
+        let link = match self.link() {
+            Ok(link) => link,
+            Err(error) => return self.refused(error),
+        };
+        let acceptance = Acceptance::near();
+        let waiter = self.waiter::<M>(&acceptance);
+        match link.post(&self.call::<M>(deadline), waiter, |out| codec::encode_into(&message, out)) {
+            Ok(_) => Tell::far(acceptance),
+            Err((error, _)) => self.refused(error),
+        }
+    }
+
+    fn refused<M: RemoteMessage>(&self, reason: CallError) -> Tell<M> {
+        Tell::refused(Unheard::new(sending_node(self.via.as_ref()), self.dead_letter::<M>(reason)))
+    }
+
+    fn dead_letter<M: RemoteMessage>(&self, reason: CallError) -> DeadLetter {
+        DeadLetter { node: self.node.clone(), actor: self.actor, message: M::NAME, reason, body: None }
+    }
+
+    fn waiter<M: RemoteMessage>(&self, acceptance: &Arc<Acceptance>) -> Pending {
+        let via = sending_node(self.via.as_ref());
+        let (target, actor) = (self.node.clone(), self.actor);
+        Pending(Arc::new(Told { acceptance: Arc::clone(acceptance), via, target, actor, message: M::NAME }))
     }
 
     pub(crate) fn try_tell<M: RemoteMessage>(&self, message: M, deadline: Deadline) -> Result<(), CallError> {
@@ -58,7 +87,11 @@ impl Far {
         if !link.has_credit(self.actor) {
             return Err(CallError::Full { limit: limits::CREDIT_MESSAGES.into() });
         }
-        let waiter = || Pending(Slot::<()>::new());
+        let waiter = || {
+            let acceptance = Acceptance::near();
+            acceptance.abandon();
+            self.waiter::<M>(&acceptance)
+        };
         link.tell(&self.call::<M>(deadline), waiter, |out| codec::encode_into(&message, out)).map(|_| ())
     }
 
@@ -76,6 +109,35 @@ impl Far {
 
     fn call<M: RemoteMessage>(&self, deadline: Deadline) -> Call {
         Call { target: self.actor, key: M::KEY, name: M::NAME, schema: M::SCHEMA, deadline }
+    }
+}
+
+/// A tell that waits for its place, as the connection sees it.
+struct Told {
+    acceptance: Arc<Acceptance>,
+    via: Option<Node>,
+    target: NodeId,
+    actor: ActorId,
+    message: &'static str,
+}
+
+impl Answer for Told {
+    fn answer(&self, answer: Result<&[u8], CallError>) {
+        match answer {
+            Ok(_) => self.acceptance.accept(),
+            Err(reason) => {
+                if !self.acceptance.refuse(&reason)
+                    && let Some(via) = &self.via
+                {
+                    let (node, actor, message) = (self.target.clone(), self.actor, self.message);
+                    via.dead_letter(DeadLetter { node, actor, message, reason, body: None });
+                }
+            }
+        }
+    }
+
+    fn accepted(&self) {
+        self.acceptance.accept();
     }
 }
 

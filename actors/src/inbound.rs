@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 
 use crate::actor::Dispatch;
 use crate::control::{self, Control};
+use crate::dead_letter::DeadLetter;
 use crate::node::{AnyActor, Node, NodeLink};
 use crate::reply::Pending;
 use crate::scope;
@@ -20,6 +21,8 @@ use crate::scope;
 pub(crate) struct Incoming<'a> {
     pub(crate) payload: &'a [u8],
     pub(crate) request: Option<RequestId>,
+    /// It wants no answer, only to be in the mailbox.
+    pub(crate) post: bool,
     pub(crate) deadline: Deadline,
     pub(crate) flow: &'a Arc<Flow>,
     pub(crate) ticket: FlowTicket,
@@ -34,13 +37,24 @@ pub(crate) struct Flow {
 }
 
 /// One message of a flow that the actor has not begun. Dropping it returns its credit.
-pub(crate) struct FlowTicket(Arc<Flow>);
+pub(crate) struct FlowTicket {
+    flow: Arc<Flow>,
+    message: MessageIndex,
+}
+
+impl FlowTicket {
+    /// Hands the message, a tell, back to the node that it came from.
+    pub(crate) fn undelivered(&self, reason: &CallError) {
+        self.flow.link.undelivered(self.flow.target, self.message, reason);
+        scope::touch(&self.flow.link);
+    }
+}
 
 impl Drop for FlowTicket {
     fn drop(&mut self) {
-        if let Some(count) = self.0.credit.on_taken() {
-            self.0.link.grant(self.0.target, count);
-            scope::touch(&self.0.link);
+        if let Some(count) = self.flow.credit.on_taken() {
+            self.flow.link.grant(self.flow.target, count);
+            scope::touch(&self.flow.link);
         }
     }
 }
@@ -162,7 +176,7 @@ impl NodeInbound {
         }
         let Some(target) = self.targets.get_mut(&id.0) else { return Ok(Err(CallError::NoSuchActor { actor: id })) };
         target.flow.credit.on_message()?;
-        let ticket = FlowTicket(Arc::clone(&target.flow));
+        let ticket = FlowTicket { flow: Arc::clone(&target.flow), message: request.message };
         let index = request.message.0 as usize;
         let Some(message) = self.types.get(index) else {
             return Err(SessionError::UndefinedMessage { index: request.message.0 });
@@ -180,6 +194,7 @@ impl NodeInbound {
         let incoming = Incoming {
             payload: request.payload,
             request: request.request,
+            post: request.post,
             deadline: request.deadline,
             flow: &target.flow,
             ticket,
@@ -220,7 +235,11 @@ impl Inbound<Pending> for NodeInbound {
                     link.fail(id, &error);
                     link.kick();
                 }
-                None => self.node.dead_letters(request.target, 1, &error),
+                None => {
+                    self.node.count_dead_letter(request.target, &error);
+                    link.undelivered(request.target, request.message, &error);
+                    link.kick();
+                }
             }
         }
         Ok(())
@@ -231,6 +250,11 @@ impl Inbound<Pending> for NodeInbound {
             Some(waiting) => waiting.abort(),
             None => self.cancelled.put(request),
         }
+    }
+
+    fn undelivered(&mut self, link: &Arc<NodeLink>, actor: ActorId, message: &'static str, reason: CallError) {
+        let node = link.peer().clone();
+        self.node.dead_letter_elsewhere(DeadLetter { node, actor, message, reason, body: None });
     }
 
     fn closed(&mut self, link: &Arc<NodeLink>, reason: &str) {

@@ -6,12 +6,14 @@
 //!
 //! Promises: `docs/semantics.md`. This crate knows connections only as [`mobula_transport::Link`]s; who is in the
 //! cluster, and where something is placed, is decided elsewhere.
+mod acceptance;
 mod actor;
 mod actor_ref;
 mod ask;
 mod cell;
 mod chance;
 mod control;
+mod dead_letter;
 mod envelope;
 mod expiry;
 mod far;
@@ -33,6 +35,8 @@ pub use actor::{ActorSpec, MessageTable, Placement, RemoteActor};
 pub use actor_ref::ActorRef;
 pub use ask::{Ask, FlatAsk, Tell};
 pub use control::{NodeReport, SpawnError};
+pub use dead_letter::DeadLetter;
+pub use mailbox::MailboxPolicy;
 pub use mobula_core::schema_hash;
 pub use monitor::{Down, Monitor, MonitorGuard, MonitorRef};
 pub use node::{Node, NodeConfig, NodeError, NodeLink};

@@ -11,16 +11,35 @@ use actix::{Actor, Context};
 use futures::task::AtomicWaker;
 use mobula_core::{CallError, ExitReason, limits};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
+use crate::acceptance::Acceptance;
 use crate::cell::Shared;
-use crate::reply::Slot;
+use crate::dead_letter::Undelivered;
+
+/// What becomes of a message for which the mailbox has no room. It is the receiver's rule, for senders near and far.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum MailboxPolicy {
+    /// Its sender waits, and the message keeps its place in line.
+    #[default]
+    Wait,
+    /// It is refused with [`CallError::Full`].
+    Fail,
+    /// It is dropped: a tell is then a dead letter, and an ask is answered [`CallError::Full`].
+    DropNew,
+    /// The message that has waited longest is dropped in its stead.
+    DropOld,
+}
 
 /// A message with its way back, ready to be handled by an `A`.
 pub(crate) trait Letter<A: Actor<Context = Context<A>>>: Send {
     /// Hands the message to the actor, unless nobody waits for it any more at `now`.
     fn deliver(self: Box<Self>, actor: &mut A, ctx: &mut Context<A>, shared: &Arc<Shared<A>>, now: Instant);
-    /// Answers with an error; the message will not be handled. False if there is nobody to answer: a dead letter.
-    fn refuse(self: Box<Self>, error: CallError) -> bool;
+    /// Answers with an error; the message will not be handled. Comes back if there is nobody to answer: a dead letter.
+    fn refuse(self: Box<Self>, error: CallError) -> Option<Undelivered>;
+    /// It gets no place within the mailbox yet. What has to hear when it does.
+    fn stand_in_line(&mut self) -> Option<Arc<Acceptance>>;
 }
 
 /// What a cell is told from outside, ahead of all messages.
@@ -38,29 +57,56 @@ pub(crate) struct Mailbox<A: Actor<Context = Context<A>>> {
 }
 
 struct State<A: Actor<Context = Context<A>>> {
-    letters: VecDeque<Box<dyn Letter<A>>>,
+    letters: VecDeque<Queued<A>>,
     capacity: usize,
+    policy: MailboxPolicy,
     /// Letters ever taken out; the place of a new one is `taken + letters.len()`.
     taken: u64,
     /// Senders in line, by their letter's place.
-    line: VecDeque<(u64, Arc<Slot<()>>)>,
+    line: VecDeque<(u64, Arc<Acceptance>)>,
     orders: VecDeque<Order>,
     closed: Option<CallError>,
+}
+
+/// A letter in its place.
+pub(crate) struct Queued<A: Actor<Context = Context<A>>> {
+    pub(crate) letter: Box<dyn Letter<A>>,
+    /// Of the runtime's own: no policy drops it.
+    signal: bool,
+}
+
+/// Where a letter has found its place.
+pub(crate) enum Placed {
+    Inside,
+    /// Behind those inside. With what hears when it has moved up, if anybody wants to.
+    InLine(Option<Arc<Acceptance>>),
 }
 
 /// A letter that was not put into the mailbox, and why.
 pub(crate) struct Refused<A: Actor<Context = Context<A>>> {
     pub(crate) letter: Box<dyn Letter<A>>,
     pub(crate) error: CallError,
+    /// By a policy that does not bother the sender of a tell.
+    pub(crate) dropped: bool,
+}
+
+/// A place, and the letter that had to leave for it.
+pub(crate) type Put<A> = (Placed, Option<Box<dyn Letter<A>>>);
+
+impl<A: Actor<Context = Context<A>>> State<A> {
+    fn full(&self) -> CallError {
+        CallError::Full { limit: self.capacity as u64 }
+    }
 }
 
 impl<A: Actor<Context = Context<A>>> Mailbox<A> {
-    pub(crate) fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize, policy: MailboxPolicy) -> Self {
         Mailbox {
             state: Mutex::new(State {
                 letters: VecDeque::new(),
                 // What a peer or a user asks for must not overflow a place's number.
                 capacity: capacity.clamp(1, usize::MAX / 4),
+                policy,
                 taken: 0,
                 line: VecDeque::new(),
                 orders: VecDeque::new(),
@@ -70,46 +116,47 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
         }
     }
 
-    /// Puts a letter at the end. True if it is within the mailbox, false if it stands in line; then `waiter`, if any,
-    /// is filled when it has moved up.
-    pub(crate) fn put(
-        &self,
-        letter: Box<dyn Letter<A>>,
-        waiter: impl FnOnce() -> Option<Arc<Slot<()>>>,
-    ) -> Result<bool, Refused<A>> {
+    /// Puts a letter at the end, as the policy says; without `may_wait`, one that finds no room is refused.
+    pub(crate) fn put(&self, mut letter: Box<dyn Letter<A>>, may_wait: bool) -> Result<Put<A>, Refused<A>> {
         let mut state = self.state.lock();
         if let Some(error) = &state.closed {
-            return Err(Refused { letter, error: error.clone() });
+            return Err(Refused { letter, error: error.clone(), dropped: false });
         }
         let waiting = state.letters.len();
-        if waiting >= state.capacity + limits::LINE_MESSAGES_MAX {
-            return Err(Refused { letter, error: CallError::Full { limit: state.capacity as u64 } });
+        let (mut placed, mut evicted) = (Placed::Inside, None);
+        if waiting >= state.capacity {
+            match state.policy {
+                MailboxPolicy::Wait | MailboxPolicy::DropNew if !may_wait => {
+                    return Err(Refused { letter, error: state.full(), dropped: false });
+                }
+                MailboxPolicy::Wait if waiting < state.capacity + limits::LINE_MESSAGES_MAX => {
+                    let waiter = letter.stand_in_line();
+                    if let Some(waiter) = &waiter {
+                        let place = state.taken + waiting as u64;
+                        state.line.push_back((place, Arc::clone(waiter)));
+                    }
+                    placed = Placed::InLine(waiter);
+                }
+                MailboxPolicy::Wait | MailboxPolicy::Fail => {
+                    return Err(Refused { letter, error: state.full(), dropped: false });
+                }
+                MailboxPolicy::DropNew => return Err(Refused { letter, error: state.full(), dropped: true }),
+                MailboxPolicy::DropOld => {
+                    let oldest = state.letters.iter().position(|queued| !queued.signal);
+                    evicted = oldest.and_then(|at| state.letters.remove(at)).map(|queued| queued.letter);
+                    state.taken += 1;
+                }
+            }
         }
-        let inside = waiting < state.capacity;
-        if !inside && let Some(waiter) = waiter() {
-            let place = state.taken + waiting as u64;
-            state.line.push_back((place, waiter));
-        }
-        state.letters.push_back(letter);
+        state.letters.push_back(Queued { letter, signal: false });
         drop(state);
         self.cell.wake();
-        Ok(inside)
+        Ok((placed, evicted))
     }
 
-    /// Puts a letter at the end if it fits into the mailbox, else refuses it.
-    pub(crate) fn try_put(&self, letter: Box<dyn Letter<A>>) -> Result<(), Refused<A>> {
-        let mut state = self.state.lock();
-        let error = match &state.closed {
-            Some(error) => error.clone(),
-            None if state.letters.len() >= state.capacity => CallError::Full { limit: state.capacity as u64 },
-            None => {
-                state.letters.push_back(letter);
-                drop(state);
-                self.cell.wake();
-                return Ok(());
-            }
-        };
-        Err(Refused { letter, error })
+    /// The error of a letter that was dismissed for want of room.
+    pub(crate) fn full(&self) -> CallError {
+        self.state.lock().full()
     }
 
     /// Puts a letter of the runtime's own at the end, however full the mailbox is: whoever asked for such mail has
@@ -117,9 +164,9 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
     pub(crate) fn put_signal(&self, letter: Box<dyn Letter<A>>) -> Result<(), Refused<A>> {
         let mut state = self.state.lock();
         if let Some(error) = &state.closed {
-            return Err(Refused { letter, error: error.clone() });
+            return Err(Refused { letter, error: error.clone(), dropped: false });
         }
-        state.letters.push_back(letter);
+        state.letters.push_back(Queued { letter, signal: true });
         drop(state);
         self.cell.wake();
         Ok(())
@@ -138,7 +185,7 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
     }
 
     /// The next letter; none while an order waits, which comes first also within a turn.
-    pub(crate) fn take(&self) -> Option<Box<dyn Letter<A>>> {
+    pub(crate) fn take(&self) -> Option<Queued<A>> {
         let mut state = self.state.lock();
         if !state.orders.is_empty() {
             return None;
@@ -152,13 +199,13 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
         }
         drop(state);
         if let Some((_, waiter)) = moved_up {
-            waiter.put(Ok(()));
+            waiter.accept();
         }
         Some(letter)
     }
 
     /// Puts a letter that was just taken back to the head of the queue.
-    pub(crate) fn put_back(&self, letter: Box<dyn Letter<A>>) {
+    pub(crate) fn put_back(&self, letter: Queued<A>) {
         let mut state = self.state.lock();
         state.letters.push_front(letter);
         state.taken -= 1;
@@ -176,20 +223,45 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
         self.state.lock().closed.is_some()
     }
 
-    /// Refuses what is inside and whatever comes. Returns how many of these were dead letters.
-    pub(crate) fn close(&self, error: &CallError) -> usize {
+    /// Refuses whatever comes. What is inside or in line comes back, to be refused.
+    #[must_use = "whoever waits for these letters has to be told"]
+    pub(crate) fn close(&self, error: &CallError) -> impl Iterator<Item = Box<dyn Letter<A>>> + use<A> {
         let mut state = self.state.lock();
         state.closed.get_or_insert_with(|| error.clone());
         let letters = std::mem::take(&mut state.letters);
+        // Their letters tell them.
         let line = std::mem::take(&mut state.line);
         drop(state);
-        let unanswered = letters.into_iter().map(|letter| letter.refuse(error.clone()));
-        let unanswered = unanswered.filter(|answered| !answered).count();
-        // A teller in line hears of it by its place.
-        let told = line.len();
-        for (_, waiter) in line {
-            waiter.put(Err(error.clone()));
+        drop(line);
+        letters.into_iter().map(|queued| queued.letter)
+    }
+}
+
+impl<A: Actor<Context = Context<A>>> Shared<A> {
+    /// Refuses a letter with `error`. If nobody hears of that, it is a dead letter.
+    pub(crate) fn dismiss(&self, letter: Box<dyn Letter<A>>, error: CallError) {
+        if let Some(undelivered) = letter.refuse(error) {
+            self.node.undelivered(self.id, undelivered);
         }
-        unanswered.saturating_sub(told)
+    }
+
+    /// Puts a letter into the mailbox; one that has to leave for it is dismissed.
+    pub(crate) fn put(&self, letter: Box<dyn Letter<A>>) -> Result<Placed, Refused<A>> {
+        let (placed, evicted) = self.mailbox.put(letter, true)?;
+        self.evict(evicted);
+        Ok(placed)
+    }
+
+    /// As [`put`](Self::put), if there is room at once.
+    pub(crate) fn try_put(&self, letter: Box<dyn Letter<A>>) -> Result<(), Refused<A>> {
+        let (_, evicted) = self.mailbox.put(letter, false)?;
+        self.evict(evicted);
+        Ok(())
+    }
+
+    fn evict(&self, evicted: Option<Box<dyn Letter<A>>>) {
+        if let Some(evicted) = evicted {
+            self.dismiss(evicted, self.mailbox.full());
+        }
     }
 }

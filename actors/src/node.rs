@@ -18,6 +18,7 @@ use crate::actor_ref::ActorRef;
 use crate::cell::Shared;
 use crate::chance::Chance;
 use crate::control::{self, Control, ControlReply, NodeReport, SpawnError};
+use crate::dead_letter::DeadLetters;
 use crate::expiry::Expiries;
 use crate::inbound::NodeInbound;
 use crate::mailbox::Order;
@@ -84,7 +85,7 @@ struct Inner {
     peers: RwLock<Peers>,
     /// Ids, not references: those would keep the node, and so themselves, for ever.
     task_runners: OnceCell<Vec<ActorId>>,
-    dead_letters: AtomicU64,
+    dead_letters: DeadLetters,
     expiries: Arc<Expiries>,
     chance: Chance,
 }
@@ -234,7 +235,7 @@ impl Node {
             threads,
             peers: RwLock::default(),
             task_runners: OnceCell::new(),
-            dead_letters: AtomicU64::new(0),
+            dead_letters: DeadLetters::default(),
             expiries,
             chance,
         }));
@@ -426,12 +427,16 @@ impl Node {
             pid: self.0.hello.pid,
             cpus: self.0.cpus,
             actors: self.0.actors.read().by_id.len() as u64,
-            dead_letters: self.0.dead_letters.load(Ordering::Relaxed),
+            dead_letters: self.0.dead_letters.count(),
         }
     }
 
     pub(crate) fn chance(&self) -> &Chance {
         &self.0.chance
+    }
+
+    pub(crate) fn dead_letters(&self) -> &DeadLetters {
+        &self.0.dead_letters
     }
 
     pub(crate) fn expiries(&self) -> &Expiries {
@@ -533,14 +538,6 @@ impl Node {
             return Ok(link);
         }
         Err(self.unreachable(node))
-    }
-
-    /// Tells that reached no handler, and whose senders have no way to hear of it.
-    pub(crate) fn dead_letters(&self, target: ActorId, count: usize, error: &CallError) {
-        if count > 0 {
-            self.0.dead_letters.fetch_add(count as u64, Ordering::Relaxed);
-            tracing::debug!(node = %self.id(), %target, count, %error, "dead letters");
-        }
     }
 
     /// A link has ended. That is the end of its peer, unless it was a second one that nobody used.

@@ -23,6 +23,7 @@ pub struct Recipient<M: RemoteMessage>(Arc<dyn Post<M>>);
 trait Post<M: RemoteMessage>: Send + Sync {
     fn ask(&self, message: M) -> Ask<M>;
     fn tell(&self, message: M) -> Tell<M>;
+    fn tell_acked(&self, message: M) -> Tell<M>;
     fn try_tell(&self, message: M) -> Result<(), CallError>;
     /// Mail of the runtime's own: has room always, and is skipped once `slot` is cancelled.
     fn signal(&self, message: M, slot: Arc<Slot<M::Reply>>);
@@ -42,6 +43,10 @@ where
 
     fn tell(&self, message: M) -> Tell<M> {
         ActorRef::tell(self, message)
+    }
+
+    fn tell_acked(&self, message: M) -> Tell<M> {
+        ActorRef::tell_acked(self, message)
     }
 
     fn try_tell(&self, message: M) -> Result<(), CallError> {
@@ -80,6 +85,10 @@ impl<M: RemoteMessage> Post<M> for FarPost {
         self.far.tell(message, self.wait.of_tell())
     }
 
+    fn tell_acked(&self, message: M) -> Tell<M> {
+        self.far.tell_acked(message, self.wait.of_tell())
+    }
+
     fn try_tell(&self, message: M) -> Result<(), CallError> {
         self.far.try_tell(message, self.wait.of_tell())
     }
@@ -110,6 +119,11 @@ impl<M: RemoteMessage> Recipient<M> {
     /// As [`ActorRef::tell`].
     pub fn tell(&self, message: M) -> Tell<M> {
         self.0.tell(message)
+    }
+
+    /// As [`ActorRef::tell_acked`].
+    pub fn tell_acked(&self, message: M) -> Tell<M> {
+        self.0.tell_acked(message)
     }
 
     /// As [`ActorRef::try_tell`].

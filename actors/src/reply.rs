@@ -116,7 +116,8 @@ impl<T: Send> Expire for Slot<T> {
 /// A slot as the connection sees it: bytes in, type known to the slot alone.
 pub(crate) trait Answer: Send + Sync {
     fn answer(&self, answer: Result<&[u8], CallError>);
-    fn accepted(&self);
+    /// A tell in line has left.
+    fn accepted(&self) {}
 }
 
 impl<T: DeserializeOwned + Send> Answer for Slot<T> {
@@ -125,14 +126,10 @@ impl<T: DeserializeOwned + Send> Answer for Slot<T> {
             codec::decode(bytes).map_err(|error| CallError::Decode { reason: error.to_string(), reply: true })
         }));
     }
-
-    fn accepted(&self) {
-        // Only tells are told so, and theirs is a slot of ().
-        self.answer(Ok(&[0xc0]));
-    }
 }
 
-/// What a connection keeps for each pending ask.
+/// What a connection keeps for whoever waits for an answer.
+#[derive(Clone)]
 pub struct Pending(pub(crate) Arc<dyn Answer>);
 
 impl Waiter for Pending {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mobula_actors::{ActorRef, ActorSpec, Node, NodeConfig, NodeReport, RemoteActor, RemoteTask, SpawnError, TaskSpec};
+use mobula_actors::{
+    ActorRef, ActorSpec, DeadLetter, Node, NodeConfig, NodeReport, RemoteActor, RemoteTask, SpawnError, TaskSpec,
+};
 use mobula_core::{CallError, NodeId};
 use mobula_transport::preface::Secret;
 use parking_lot::{Mutex, RwLock};
@@ -77,6 +79,11 @@ impl Cluster {
     /// Options first, then [`connect`](ClusterBuilder::connect).
     pub fn builder() -> ClusterBuilder {
         ClusterBuilder::new()
+    }
+
+    /// Calls `hook` for each tell from this process that reached no handler; see [`Node::on_dead_letter`].
+    pub fn on_dead_letter(&self, hook: impl Fn(DeadLetter) + Send + Sync + 'static) {
+        self.0.node.on_dead_letter(hook);
     }
 
     pub(crate) fn embedded(builder: &ClusterBuilder) -> Result<Cluster, ClusterError> {

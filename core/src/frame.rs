@@ -21,6 +21,10 @@
 //! |   14 | failure | request u64                                                  | [`CallError`](crate::CallError) |
 //! |   15 | cancel  | request u64                                                  |                          |
 //! |   16 | credit  | target u64, count u32                                        |                          |
+//! |   17 | post    | request u64, target u64, message u32, budget u32             | the message              |
+//! |   18 | item    | request u64                                                  | one of many answers      |
+//! |   19 | more    | request u64, count u32                                       |                          |
+//! |   1a | undelivered | target u64, message u32                                  | [`CallError`](crate::CallError) |
 //!
 //! The message's bytes stay outside any envelope, so that they are written once and read in place.
 
@@ -46,6 +50,10 @@ pub enum Kind {
     Failure = 0x14,
     Cancel = 0x15,
     Credit = 0x16,
+    Post = 0x17,
+    Item = 0x18,
+    More = 0x19,
+    Undelivered = 0x1a,
 }
 
 /// The place of a message type in the sender's table on one connection, introduced by a define frame.
@@ -67,6 +75,10 @@ pub enum Frame<'a> {
     Failure { request: RequestId, body: &'a [u8] },
     Cancel { request: RequestId },
     Credit { target: ActorId, count: u32 },
+    Post { request: RequestId, target: ActorId, message: MessageIndex, budget: Budget, payload: &'a [u8] },
+    Item { request: RequestId, payload: &'a [u8] },
+    More { request: RequestId, count: u32 },
+    Undelivered { target: ActorId, message: MessageIndex, body: &'a [u8] },
 }
 
 /// A frame breaks the rules; its connection is closed, others are not touched.
@@ -196,6 +208,27 @@ fn decode_body(frame: &[u8]) -> Result<Frame<'_>, FrameError> {
             fields.end()?;
             Frame::Credit { target: ActorId(target), count }
         }
+        0x17 => {
+            let [request, target, message_budget] = fields.take()?;
+            let (message, budget) = split(message_budget);
+            let request = RequestId(request);
+            Frame::Post { request, target: ActorId(target), message, budget, payload: fields.rest }
+        }
+        0x18 => {
+            let [request] = fields.take()?;
+            Frame::Item { request: RequestId(request), payload: fields.rest }
+        }
+        0x19 => {
+            let [request] = fields.take()?;
+            let count = fields.u32()?;
+            fields.end()?;
+            Frame::More { request: RequestId(request), count }
+        }
+        0x1a => {
+            let [target] = fields.take()?;
+            let message = MessageIndex(fields.u32()?);
+            Frame::Undelivered { target: ActorId(target), message, body: fields.rest }
+        }
         kind => return Err(FrameError::UnknownFrameKind { kind }),
     };
     if flags != 0 {
@@ -310,6 +343,10 @@ pub enum Head {
     Failure { request: RequestId },
     Cancel { request: RequestId },
     Credit { target: ActorId, count: u32 },
+    Post { request: RequestId, target: ActorId, message: MessageIndex, budget: Budget },
+    Item { request: RequestId },
+    More { request: RequestId, count: u32 },
+    Undelivered { target: ActorId, message: MessageIndex },
 }
 
 impl Head {
@@ -361,21 +398,40 @@ impl Head {
                 Kind::Credit
             }
             Head::Define { .. } => Kind::Define,
+            Head::Post { request, target, message, budget } => {
+                put_u64(&mut head, request.0);
+                put_u64(&mut head, target.0);
+                put_u64(&mut head, u64::from(message.0) << 32 | u64::from(budget.0));
+                Kind::Post
+            }
+            Head::Item { request } => {
+                put_u64(&mut head, request.0);
+                Kind::Item
+            }
+            Head::More { request, .. } => {
+                put_u64(&mut head, request.0);
+                Kind::More
+            }
+            Head::Undelivered { target, .. } => {
+                put_u64(&mut head, target.0);
+                Kind::Undelivered
+            }
         };
         head[4] = kind as u8;
         out.extend_from_slice(&head[..at]);
         match self {
             Head::Define { index } => out.put_u32(index.0),
-            Head::Credit { count, .. } => out.put_u32(count),
+            Head::Credit { count, .. } | Head::More { count, .. } => out.put_u32(count),
+            Head::Undelivered { message, .. } => out.put_u32(message.0),
             _ => {}
         }
     }
 }
 
-/// Puts the time left into an ask or tell frame that has waited in line since it was written.
+/// Puts the time left into an ask, post or tell frame that has waited in line since it was written.
 pub fn patch_budget(frame: &mut [u8], budget: Budget) {
     let at = match frame.get(4) {
-        Some(0x11) => 26,
+        Some(0x11 | 0x17) => 26,
         Some(0x12) => 18,
         _ => return,
     };
@@ -393,6 +449,10 @@ mod tests {
         Head::Ask { request: RequestId(7), target: ActorId(3), message: MessageIndex(1), budget: Budget(30_000) }
     }
 
+    fn post() -> Head {
+        Head::Post { request: RequestId(7), target: ActorId(3), message: MessageIndex(1), budget: Budget(30_000) }
+    }
+
     #[test]
     fn every_kind_comes_back_as_it_was_written() {
         let mut out = BytesMut::new();
@@ -402,6 +462,7 @@ mod tests {
             Head::Pong { nonce: 2 },
             Head::Cancel { request: RequestId(8) },
             Head::Credit { target: ActorId(3), count: 512 },
+            Head::More { request: RequestId(8), count: 16 },
         ] {
             write_bare(&mut out, head);
         }
@@ -413,6 +474,9 @@ mod tests {
             Head::Tell { target: ActorId(3), message: MessageIndex(1), budget: Budget::NEVER },
             Head::Reply { request: RequestId(7) },
             Head::Failure { request: RequestId(7) },
+            post(),
+            Head::Item { request: RequestId(7) },
+            Head::Undelivered { target: ActorId(3), message: MessageIndex(1) },
         ] {
             write(&mut out, head, body).expect("small");
         }
@@ -422,6 +486,7 @@ mod tests {
             Frame::Pong { nonce: 2 },
             Frame::Cancel { request: RequestId(8) },
             Frame::Credit { target: ActorId(3), count: 512 },
+            Frame::More { request: RequestId(8), count: 16 },
             Frame::Hello { body: payload },
             Frame::Goodbye { body: payload },
             Frame::Define { index: MessageIndex(1), body: payload },
@@ -435,6 +500,15 @@ mod tests {
             Frame::Tell { target: ActorId(3), message: MessageIndex(1), budget: Budget::NEVER, payload },
             Frame::Reply { request: RequestId(7), payload },
             Frame::Failure { request: RequestId(7), body: payload },
+            Frame::Post {
+                request: RequestId(7),
+                target: ActorId(3),
+                message: MessageIndex(1),
+                budget: Budget(30_000),
+                payload,
+            },
+            Frame::Item { request: RequestId(7), payload },
+            Frame::Undelivered { target: ActorId(3), message: MessageIndex(1), body: payload },
         ];
         let mut rest = &out[..];
         for frame in expected {
@@ -474,6 +548,19 @@ mod tests {
             decode(b"\0\0\0\x05\x13\0\x01\x02\x03"),
             Err(FrameError::Truncated { kind: 0x13, need: 8, have: 3 })
         );
+        let cut_short = |kind: u8, need: usize, have: usize| {
+            let mut frame = vec![0, 0, 0, 2 + have as u8, kind, 0];
+            frame.resize(6 + have, 0);
+            assert_eq!(decode(&frame), Err(FrameError::Truncated { kind, need, have }));
+        };
+        cut_short(0x17, 24, 23);
+        cut_short(0x18, 8, 7);
+        cut_short(0x19, 8, 7);
+        cut_short(0x1a, 8, 7);
+        assert_eq!(
+            decode(b"\0\0\0\x0f\x19\0\0\0\0\0\0\0\0\x01\0\0\0\x01\x01"),
+            Err(FrameError::TrailingBytes { kind: 0x19, extra: 1 })
+        );
         assert_eq!(
             decode(b"\0\0\0\x0b\x02\0\0\0\0\0\0\0\0\x01\x01"),
             Err(FrameError::TrailingBytes { kind: 2, extra: 1 })
@@ -498,5 +585,10 @@ mod tests {
         patch_budget(&mut out, Budget(1));
         let Ok(Some((Frame::Ask { budget, .. }, _))) = decode(&out, 100) else { panic!("an ask") };
         assert_eq!(budget, Budget(1));
+        out.clear();
+        write(&mut out, post(), |out| codec::encode_into("hi", out)).expect("small");
+        patch_budget(&mut out, Budget(2));
+        let Ok(Some((Frame::Post { budget, .. }, _))) = decode(&out, 100) else { panic!("a post") };
+        assert_eq!(budget, Budget(2));
     }
 }

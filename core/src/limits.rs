@@ -25,6 +25,10 @@ pub const MAILBOX_MESSAGES: usize = 1024;
 /// the sending nodes, times the message size.
 pub const CREDIT_MESSAGES: u32 = 1024;
 
+/// Items that a stream of replies may have under way before its reader has taken any; part of the protocol. A slow
+/// reader holds its producer back with so many items in its memory, and no more.
+pub const STREAM_WINDOW_ITEMS: u32 = 64;
+
 /// 32 MiB: bytes that may be queued towards one peer. Beyond it, senders wait.
 pub const SEND_WINDOW_BYTES: usize = 32 * 1024 * 1024;
 

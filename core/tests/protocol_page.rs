@@ -48,6 +48,12 @@ fn written(name: &str, page: &[u8]) -> (Head, Vec<u8>) {
         "failure-without-fields" => (Head::Failure { request: REQUEST }, failure(CallError::Stopped)),
         "cancel" => (Head::Cancel { request: REQUEST }, Vec::new()),
         "credit" => (Head::Credit { target: COUNTER, count: 256 }, Vec::new()),
+        "post" => {
+            (Head::Post { request: REQUEST, target: COUNTER, message: INCREMENT, budget: Budget::NEVER }, increment())
+        }
+        "item" => (Head::Item { request: REQUEST }, codec::encode(&42_i64).expect("plain data")),
+        "more" => (Head::More { request: REQUEST, count: 16 }, Vec::new()),
+        "undelivered" => (Head::Undelivered { target: COUNTER, message: INCREMENT }, failure(CallError::Stopped)),
         other => panic!("`bytes name={other}` is on the page, and no test knows it"),
     }
 }
@@ -68,6 +74,12 @@ fn read_back<'a>(head: Head, body: &'a [u8]) -> Frame<'a> {
         Head::Failure { request } => Frame::Failure { request, body },
         Head::Cancel { request } => Frame::Cancel { request },
         Head::Credit { target, count } => Frame::Credit { target, count },
+        Head::Post { request, target, message, budget } => {
+            Frame::Post { request, target, message, budget, payload: body }
+        }
+        Head::Item { request } => Frame::Item { request, payload: body },
+        Head::More { request, count } => Frame::More { request, count },
+        Head::Undelivered { target, message } => Frame::Undelivered { target, message, body },
     }
 }
 
@@ -199,6 +211,7 @@ fn the_table_of_limits_has_the_codes_numbers() {
         ("DEPTH_MAX", limits::DEPTH_MAX as u128),
         ("ELEMENTS_MAX", u128::from(ELEMENTS_MAX)),
         ("CREDIT_MESSAGES", u128::from(limits::CREDIT_MESSAGES)),
+        ("STREAM_WINDOW_ITEMS", u128::from(limits::STREAM_WINDOW_ITEMS)),
         ("HEARTBEAT_INTERVAL", limits::HEARTBEAT_INTERVAL.as_millis()),
         ("DOWN_AFTER", limits::DOWN_AFTER.as_millis()),
         ("HANDSHAKE_DEADLINE", limits::HANDSHAKE_DEADLINE.as_millis()),

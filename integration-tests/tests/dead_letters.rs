@@ -1,14 +1,21 @@
 //! What reaches no handler: told to whoever waits, counted where nobody does.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use mobula::{CallError, Outcome};
-use mobula_integration_tests::actors::{Hold, Record};
+use mobula::{CallError, DeadLetter, Outcome, RemoteActor, RemoteMessage};
+use mobula_integration_tests::actors::{Hold, Log, Probe, Record};
 use mobula_integration_tests::wait::LONG;
 use mobula_integration_tests::{Stage, eventually, gates, suites, within};
+use parking_lot::Mutex;
 
 suites! {
     tells_that_reach_no_handler_are_counted on [embedded, processes, memory];
+    the_sender_hears_of_its_dead_letters on [embedded, processes, memory];
+    an_error_that_nobody_looks_at_makes_a_dead_letter on [embedded, processes, memory];
+    a_hook_may_panic_and_send on [embedded, processes, memory];
+    a_near_tell_in_line_honours_its_deadline on [embedded];
     a_near_ask_that_was_not_begun_says_so on [embedded];
     a_handler_that_is_cut_off_by_a_stop_is_cancelled on [embedded, processes, memory];
 }
@@ -44,6 +51,105 @@ async fn tells_that_reach_no_handler_are_counted(stage: Stage) {
     assert_eq!(within(LONG, "queued mail", queued).await, Err(CallError::Stopped));
     drop(held);
     assert_eq!(counted(&stage, 7).await, 7, "tells that were queued at the stop");
+}
+
+/// What the caller's hook has heard.
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<Vec<DeadLetter>>>);
+
+impl Heard {
+    fn by(stage: &Stage) -> Self {
+        let heard = Heard::default();
+        let hook = heard.clone();
+        stage.caller().on_dead_letter(move |letter| hook.0.lock().push(letter));
+        heard
+    }
+
+    /// The next `count`, in their order.
+    async fn next(&self, count: usize) -> Vec<DeadLetter> {
+        let all = async || (self.0.lock().len() >= count).then_some(());
+        eventually(LONG, "the dead letters", all).await;
+        std::mem::take(&mut *self.0.lock())
+    }
+}
+
+async fn the_sender_hears_of_its_dead_letters(stage: Stage) {
+    let heard = Heard::by(&stage);
+    let probe = stage.probe(0).await;
+    let held = stage.hold(&probe).await;
+    let hasty = probe.with_deadline(Duration::from_millis(20));
+    within(LONG, "room", hasty.tell(Record(1))).await.expect("there is room");
+    let expired = within(LONG, "the deadline", hasty.ask(Record(9))).await;
+    assert!(expired.is_err(), "an ask is answered, and no dead letter");
+    held.release().await;
+
+    let held = stage.hold(&probe).await;
+    for number in 2..=3 {
+        within(LONG, "room", probe.tell(Record(number))).await.expect("there is room");
+    }
+    let queued = probe.ask(Record(9));
+    probe.stop().await.expect("the order arrives");
+    assert_eq!(within(LONG, "queued mail", queued).await, Err(CallError::Stopped));
+    drop(held);
+
+    let letters = heard.next(3).await;
+    let reasons: Vec<_> = letters.iter().map(|letter| letter.reason.clone()).collect();
+    assert_eq!(reasons, [CallError::DeadlineExceeded { started: false }, CallError::Stopped, CallError::Stopped]);
+    for (letter, number) in letters.into_iter().zip(1..) {
+        assert_eq!((&letter.node, letter.actor, letter.message), (probe.node(), probe.id(), Record::NAME));
+        // Near, the message itself comes back.
+        let body = letter.body.map(|body| body.downcast::<Record>().expect("it is what was sent").0);
+        assert_eq!(body, stage.is_near().then_some(number));
+    }
+}
+
+async fn an_error_that_nobody_looks_at_makes_a_dead_letter(stage: Stage) {
+    let probe = stage.probe(0).await;
+    probe.stop().await.expect("the order arrives");
+    within(LONG, "its end", probe.monitor()).await;
+    let heard = Heard::by(&stage);
+    drop(probe.tell(Record(1)));
+    let letters = heard.next(1).await;
+    assert!(matches!(letters[0].reason, CallError::Stopped | CallError::NoSuchActor { .. }), "{letters:?}");
+    assert_eq!((letters.len(), letters[0].actor), (1, probe.id()));
+    // Whoever looks at the error has heard of it.
+    let acked = within(LONG, "an answer", probe.tell_acked(Record(2))).await;
+    assert!(acked.is_err(), "{acked:?}");
+    drop(probe.tell(Record(3)));
+    assert_eq!(heard.next(1).await.len(), 1);
+}
+
+async fn a_hook_may_panic_and_send(stage: Stage) {
+    let (probe, other) = (stage.probe(0).await, stage.probe(0).await);
+    probe.stop().await.expect("the order arrives");
+    within(LONG, "its end", probe.monitor()).await;
+    let times = Arc::new(AtomicU32::new(0));
+    let (ended, living, counted) = (probe.clone(), other.clone(), Arc::clone(&times));
+    stage.caller().on_dead_letter(move |_| {
+        // In vain; were it told of this one, it would never end.
+        drop(ended.try_tell(Record(8)));
+        drop(living.tell(Record(7)));
+        counted.fetch_add(1, Ordering::Relaxed);
+        panic!("a hook that panics");
+    });
+    drop(probe.tell(Record(1)));
+    let sent = async || other.ask(Log).await.expect("it answers").contains(&7).then_some(());
+    eventually(LONG, "what the hook sends", sent).await;
+    drop(probe.tell(Record(2)));
+    eventually(LONG, "the hook", async || (times.load(Ordering::Relaxed) >= 2).then_some(())).await;
+}
+
+async fn a_near_tell_in_line_honours_its_deadline(stage: Stage) {
+    let heard = Heard::by(&stage);
+    let probe = stage.spawn(0, Probe::spec(0).mailbox(1)).await;
+    let held = stage.hold(&probe).await;
+    within(LONG, "room", probe.tell(Record(1))).await.expect("there is room");
+    let in_line = probe.with_deadline(Duration::from_millis(20)).tell(Record(2));
+    let late = within(LONG, "the deadline", in_line).await;
+    assert_eq!(late, Err(CallError::DeadlineExceeded { started: false }));
+    held.release().await;
+    assert_eq!(within(LONG, "the log", probe.ask(Log)).await, Ok(vec![0, 1]));
+    assert!(heard.0.lock().is_empty(), "its sender has heard of it already");
 }
 
 async fn a_near_ask_that_was_not_begun_says_so(stage: Stage) {

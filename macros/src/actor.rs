@@ -71,9 +71,10 @@ impl Shape {
 }
 
 /// Methods of `ActorRef` itself: they would hide the generated ones of the same name.
-const NAMES_OF_ACTOR_REF: [&str; 13] = [
+const NAMES_OF_ACTOR_REF: [&str; 14] = [
     "ask",
     "tell",
+    "tell_acked",
     "try_tell",
     "monitor",
     "monitor_into",

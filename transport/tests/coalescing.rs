@@ -29,6 +29,7 @@ impl WireWrite for Counted {
     }
 }
 
+#[derive(Clone)]
 struct Nobody;
 
 impl Waiter for Nobody {

@@ -300,8 +300,12 @@ impl World<'_> {
             if session.poll_timeout().is_none_or(|at| at > now) {
                 return Ok(());
             }
-            let heard = session.heard();
-            if let Err(error) = session.handle_timeout(now) {
+            let (heard, before) = (session.heard(), session.queued_bytes());
+            let timed_out = session.handle_timeout(now);
+            // A cancel for each ask that has expired.
+            let cancels = session.queued_bytes().saturating_sub(before);
+            self.ends[end as usize].exempt_bytes += cancels;
+            if let Err(error) = timed_out {
                 let heard = self.time(heard);
                 return Err((closure(&error, heard), error.to_string()));
             }
@@ -355,6 +359,8 @@ impl World<'_> {
         for received in batch {
             match received {
                 Received::Nothing | Received::Define { .. } => {}
+                // Not sent by these nodes; an intruder may.
+                Received::Item { .. } | Received::More { .. } | Received::Undelivered { .. } => {}
                 Received::Reply { to, payload } => {
                     let verdict = match codec::decode::<Reply>(payload) {
                         Ok(Reply { op, error: false }) => Verdict::Replied { to: op },

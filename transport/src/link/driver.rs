@@ -204,10 +204,23 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
                 Received::Failure { to, error } => to.answer(Err(error)),
                 Received::Define { index, name, schema } => self.inbound.define(index, &name, schema),
                 Received::Cancel { request } => self.inbound.cancel(request),
-                Received::Request { request, target, message, deadline, payload } => {
-                    // After a violation nothing is accepted, but answers still reach those who wait for them.
+                Received::Undelivered { target, message, error } => {
+                    self.inbound.undelivered(&self.link, target, message, error);
+                }
+                // After a violation nothing is accepted, but answers still reach those who wait for them.
+                Received::Item { to, payload } => {
                     if violation.is_ok() {
-                        let request = Request { request, target, message, deadline, payload };
+                        violation = to.item(payload);
+                    }
+                }
+                Received::More { request, count } => {
+                    if violation.is_ok() {
+                        violation = self.inbound.more(&self.link, request, count);
+                    }
+                }
+                Received::Request { request, post, target, message, deadline, payload } => {
+                    if violation.is_ok() {
+                        let request = Request { request, post, target, message, deadline, payload };
                         violation = self.inbound.request(&self.link, request);
                     }
                 }

@@ -32,19 +32,28 @@ pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// Whoever waits for an answer, or for a place in the out-queue.
-pub trait Waiter: Send + 'static {
+/// Whoever waits for an answer, for many of them, or for a place in the out-queue.
+pub trait Waiter: Clone + Send + 'static {
     /// The answer, or why there is none. Called on the thread that reads the connection.
     fn answer(self, answer: Result<&[u8], CallError>);
     /// The tell that stood in line is on its way.
     fn accepted(self);
+    /// One of many answers. Called as `answer` is.
+    ///
+    /// # Errors
+    /// [`SessionError`] closes the connection: it is not the kind of answer that is awaited, or one too many.
+    fn item(&self, _payload: &[u8]) -> Result<(), SessionError> {
+        Err(SessionError::ItemUnwanted)
+    }
 }
 
 /// A message for an actor of this node.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// Present if the sender wants an answer.
+    /// Present if the sender wants to hear of it.
     pub request: Option<RequestId>,
+    /// The sender wants no answer, only to hear that the message is in the mailbox.
+    pub post: bool,
     /// The actor.
     pub target: ActorId,
     /// The message's type, as [defined](Inbound::define) on this connection.
@@ -68,6 +77,15 @@ pub trait Inbound<R: Waiter>: Send + 'static {
     fn request(&mut self, link: &Arc<Link<R>>, request: Request<'_>) -> Result<(), SessionError>;
     /// The sender of a request no longer waits for it.
     fn cancel(&mut self, request: RequestId);
+    /// The sender of a request has taken so many items of its answer.
+    ///
+    /// # Errors
+    /// As for [`request`](Self::request).
+    fn more(&mut self, _link: &Arc<Link<R>>, _request: RequestId, _count: u32) -> Result<(), SessionError> {
+        Ok(())
+    }
+    /// A tell to an actor of the peer reached no handler.
+    fn undelivered(&mut self, _link: &Arc<Link<R>>, _target: ActorId, _message: &'static str, _error: CallError) {}
     /// The connection has ended.
     fn closed(&mut self, link: &Arc<Link<R>>, reason: &str);
 }
@@ -175,6 +193,24 @@ impl<R: Waiter> Link<R> {
         Ok(accepted)
     }
 
+    /// Sends a tell whose `waiter` hears that the message is in its target's mailbox. Otherwise as [`ask`](Self::ask).
+    ///
+    /// # Errors
+    /// With the waiter handed back: nothing was sent.
+    pub fn post(
+        &self,
+        call: &Call,
+        waiter: R,
+        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+    ) -> Result<RequestId, (CallError, R)> {
+        let now = now();
+        let mut session = self.session.lock();
+        let (request, _) = session.post(call, waiter, now, body)?;
+        drop(session);
+        self.sent(now);
+        Ok(request)
+    }
+
     /// True if a message to `target` would not have to stand in line.
     pub fn has_credit(&self, target: ActorId) -> bool {
         self.session.lock().has_credit(target)
@@ -200,6 +236,28 @@ impl<R: Waiter> Link<R> {
     /// Queues the failure of a request; [`kick`](Self::kick) sends it.
     pub fn fail(&self, request: RequestId, error: &CallError) {
         self.session.lock().fail(request, error);
+    }
+
+    /// Queues one of many answers to a request; [`kick`](Self::kick) sends it.
+    ///
+    /// # Errors
+    /// [`CallError::Encode`] if it cannot be written.
+    pub fn item(
+        &self,
+        request: RequestId,
+        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+    ) -> Result<(), CallError> {
+        self.session.lock().item(request, body)
+    }
+
+    /// Queues leave to send more items in answer to an ask of this side; [`kick`](Self::kick) sends it.
+    pub fn more(&self, request: RequestId, count: u32) {
+        self.session.lock().more(request, count);
+    }
+
+    /// Queues the return of a tell that reached no handler; [`kick`](Self::kick) sends it.
+    pub fn undelivered(&self, target: ActorId, message: MessageIndex, error: &CallError) {
+        self.session.lock().undelivered(target, message, error);
     }
 
     /// Queues credit for messages that `target` has taken up; [`kick`](Self::kick) sends it.

@@ -29,6 +29,8 @@ pub enum SessionError {
     TooManyMessageTypes { max: usize },
     #[error("UndefinedMessage: message type {index} was never introduced")]
     UndefinedMessage { index: u32 },
+    #[error("ItemUnwanted: an item came where a single answer is awaited")]
+    ItemUnwanted,
     #[error("silent for {silence_ms} ms")]
     Silent { silence_ms: u64 },
     #[error("no hello within {waited_ms} ms")]

@@ -20,6 +20,8 @@ struct Definition {
 #[derive(Default)]
 pub(super) struct Interned {
     ours: IdMap<u64, MessageIndex>,
+    /// Our names by their index: the peer names by it what it could not deliver.
+    names: Vec<&'static str>,
     /// How many the peer has introduced: their indices count up from 0.
     theirs: u32,
 }
@@ -42,7 +44,16 @@ impl Interned {
             out.put(Head::Define { index }, |out| codec::encode_into(&definition, out)).map_err(encode_failure)?;
         }
         self.ours.insert(call.key.0, index);
+        self.names.push(call.name);
         Ok(index)
+    }
+
+    /// The name that was introduced to the peer under `index`.
+    ///
+    /// # Errors
+    /// [`SessionError::UndefinedMessage`].
+    pub(super) fn name(&self, index: MessageIndex) -> Result<&'static str, SessionError> {
+        self.names.get(index.0 as usize).copied().ok_or(SessionError::UndefinedMessage { index: index.0 })
     }
 
     /// Takes in the peer's next definition: name and schema.

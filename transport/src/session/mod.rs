@@ -17,7 +17,7 @@ use bytes::BytesMut;
 use mobula_core::codec::{self, EncodeError};
 use mobula_core::frame::{self, Frame, Head, MessageIndex, WriteError};
 use mobula_core::planted::{self, Bug};
-use mobula_core::{ActorId, CallError, Deadline, NodeId, NodeUid, RequestId};
+use mobula_core::{ActorId, CallError, NodeId, NodeUid, RequestId};
 
 pub use error::SessionError;
 use error::{bad_body, check_name, cut};
@@ -114,12 +114,41 @@ impl<R> Session<R> {
         now: Instant,
         body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
     ) -> Result<(RequestId, Accepted), (CallError, R)> {
+        self.await_reply(call, reply, now, body, false)
+    }
+
+    /// Sends a tell whose `reply` comes back when the message is in its target's mailbox. Otherwise as
+    /// [`ask`](Self::ask).
+    ///
+    /// # Errors
+    /// As for [`ask`](Self::ask).
+    pub fn post(
+        &mut self,
+        call: &Call,
+        reply: R,
+        now: Instant,
+        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+    ) -> Result<(RequestId, Accepted), (CallError, R)> {
+        self.await_reply(call, reply, now, body, true)
+    }
+
+    fn await_reply(
+        &mut self,
+        call: &Call,
+        reply: R,
+        now: Instant,
+        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+        post: bool,
+    ) -> Result<(RequestId, Accepted), (CallError, R)> {
         let message = match self.admit(call, now) {
             Ok(message) => message,
             Err(error) => return Err((error, reply)),
         };
-        let request = self.pending.next_id();
-        let head = Head::Ask { request, target: call.target, message, budget: call.deadline.budget(now) };
+        let (request, target, budget) = (self.pending.next_id(), call.target, call.deadline.budget(now));
+        let head = match post {
+            true => Head::Post { request, target, message, budget },
+            false => Head::Ask { request, target, message, budget },
+        };
         let accepted = match self.put_or_line(call, head, body, || Sender::Ask(request)) {
             Ok(accepted) => accepted,
             Err(error) => return Err((error, reply)),
@@ -179,6 +208,38 @@ impl<R> Session<R> {
             .map_err(|error| CallError::Encode { reason: error.to_string(), reply: true })
     }
 
+    /// Sends one of many answers to a request of the peer.
+    ///
+    /// # Errors
+    /// [`CallError::Encode`] if the item cannot be written; the caller then [fails](Self::fail) the request with it.
+    pub fn item(
+        &mut self,
+        request: RequestId,
+        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+    ) -> Result<(), CallError> {
+        if self.closed.is_some() {
+            return Ok(());
+        }
+        self.out
+            .put(Head::Item { request }, body)
+            .map_err(|error| CallError::Encode { reason: error.to_string(), reply: true })
+    }
+
+    /// Lets the peer send `count` more items in answer to `request`, if that is still open.
+    pub fn more(&mut self, request: RequestId, count: u32) {
+        if self.pending.get(request).is_some() {
+            self.out.put_bare(Head::More { request, count });
+        }
+    }
+
+    /// Hands a tell of the peer back, by the peer's own index of its type: it reached no handler.
+    pub fn undelivered(&mut self, target: ActorId, message: MessageIndex, error: &CallError) {
+        if self.closed.is_none() {
+            // As for a failure, writing it cannot fail.
+            let _ = self.out.put(Head::Undelivered { target, message }, |out| codec::encode_into(error, out));
+        }
+    }
+
     /// Answers a request of the peer with a failure.
     pub fn fail(&mut self, request: RequestId, error: &CallError) {
         if self.closed.is_none() {
@@ -205,7 +266,10 @@ impl<R> Session<R> {
     ///
     /// # Errors
     /// [`SessionError`]: the driver [closes](Self::close) the session with it.
-    pub fn receive<'a>(&mut self, frame: Frame<'a>, now: Instant) -> Result<Received<'a, R>, SessionError> {
+    pub fn receive<'a>(&mut self, frame: Frame<'a>, now: Instant) -> Result<Received<'a, R>, SessionError>
+    where
+        R: Clone,
+    {
         if self.closed.is_some() {
             return Ok(Received::Nothing);
         }
@@ -227,10 +291,20 @@ impl<R> Session<R> {
             }
             Frame::Ask { request, target, message, budget, payload } => {
                 let deadline = budget.deadline(now);
-                return self.request(Some(request), target, message, deadline, payload);
+                self.interned.check(message)?;
+                let request = Some(request);
+                return Ok(Received::Request { request, post: false, target, message, deadline, payload });
+            }
+            Frame::Post { request, target, message, budget, payload } => {
+                let deadline = budget.deadline(now);
+                self.interned.check(message)?;
+                let request = Some(request);
+                return Ok(Received::Request { request, post: true, target, message, deadline, payload });
             }
             Frame::Tell { target, message, budget, payload } => {
-                return self.request(None, target, message, budget.deadline(now), payload);
+                let deadline = budget.deadline(now);
+                self.interned.check(message)?;
+                return Ok(Received::Request { request: None, post: false, target, message, deadline, payload });
             }
             Frame::Reply { request, payload } => {
                 if let Some(to) = self.take_answered(request) {
@@ -243,6 +317,18 @@ impl<R> Session<R> {
                     return Ok(Received::Failure { to, error });
                 }
             }
+            Frame::Item { request, payload } => {
+                if let Some(to) = self.awaits(request).cloned() {
+                    return Ok(Received::Item { to, payload });
+                }
+                self.late_replies += 1;
+            }
+            Frame::Undelivered { target, message, body } => {
+                let message = self.interned.name(message)?;
+                let error = codec::decode::<CallError>(body).map_err(bad_body("undelivered"))?;
+                return Ok(Received::Undelivered { target, message, error });
+            }
+            Frame::More { request, count } => return Ok(Received::More { request, count }),
             Frame::Cancel { request } => return Ok(Received::Cancel { request }),
             Frame::Credit { target, count } => self.receive_credit(target, count, now)?,
         }
@@ -416,18 +502,6 @@ impl<R> Session<R> {
         Ok(())
     }
 
-    fn request<'a>(
-        &mut self,
-        request: Option<RequestId>,
-        target: ActorId,
-        message: MessageIndex,
-        deadline: Deadline,
-        payload: &'a [u8],
-    ) -> Result<Received<'a, R>, SessionError> {
-        self.interned.check(message)?;
-        Ok(Received::Request { request, target, message, deadline, payload })
-    }
-
     fn receive_credit(&mut self, target: ActorId, count: u32, now: Instant) -> Result<(), SessionError> {
         self.flows.refill(target, count)?;
         self.advance_line(target, now);
@@ -436,11 +510,15 @@ impl<R> Session<R> {
 
     /// An answer to what is still in line was invented by the peer, and counts as late.
     fn take_answered(&mut self, request: RequestId) -> Option<R> {
-        if self.pending.get(request).is_none_or(|ask| ask.in_line) {
+        if self.awaits(request).is_none() {
             self.late_replies += 1;
             return None;
         }
         self.pending.take(request).map(|ask| ask.reply)
+    }
+
+    fn awaits(&self, request: RequestId) -> Option<&R> {
+        self.pending.get(request).filter(|ask| !ask.in_line).map(|ask| &ask.reply)
     }
 
     fn expire_asks(&mut self, now: Instant) {
@@ -448,6 +526,9 @@ impl<R> Session<R> {
             let Some(ask) = self.pending.take(request) else { continue };
             if ask.in_line {
                 self.flows.left_line(ask.target, &self.pending);
+            } else {
+                // The work for it can stop, or need not begin.
+                self.out.put_bare(Head::Cancel { request });
             }
             let error = CallError::DeadlineExceeded { started: !ask.in_line };
             self.events.push_back(Event::Failed { to: ask.reply, error });

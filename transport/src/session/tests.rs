@@ -19,6 +19,8 @@ mod heartbeats;
 mod model;
 mod opening;
 mod order;
+mod posts;
+mod streams;
 mod types;
 
 const A: ActorId = ActorId(1);
@@ -177,6 +179,10 @@ fn shown(bytes: &[u8]) -> Vec<String> {
             Frame::Goodbye { .. } => "goodbye".to_owned(),
             Frame::Define { index, .. } => format!("define {}", index.0),
             Frame::Ask { target, payload, .. } => format!("ask {target} {}", utf8(payload)),
+            Frame::Post { target, payload, .. } => format!("post {target} {}", utf8(payload)),
+            Frame::Item { payload, .. } => format!("item {}", utf8(payload)),
+            Frame::More { request, count } => format!("more {:x} {count}", request.0),
+            Frame::Undelivered { target, message, .. } => format!("undelivered {target} {}", message.0),
             Frame::Tell { target, payload, .. } => format!("tell {target} {}", utf8(payload)),
             Frame::Reply { payload, .. } => format!("reply {}", utf8(payload)),
             Frame::Failure { .. } => "failure".to_owned(),

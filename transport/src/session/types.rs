@@ -89,9 +89,11 @@ pub enum Received<'a, R> {
     Nothing,
     /// The peer introduced a message type; indices count up from 0.
     Define { index: MessageIndex, name: String, schema: u64 },
-    /// A message for an actor here; with a `request` if it wants an answer.
+    /// A message for an actor here; with a `request` if something is to be said to it.
     Request {
         request: Option<RequestId>,
+        /// What is wanted is no answer, only to hear that the message is in the mailbox.
+        post: bool,
         target: ActorId,
         message: MessageIndex,
         deadline: Deadline,
@@ -101,8 +103,14 @@ pub enum Received<'a, R> {
     Reply { to: R, payload: &'a [u8] },
     /// The failure of `to`.
     Failure { to: R, error: CallError },
+    /// One of many answers to `to`, which stays open.
+    Item { to: R, payload: &'a [u8] },
     /// The peer no longer waits for this request.
     Cancel { request: RequestId },
+    /// The peer has taken so many items of the answer to this request.
+    More { request: RequestId, count: u32 },
+    /// A tell to an actor of the peer reached no handler.
+    Undelivered { target: ActorId, message: &'static str, error: CallError },
 }
 
 /// What the session wants its driver to tell others.

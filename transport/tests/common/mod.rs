@@ -153,24 +153,33 @@ pub(crate) enum End {
     Accepted,
 }
 
-pub(crate) struct Waiting(oneshot::Sender<End>);
+#[derive(Clone)]
+pub(crate) struct Waiting(Arc<Mutex<Option<oneshot::Sender<End>>>>);
+
+impl Waiting {
+    fn end(self, end: End) {
+        if let Some(sender) = self.0.lock().take() {
+            let _ = sender.send(end);
+        }
+    }
+}
 
 impl Waiter for Waiting {
     fn answer(self, answer: Result<&[u8], CallError>) {
-        let _ = self.0.send(match answer {
+        self.end(match answer {
             Ok(bytes) => End::Answer(bytes.to_vec()),
             Err(error) => End::Failed(error),
         });
     }
 
     fn accepted(self) {
-        let _ = self.0.send(End::Accepted);
+        self.end(End::Accepted);
     }
 }
 
 pub(crate) fn waiting() -> (Waiting, oneshot::Receiver<End>) {
     let (sender, receiver) = oneshot::channel();
-    (Waiting(sender), receiver)
+    (Waiting(Arc::new(Mutex::new(Some(sender)))), receiver)
 }
 
 pub(crate) fn to(target: ActorId) -> Call {

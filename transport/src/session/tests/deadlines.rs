@@ -101,10 +101,23 @@ fn a_requests_deadline_counts_from_its_arrival() {
     let ask = |budget| Frame::Ask { request: RequestId(3), target: A, message: MessageIndex(0), budget, payload: b"p" };
     let now = bench.now;
     for (budget, expected) in [(Budget(50), Deadline::at(now + ms(50))), (Budget::NEVER, Deadline::NEVER)] {
-        let Ok(Received::Request { request, target, message, deadline, payload }) = bench.receive(ask(budget)) else {
+        let Ok(Received::Request { request, target, message, deadline, payload, .. }) = bench.receive(ask(budget))
+        else {
             panic!("a request")
         };
         assert_eq!((request, target, message), (Some(RequestId(3)), A, MessageIndex(0)));
         assert_eq!((deadline, payload), (expected, &b"p"[..]));
     }
+}
+
+#[test]
+fn the_peer_is_told_when_an_ask_expires() {
+    let mut bench = Bench::open(1);
+    let deadline = bench.after(ms(20));
+    let (a, _) = bench.ask(&call(A, deadline), "a");
+    bench.ask(&call(A, deadline), "b");
+    assert_eq!(bench.sent(), ["define 0", "ask 1 a"]);
+    bench.pass(ms(20));
+    assert_eq!(bench.events(), ["a late, started true", "b late, started false"]);
+    assert_eq!(bench.sent(), [format!("cancel {:x}", a.0)], "what has not left needs none");
 }

@@ -290,6 +290,9 @@ impl World {
                     let number = number.expect("every message carries its number");
                     self.arrived(side, target, Mail { number, request, deadline });
                 }
+                Received::Item { .. } | Received::More { .. } | Received::Undelivered { .. } => {
+                    panic!("nobody sends it")
+                }
                 Received::Cancel { request } => {
                     let here = &mut self.sides[side];
                     here.held.retain(|mail| mail.request != Some(request));
