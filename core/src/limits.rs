@@ -61,6 +61,14 @@ pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// descriptor each.
 pub const HANDSHAKES_MAX: usize = 512;
 
+/// 16 KiB: what is read over TLS from one who has not proven yet who it is. A chain of two certificates and the preface take
+/// about 3 KiB. Costs up to 64 KiB of heap for each of [`HANDSHAKES_MAX`].
+pub const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
+
+/// Handshakes at the same time over TLS from one address; one more is closed at once. Less than [`HANDSHAKES_MAX`], so that one
+/// host cannot keep all others out.
+pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 32;
+
 /// Bytes of a peer's text that reach a log or an error; the rest is cut.
 pub const PEER_TEXT_BYTES_MAX: usize = 256;
 

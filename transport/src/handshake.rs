@@ -24,6 +24,12 @@ impl From<io::Error> for HandshakeError {
     }
 }
 
+impl From<PrefaceError> for HandshakeError {
+    fn from(error: PrefaceError) -> Self {
+        HandshakeError::Preface(error)
+    }
+}
+
 /// What a dialer says, with a nonce that was never used.
 pub(crate) fn fresh(dialer: NodeUid, target: NodeUid, lane: Lane) -> io::Result<Dial> {
     let mut nonce = [0; 32];
@@ -31,56 +37,54 @@ pub(crate) fn fresh(dialer: NodeUid, target: NodeUid, lane: Lane) -> io::Result<
     Ok(Dial { dialer, target, lane, versions: preface::VERSIONS, nonce })
 }
 
-/// Proves ourselves to the acceptor at the other end of the stream that `connect` makes, and checks its answer.
+/// Proves ourselves to the acceptor at the other end, and checks its answer.
 pub(crate) async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
-    connect: impl Future<Output = io::Result<S>>,
+    stream: &mut S,
     secret: &Secret,
     dial: &Dial,
-) -> Result<S, HandshakeError> {
+) -> Result<(), HandshakeError> {
     let sent = dial.encode(secret);
-    let (stream, answer) = in_time(async {
-        let mut stream = connect.await?;
-        stream.write_all(&sent).await?;
-        stream.flush().await?;
-        let mut answer = [0; ACCEPT_BYTES];
-        match stream.read_exact(&mut answer).await {
-            // The acceptor closes without a byte when it does not trust us.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Err(HandshakeError::Preface(PrefaceError::Unauthorized))
-            }
-            Err(error) => Err(error.into()),
-            Ok(_) => Ok((stream, answer)),
-        }
-    })
-    .await?;
-    preface::check_answer(secret, dial, &sent, &answer).map_err(HandshakeError::Preface)?;
-    Ok(stream)
+    stream.write_all(&sent).await?;
+    stream.flush().await?;
+    let mut answer = [0; ACCEPT_BYTES];
+    match stream.read_exact(&mut answer).await {
+        // The acceptor closes without a byte when it does not trust us.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(PrefaceError::Unauthorized.into()),
+        read => read?,
+    };
+    preface::check_answer(secret, dial, &sent, &answer)?;
+    Ok(())
 }
 
-/// Reads a dialer's preface and answers it, unless a stranger sent it: strangers get no byte.
+/// Reads a dialer's preface and answers it, unless a stranger sent it, or one whose claim `check` refuses: they get no
+/// byte.
 pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     acceptor: &Mutex<Acceptor>,
+    check: impl FnOnce(&Dial) -> Result<(), PrefaceError>,
 ) -> Result<Dial, HandshakeError> {
-    in_time(async {
-        let mut bytes = [0; DIAL_BYTES];
-        // What cannot become a preface is not waited for: garbage is cut off at its first bytes.
-        stream.read_exact(&mut bytes[..8]).await?;
-        if !preface::is_magic(&bytes) {
-            return Err(HandshakeError::Preface(PrefaceError::NotMobula));
-        }
-        stream.read_exact(&mut bytes[8..]).await?;
-        let (verdict, answer) = acceptor.lock().check(&bytes);
-        if let Some(answer) = answer {
-            stream.write_all(&answer).await?;
-            stream.flush().await?;
-        }
-        verdict.map_err(HandshakeError::Preface)
-    })
-    .await
+    let mut bytes = [0; DIAL_BYTES];
+    // What cannot become a preface is not waited for: garbage is cut off at its first bytes.
+    stream.read_exact(&mut bytes[..8]).await?;
+    if !preface::is_magic(&bytes) {
+        return Err(PrefaceError::NotMobula.into());
+    }
+    stream.read_exact(&mut bytes[8..]).await?;
+    let (verdict, answer) = acceptor.lock().check(&bytes);
+    if let Ok(dial) = &verdict {
+        check(dial)?;
+    }
+    if let Some(answer) = answer {
+        stream.write_all(&answer).await?;
+        stream.flush().await?;
+    }
+    Ok(verdict?)
 }
 
-async fn in_time<T>(handshake: impl Future<Output = Result<T, HandshakeError>>) -> Result<T, HandshakeError> {
+/// Gives a handshake as long as it may take, from the connecting on.
+pub(crate) async fn in_time<T>(
+    handshake: impl Future<Output = Result<T, HandshakeError>>,
+) -> Result<T, HandshakeError> {
     let after = limits::HANDSHAKE_DEADLINE;
     tokio::time::timeout(after, handshake).await.unwrap_or(Err(HandshakeError::Deadline { after }))
 }

@@ -140,6 +140,12 @@ pub enum PrefaceError {
         /// What it found.
         ours: NodeUid,
     },
+    /// The peer's certificate is not one for the life that it claims to be. The peer got no answer.
+    #[error("SpoofedSource: the peer claims to be life {claimed}, and its certificate is not one for that")]
+    SpoofedSource {
+        /// What it claims.
+        claimed: NodeUid,
+    },
     /// No protocol version in common.
     #[error(
         "VersionIncompatible: one side speaks {}..={} and the other {}..={}: upgrade the older one",

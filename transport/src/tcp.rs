@@ -89,13 +89,13 @@ pub async fn dial(
     loopback_only(address)?;
     let io_failed = |error| ConnectError::Io { what: "cannot connect to", address, error };
     let dial = handshake::fresh(dialer, target, lane).map_err(io_failed)?;
-    let connect = async {
-        let stream = TcpStream::connect(address).await?;
+    let stream = handshake::in_time(async {
+        let mut stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
+        handshake::dial(&mut stream, secret, &dial).await?;
         Ok(stream)
-    };
-    let stream = handshake::dial(connect, secret, &dial).await;
-    stream.map_err(failed("cannot connect to", address))?.into_std().map_err(io_failed)
+    });
+    stream.await.map_err(failed("cannot connect to", address))?.into_std().map_err(io_failed)
 }
 
 /// Reads and answers a dialer's preface.
@@ -111,7 +111,7 @@ pub async fn accept(
     if let Err(error) = stream.set_nodelay(true) {
         return Err(failed(error.into()));
     }
-    match handshake::accept(&mut stream, acceptor).await {
+    match handshake::in_time(handshake::accept(&mut stream, acceptor, |_| Ok(()))).await {
         Ok(dial) => stream.into_std().map(|stream| (stream, dial)).map_err(|error| failed(error.into())),
         Err(error) => Err(failed(error)),
     }

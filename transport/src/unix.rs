@@ -243,7 +243,7 @@ impl Listener {
     ) -> Result<(StdStream, Dial), UnixError> {
         own_peer(&stream, &self.path)?;
         let failed = failed("handshake on", &self.path);
-        match handshake::accept(&mut stream, acceptor).await {
+        match handshake::in_time(handshake::accept(&mut stream, acceptor, |_| Ok(()))).await {
             Ok(dial) => stream.into_std().map(|stream| (stream, dial)).map_err(|error| failed(error.into())),
             Err(error) => Err(failed(error)),
         }
@@ -273,10 +273,10 @@ pub async fn dial(
     let path = &directory.socket(name)?;
     let io_failed = |error| failed("cannot connect to", path)(HandshakeError::Io(error));
     let dial = handshake::fresh(dialer, target, lane).map_err(io_failed)?;
-    let stream = UnixStream::connect(path).await.map_err(io_failed)?;
+    let mut stream = UnixStream::connect(path).await.map_err(io_failed)?;
     own_peer(&stream, path)?;
-    let stream = handshake::dial(async { Ok(stream) }, secret, &dial).await;
-    stream.map_err(failed("cannot connect to", path))?.into_std().map_err(io_failed)
+    let dialed = handshake::in_time(handshake::dial(&mut stream, secret, &dial)).await;
+    dialed.map(|()| stream).map_err(failed("cannot connect to", path))?.into_std().map_err(io_failed)
 }
 
 /// Registers a connection with the current runtime, whose thread will read it.

@@ -21,7 +21,8 @@ impl std::fmt::Debug for Wire {
 
 /// The writing half: tries at once, from any thread, and never blocks.
 pub trait WireWrite: Send + 'static {
-    /// Writes what fits now. `WouldBlock` if nothing does.
+    /// Writes what fits now. `WouldBlock` if nothing does. Whoever has offered bytes offers the same again, perhaps with more
+    /// behind them, until they are written: a wire that encrypts may have them in hand already.
     ///
     /// # Errors
     /// Whatever ends the connection.

@@ -48,6 +48,15 @@ macro_rules! suite {
                 async fn $name() { super::$name(super::Kind::Unix).await }
             )*
         }
+        mod over_tls {
+            $(#[tokio::test] async fn $name() { super::$name(super::Kind::Tls).await })*
+        }
+        mod over_tls_with_threads {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() { super::$name(super::Kind::Tls).await }
+            )*
+        }
         mod over_tcp_with_threads {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,6 +2,8 @@
 
 // Each test program uses a part of it.
 #[allow(dead_code)]
+pub(crate) mod certificates;
+#[allow(dead_code)]
 pub(crate) mod faulty;
 
 use std::future::poll_fn;
@@ -15,15 +17,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use certificates::Authority;
 use faulty::{Fault, faulty};
 use mobula_core::codec::{self, EncodeError};
 use mobula_core::frame::{self, Frame, Head, MessageIndex};
 use mobula_core::{ActorId, CallError, Deadline, IdMap, MessageKey, NodeId, NodeUid, RequestId, limits};
 use mobula_transport::preface::{Acceptor, Dial, Secret, VERSIONS};
+use mobula_transport::tls::{Accepted, Endpoint, Secured, TlsError};
 use mobula_transport::unix::{Directory, UnixError};
 use mobula_transport::{
-    Accepted, Call, Driver, Hello, Inbound, Lane, Link, ReceiveCredit, Request, SessionConfig, SessionError, Waiter,
-    Wire, memory, tcp, unix,
+    Accepted as Told, Call, Driver, Hello, Inbound, Lane, Link, ReceiveCredit, Request, SessionConfig, SessionError,
+    Waiter, Wire, memory, tcp, tls, unix,
 };
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -45,6 +49,7 @@ pub(crate) enum Kind {
     /// Memory that pauses, and carries the bytes in pieces of any size.
     Pieces,
     Tcp,
+    Tls,
     Unix,
 }
 
@@ -65,6 +70,14 @@ impl Kind {
                 let (accepted, dial) = accepted.expect("accepted");
                 assert_eq!((dial.dialer, dial.target, dial.lane), (Port::DIALER, Port::UID, Lane::Data));
                 let wire = |stream| tcp::wire(stream).expect("a fresh stream");
+                (wire(dialed.expect("dialed")), wire(accepted))
+            }
+            Kind::Tls => {
+                let port = TlsPort::open();
+                let (dialed, accepted) = tokio::join!(port.dial(), port.accept());
+                let Ok(Accepted::Node(accepted, dial)) = accepted else { panic!("accepted") };
+                assert_eq!((dial.dialer, dial.target, dial.lane), (Port::DIALER, Port::UID, Lane::Data));
+                let wire = |secured| tls::wire(secured).expect("a fresh connection");
                 (wire(dialed.expect("dialed")), wire(accepted))
             }
             Kind::Unix => {
@@ -145,6 +158,32 @@ impl UnixPort {
     }
 }
 
+/// A TLS port of node 2, and node 1, which may come in.
+pub(crate) struct TlsPort {
+    pub(crate) address: SocketAddr,
+    pub(crate) listener: TcpListener,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) dialer: Endpoint,
+}
+
+impl TlsPort {
+    pub(crate) fn open() -> Self {
+        let listener = tls::listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port of the system's choice");
+        let address = listener.local_addr().expect("it is bound");
+        let endpoint = |uid| Endpoint::new(uid, &Authority::of_the_tests().node(uid), false).expect("good credentials");
+        TlsPort { address, listener, endpoint: endpoint(Port::UID), dialer: endpoint(Port::DIALER) }
+    }
+
+    pub(crate) async fn dial(&self) -> Result<Secured, TlsError> {
+        self.dialer.dial(self.address, Port::UID, Lane::Data).await
+    }
+
+    pub(crate) async fn accept(&self) -> Result<Accepted, TlsError> {
+        let (stream, address) = tcp::accept_next(&self.listener).await;
+        self.endpoint.accept(stream, address).await
+    }
+}
+
 /// How an operation ended.
 #[derive(Debug, PartialEq)]
 pub(crate) enum End {
@@ -205,7 +244,7 @@ pub(crate) fn tell(
     link: &Link<Waiting>,
     target: ActorId,
     payload: &[u8],
-) -> (Result<Accepted, CallError>, oneshot::Receiver<End>) {
+) -> (Result<Told, CallError>, oneshot::Receiver<End>) {
     let (waiter, end) = waiting();
     (link.tell(&to(target), || waiter, bytes(payload)), end)
 }

@@ -1,0 +1,259 @@
+//! One node's side of TLS: dials, accepts, and cuts off those that were revoked.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+
+use mobula_core::NodeUid;
+use parking_lot::Mutex;
+use rustls::Connection;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::Acceptor as HelloReader;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
+
+use super::credentials::{Configs, Credentials, names};
+use super::limited::Limited;
+use super::wire::Shared;
+use super::{JOIN_PROTOCOL, TlsError, failed, node_name};
+use crate::handshake::{self, HandshakeError};
+use crate::preface::{self, Acceptor, Dial, PrefaceError, Secret};
+use crate::session::Lane;
+
+/// Connections that the system may hold before they are accepted.
+const BACKLOG: u32 = 1024;
+
+/// A node's side of every TLS connection it has.
+pub struct Endpoint {
+    uid: NodeUid,
+    configs: Mutex<Arc<Configs>>,
+    joining: bool,
+    peers: Mutex<Peers>,
+}
+
+#[derive(Default)]
+struct Peers {
+    revoked: HashSet<NodeUid>,
+    live: HashMap<NodeUid, Vec<Weak<Shared>>>,
+}
+
+impl Endpoint {
+    /// The side of the node whose life is `uid`. With `joining` it also answers those who have no certificate yet.
+    ///
+    /// # Errors
+    /// [`TlsError::Credentials`], for one if the certificate is not one for `uid`.
+    pub fn new(uid: NodeUid, credentials: &Credentials, joining: bool) -> Result<Self, TlsError> {
+        let configs = Mutex::new(Arc::new(Configs::new(credentials, uid)?));
+        Ok(Endpoint { uid, configs, joining, peers: Mutex::default() })
+    }
+
+    /// Shows a new certificate from now on. Connections that are open stay.
+    ///
+    /// # Errors
+    /// [`TlsError::Credentials`]: the old one stays in use.
+    pub fn renew(&self, credentials: &Credentials) -> Result<(), TlsError> {
+        let configs = Arc::new(Configs::new(credentials, self.uid)?);
+        *self.configs.lock() = configs;
+        Ok(())
+    }
+
+    /// Cuts every connection with the life `uid` and makes no other. Its pending asks fail as if it had died.
+    pub fn revoke(&self, uid: NodeUid) {
+        let live = {
+            let mut peers = self.peers.lock();
+            peers.revoked.insert(uid);
+            peers.live.remove(&uid).unwrap_or_default()
+        };
+        live.iter().filter_map(Weak::upgrade).for_each(|shared| shared.cut());
+    }
+
+    /// Connects to the life `target` at `address`, which has to show a certificate for it.
+    /// The connection is returned bare, so that it can be moved to the thread that will read it; see [`wire`](super::wire).
+    ///
+    /// # Errors
+    /// [`TlsError`]. Cancel-safe: dropping the future closes the connection.
+    pub async fn dial(&self, address: SocketAddr, target: NodeUid, lane: Lane) -> Result<Secured, TlsError> {
+        let failed = failed("cannot connect to", address);
+        if self.peers.lock().revoked.contains(&target) {
+            return Err(TlsError::Revoked { address, uid: target });
+        }
+        let connector = TlsConnector::from(Arc::clone(&self.configs.lock().node_client));
+        let secured = handshake::in_time(async {
+            let name = ServerName::try_from(node_name(target)).map_err(io::Error::other)?;
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            let mut tls = connector.connect(name, Limited::new(stream)).await?;
+            let secret =
+                Secret::from_bytes(exported(|out, label| tls.get_ref().1.export_keying_material(out, label, None))?);
+            handshake::dial(&mut tls, &secret, &handshake::fresh(self.uid, target, lane)?).await?;
+            let (Limited { stream, .. }, connection) = tls.into_inner();
+            Ok((stream, Connection::from(connection)))
+        });
+        let (stream, connection) = secured.await.map_err(failed)?;
+        self.secured(address, target, stream, connection)
+    }
+
+    /// Reads who connects, and for what. The caller holds a place at the [`Door`](super::Door) meanwhile.
+    ///
+    /// # Errors
+    /// [`TlsError`]: the connection is to be dropped. Without a certificate of the cluster the peer got an alert of TLS and
+    /// nothing else. Cancel-safe in the same sense.
+    pub async fn accept(&self, stream: TcpStream, address: SocketAddr) -> Result<Accepted, TlsError> {
+        let configs = Arc::clone(&self.configs.lock());
+        let accepted = handshake::in_time(async {
+            stream.set_nodelay(true)?;
+            let hello = LazyConfigAcceptor::new(HelloReader::default(), Limited::new(stream)).await?;
+            let joins =
+                hello.client_hello().alpn().is_some_and(|mut offered| offered.any(|name| name == JOIN_PROTOCOL));
+            if joins {
+                let tls = hello.into_stream(Arc::clone(&configs.join_server)).await?;
+                return Ok(Proven::Joiner(Box::new(tls)));
+            }
+            let mut tls = hello.into_stream(Arc::clone(&configs.node_server)).await?;
+            let connection = tls.get_ref().1;
+            let secret =
+                Secret::from_bytes(exported(|out, label| connection.export_keying_material(out, label, None))?);
+            let certificate = peer_certificate(connection.peer_certificates())?;
+            // Known to this connection alone, so there is no nonce to remember.
+            let acceptor = Mutex::new(Acceptor::new(secret, self.uid, preface::VERSIONS));
+            let check = |dial: &Dial| match names(&certificate, &node_name(dial.dialer)) {
+                true => Ok(()),
+                false => Err(PrefaceError::SpoofedSource { claimed: dial.dialer }),
+            };
+            let dial = handshake::accept(&mut tls, &acceptor, check).await?;
+            let (Limited { stream, .. }, connection) = tls.into_inner();
+            Ok(Proven::Node(stream, Box::new(Connection::from(connection)), dial))
+        });
+        match accepted.await.map_err(failed("handshake with", address))? {
+            Proven::Joiner(tls) if self.joining => Ok(Accepted::Joiner(Joiner { tls, address })),
+            Proven::Joiner(_) => Err(TlsError::NoJoiningHere { address }),
+            Proven::Node(stream, connection, dial) => {
+                Ok(Accepted::Node(self.secured(address, dial.dialer, stream, *connection)?, dial))
+            }
+        }
+    }
+
+    fn secured(
+        &self,
+        address: SocketAddr,
+        peer: NodeUid,
+        stream: TcpStream,
+        connection: Connection,
+    ) -> Result<Secured, TlsError> {
+        let io_failed = |error: io::Error| failed("cannot use the connection to", address)(error.into());
+        let certificate = peer_certificate(connection.peer_certificates()).map_err(io_failed)?;
+        let stream = stream.into_std().map_err(io_failed)?;
+        let shared = Arc::new(Shared::new(stream.try_clone().map_err(io_failed)?, connection));
+        let mut peers = self.peers.lock();
+        // Under the lock: whoever revokes now finds it in the list, or has been before.
+        if peers.revoked.contains(&peer) {
+            return Err(TlsError::Revoked { address, uid: peer });
+        }
+        let live = peers.live.entry(peer).or_default();
+        live.retain(|shared| shared.strong_count() > 0);
+        live.push(Arc::downgrade(&shared));
+        drop(peers);
+        Ok(Secured { stream, shared, certificate })
+    }
+}
+
+enum Proven {
+    Node(TcpStream, Box<Connection>, Dial),
+    Joiner(Box<tokio_rustls::server::TlsStream<Limited>>),
+}
+
+/// Who has come in.
+pub enum Accepted {
+    /// A node of the cluster, which has proven what it says.
+    Node(Secured, Dial),
+    /// One who has proven nothing yet.
+    Joiner(Joiner),
+}
+
+/// A connection past its handshakes, not yet bound to a thread.
+pub struct Secured {
+    pub(super) stream: std::net::TcpStream,
+    pub(super) shared: Arc<Shared>,
+    certificate: CertificateDer<'static>,
+}
+
+impl Secured {
+    /// True if the peer's certificate bears `name`; see [`role_name`](super::role_name).
+    pub fn peer_is(&self, name: &str) -> bool {
+        names(&self.certificate, name)
+    }
+}
+
+/// A connection whose client has shown no certificate. It may be read up to [`limits::HANDSHAKE_BYTES_MAX`](mobula_core::limits::HANDSHAKE_BYTES_MAX),
+/// and for how long is the caller's to decide.
+pub struct Joiner {
+    tls: Box<tokio_rustls::server::TlsStream<Limited>>,
+    address: SocketAddr,
+}
+
+impl Joiner {
+    /// Where it comes from.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Bytes that only the two ends of this connection know, for `label` (RFC 5705).
+    ///
+    /// # Errors
+    /// Never on a connection that was accepted.
+    pub fn export(&self, label: &[u8]) -> io::Result<[u8; 32]> {
+        self.tls.get_ref().1.export_keying_material([0; 32], label, None).map_err(io::Error::other)
+    }
+}
+
+impl AsyncRead for Joiner {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_read(cx, out)
+    }
+}
+
+impl AsyncWrite for Joiner {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tls).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_shutdown(cx)
+    }
+}
+
+/// Listens on `address`, any address; port 0 lets the system choose. Has to be called on the runtime that will accept.
+///
+/// # Errors
+/// [`TlsError::PortInUse`], or what the system says.
+pub fn listen(address: SocketAddr) -> Result<tokio::net::TcpListener, TlsError> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::AddrInUse => TlsError::PortInUse { address },
+        _ => TlsError::Io { what: "cannot listen on", address, error },
+    };
+    let socket = if address.is_ipv4() { tokio::net::TcpSocket::new_v4() } else { tokio::net::TcpSocket::new_v6() };
+    let socket = socket.map_err(failed)?;
+    socket.set_reuseaddr(true).map_err(failed)?;
+    socket.bind(address).map_err(failed)?;
+    socket.listen(BACKLOG).map_err(failed)
+}
+
+fn exported(
+    export: impl FnOnce([u8; 32], &[u8]) -> Result<[u8; 32], rustls::Error>,
+) -> Result<[u8; 32], HandshakeError> {
+    export([0; 32], b"EXPORTER-mobula-preface/1").map_err(|error| io::Error::other(error).into())
+}
+
+fn peer_certificate(chain: Option<&[CertificateDer<'_>]>) -> io::Result<CertificateDer<'static>> {
+    // The verifiers let nobody through without one.
+    let first = chain.and_then(<[_]>::first).ok_or_else(|| io::Error::other("the peer has shown no certificate"))?;
+    Ok(first.clone().into_owned())
+}
