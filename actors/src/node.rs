@@ -578,6 +578,12 @@ impl Node {
         CallError::Unreachable { node: node.clone(), sent: false, reason: "no connection to it".to_owned() }
     }
 
+    /// A reference to the same actor as this node has it: near if the actor lives here, else over this node's
+    /// connections. Makes a difference in processes with more than one node.
+    pub fn reference_to<A: RemoteActor>(&self, actor: &ActorRef<A>) -> ActorRef<A> {
+        self.reference(actor.node(), actor.id())
+    }
+
     fn reference<A: RemoteActor>(&self, node: &NodeId, actor: ActorId) -> ActorRef<A> {
         match self.local::<A>(actor) {
             Some(shared) if node == self.id() => ActorRef::near(shared),

@@ -126,6 +126,13 @@ impl Cluster {
         Ok(Self::new(node, members, processes, true))
     }
 
+    /// The cluster of `members` as `node`, one of them, sees it: for programs that start and connect nodes themselves,
+    /// as test kits do. The nodes outlive the handle.
+    pub fn over(node: Node, members: Vec<NodeReport>) -> Cluster {
+        let info = |NodeReport { node, pid, cpus, .. }| NodeInfo { id: node, pid, address: None, cpus, alive: true };
+        Self::of_node(node, members.into_iter().map(info).collect())
+    }
+
     /// The cluster as a node process sees it.
     pub(crate) fn of_node(node: Node, members: Vec<NodeInfo>) -> Cluster {
         Self::new(node, members, Vec::new(), false)
