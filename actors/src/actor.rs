@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message};
-use mobula_core::{CallError, IdMap, MessageKey, NodeId, RemoteMessage, RestartPolicy, codec, limits};
+use mobula_core::{ActorAddress, CallError, IdMap, MessageKey, NodeId, RemoteMessage, RestartPolicy, codec, limits};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -74,6 +74,12 @@ pub(crate) struct SpawnOptions {
     #[serde(default)]
     pub(crate) mailbox_policy: MailboxPolicy,
     pub(crate) own_thread: bool,
+    /// It begins its life linked with this actor.
+    #[serde(default)]
+    pub(crate) link: Option<ActorAddress>,
+    /// Its end is kept for the monitor that the spawning node sets up behind the spawn.
+    #[serde(default)]
+    pub(crate) keep_end: bool,
 }
 
 impl Default for SpawnOptions {
@@ -84,6 +90,8 @@ impl Default for SpawnOptions {
             mailbox: limits::MAILBOX_MESSAGES,
             mailbox_policy: MailboxPolicy::default(),
             own_thread: false,
+            link: None,
+            keep_end: false,
         }
     }
 }

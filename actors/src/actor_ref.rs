@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message};
-use mobula_core::{ActorId, CallError, Deadline, ExitReason, NodeId, RemoteMessage};
+use mobula_core::{ActorAddress, ActorId, CallError, Deadline, ExitReason, NodeId, RemoteMessage};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use crate::actor::RemoteActor;
@@ -14,6 +14,7 @@ use crate::control::{self, Control};
 use crate::dead_letter::{DeadLetter, Undelivered, Unheard};
 use crate::envelope::Envelope;
 use crate::far::{Far, Wait};
+use crate::link::Linking;
 use crate::mailbox::{Letter, Order, Placed, Refused};
 use crate::monitor::{Down, Monitor, MonitorGuard, Watch};
 use crate::node::Node;
@@ -132,8 +133,9 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
             }
             Target::Far(far) => {
                 // Over the data link, behind what the actor has sent here.
-                let sent =
-                    far.link().map(|link| control::request_for_ever(link, &Control::AwaitEnd { actor: far.actor }));
+                let sent = far
+                    .link()
+                    .map(|link| control::request_for_ever(link, &Control::AwaitEnd { actor: far.actor, kept: false }));
                 Monitor::far(far.node.clone(), far.actor, sent)
             }
         }
@@ -152,6 +154,47 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
             }
             Target::Far(far) => MonitorGuard::far(far.node.clone(), far.actor, far.link().cloned(), to.into()),
         }
+    }
+
+    /// Links this actor with `other`, wherever the two live: when one of them comes to an end that is not
+    /// [`Normal`](ExitReason::Normal), the other ends, too, with [`ExitReason::Linked`] as its reason. A restart is not
+    /// an end. There is at most one link between two actors, and it is the same from both ends.
+    ///
+    /// Done or on its way when the call returns; the future says when this actor's node has it. An `other` that has
+    /// ended already ends this actor, with `NoProc` as the cause.
+    /// # Errors
+    /// [`CallError`] if this actor's node cannot be reached.
+    pub fn link<B: Actor<Context = Context<B>>>(&self, other: &ActorRef<B>) -> Linking {
+        self.set_link(other.address(), true)
+    }
+
+    /// Takes the link with `other` away, if there is one. An end of `other` that comes later does nothing to this actor.
+    /// # Errors
+    /// [`CallError`] if this actor's node cannot be reached.
+    pub fn unlink<B: Actor<Context = Context<B>>>(&self, other: &ActorRef<B>) -> Linking {
+        self.set_link(other.address(), false)
+    }
+
+    fn set_link(&self, peer: ActorAddress, on: bool) -> Linking {
+        match &self.target {
+            Target::Near(shared) => {
+                match on {
+                    true => shared.node.links().link(&shared.node, shared.id, peer),
+                    false => shared.node.links().unlink(&shared.node, shared.id, &peer),
+                }
+                Linking::done()
+            }
+            Target::Far(far) => {
+                let control = Control::Link { actor: far.actor, peer, on };
+                // Over the data link, as all signals between linked actors.
+                Linking::sent(far.link().map(|link| control::request(link, &control)))
+            }
+        }
+    }
+
+    /// The actor and its node.
+    pub fn address(&self) -> ActorAddress {
+        ActorAddress { node: self.node().clone(), actor: self.id() }
     }
 
     /// Ends the actor: what it handles now it finishes, queued mail is answered [`CallError::Stopped`]. Returns when

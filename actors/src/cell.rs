@@ -25,10 +25,14 @@ use tokio::time::Sleep;
 
 use crate::actor::SpawnOptions;
 use crate::control::SpawnError;
+use crate::link::Exit;
 use crate::mailbox::{Mailbox, Order};
 use crate::monitor::End;
 use crate::node::Node;
 use crate::scope::{self, Place};
+
+/// Makes a message of the end of a linked actor.
+pub(crate) type Trap<A> = fn(&Arc<Shared<A>>, Exit);
 
 /// What an actor's cell and its references share.
 pub(crate) struct Shared<A: Actor<Context = Context<A>>> {
@@ -40,6 +44,8 @@ pub(crate) struct Shared<A: Actor<Context = Context<A>>> {
     /// On a thread of its own, where handlers may compute or block for as long as they like.
     own_thread: bool,
     generation: AtomicU32,
+    /// Set while ends of linked actors are messages to this one.
+    trap: Mutex<Option<Trap<A>>>,
     /// The last panic's text and the life that it ended; it explains replies that were lost with that life.
     last_panic: Mutex<Option<(Generation, String)>>,
 }
@@ -54,7 +60,24 @@ impl<A: Actor<Context = Context<A>>> Shared<A> {
             end: End::default(),
             own_thread: options.own_thread,
             generation: AtomicU32::new(0),
+            trap: Mutex::new(None),
             last_panic: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn trap(&self, trap: Trap<A>) {
+        *self.trap.lock() = Some(trap);
+    }
+
+    /// An actor that this one was linked with has ended.
+    pub(crate) fn exit(self: &Arc<Self>, exit: Exit) {
+        let trap = *self.trap.lock();
+        match trap {
+            Some(trap) => trap(self, exit),
+            None if exit.reason.is_abnormal() => {
+                self.mailbox.order(Order::Exit(ExitReason::linked(exit.actor, exit.reason)));
+            }
+            None => {}
         }
     }
 
@@ -157,14 +180,14 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
         self.shared.mailbox.register(cx.waker());
         while let Some(order) = self.shared.mailbox.take_order() {
             match (&mut self.life, order) {
-                (Life::Running(context), Order::Stop(reason)) => {
+                (Life::Running(context), Order::Stop(reason) | Order::Exit(reason)) => {
                     self.ordered = Some(reason);
                     // An exclusive handler ends first, and then stops its actor itself.
                     if self.place.stops.may_stop_now() {
                         context.ctx().stop();
                     }
                 }
-                (_, Order::Stop(reason)) => {
+                (_, Order::Stop(reason) | Order::Exit(reason)) => {
                     self.reason = reason;
                     return true;
                 }
@@ -265,11 +288,14 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
             }
             // Its name is free before anybody hears of its end.
             on_end();
+            self.shared.node.links().ended(&self.shared.node, self.shared.id, self.started.is_none(), &self.reason);
             self.shared.end.publish(&self.reason);
         }
-        if let Some(text) = self.stillborn.take() {
-            self.announce(Err(SpawnError::Panicked { text }));
-        }
+        let ended = match self.stillborn.take() {
+            Some(text) => SpawnError::Panicked { text },
+            None => SpawnError::Ended { reason: self.reason.clone() },
+        };
+        self.announce(Err(ended));
     }
 }
 

@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use mobula_core::{ActorId, CallError, Deadline, ExitReason, NodeId, RemoteMessage, RequestId, codec, schema_hash};
+use mobula_core::{
+    ActorAddress, ActorId, CallError, Deadline, ExitReason, NodeId, RemoteMessage, RequestId, codec, schema_hash,
+};
 use mobula_transport::{Call, Request};
 use serde::{Deserialize, Serialize};
 use tokio::task::AbortHandle;
 
 use crate::actor::SpawnOptions;
 use crate::ask::Ask;
+use crate::link::Signal;
 use crate::mailbox::Order;
 use crate::monitor::Watch;
 use crate::node::{Node, NodeLink};
@@ -60,6 +63,12 @@ pub enum SpawnError {
     Panicked {
         /// The panic's text.
         text: String,
+    },
+    /// It came to its end before it had started: it was told to stop, or was linked with what is no more.
+    #[error("the actor ended before it had started: {reason}")]
+    Ended {
+        /// How.
+        reason: ExitReason,
     },
     /// A live actor of the node bears the name.
     #[error("the name `{name}` is taken by actor {holder} on {node}")]
@@ -124,7 +133,18 @@ pub(crate) enum Control {
     /// Answered when the actor has ended.
     AwaitEnd {
         actor: ActorId,
+        /// Takes up what the spawn has kept of the actor's end, see [`SpawnOptions`].
+        #[serde(default)]
+        kept: bool,
     },
+    /// Links an actor of the node with another, or takes the link away.
+    Link {
+        actor: ActorId,
+        peer: ActorAddress,
+        on: bool,
+    },
+    /// One end of a link speaks to the other. Wants no answer.
+    Signal(Signal),
     Find {
         name: String,
         actor_type: String,
@@ -174,6 +194,21 @@ pub(crate) fn serve(node: &Node, link: &Arc<NodeLink>, request: &Request<'_>) ->
     waits.then(|| task.abort_handle())
 }
 
+/// What wants no answer: signals between linked actors, in the order in which they come.
+pub(crate) fn hear(node: &Node, link: &Arc<NodeLink>, request: &Request<'_>) {
+    match codec::decode::<Control>(request.payload) {
+        Ok(Control::Signal(signal)) => node.links().hear(node, link.peer(), signal),
+        Ok(_) => tracing::debug!(peer = %link.peer(), "a request that wants no answer, dropped"),
+        Err(error) => tracing::debug!(peer = %link.peer(), %error, "an unreadable signal, dropped"),
+    }
+}
+
+/// Tells the node at the other end of `link`.
+pub(crate) fn signal(link: &Arc<NodeLink>, signal: Signal) -> Result<(), CallError> {
+    let waiter = || Pending(Slot::<()>::new());
+    link.tell(&call(Deadline::NEVER), waiter, |out| codec::encode_into(&Control::Signal(signal), out)).map(|_| ())
+}
+
 /// Does on this node what a request asks for. What takes no time is done before this returns, in the order in which
 /// requests come.
 pub(crate) fn perform(node: &Node, control: Control) -> BoxFuture<'static, ControlReply> {
@@ -188,7 +223,20 @@ pub(crate) fn perform(node: &Node, control: Control) -> BoxFuture<'static, Contr
             }
             ready(ControlReply::Ordered)
         }
-        Control::AwaitEnd { actor } => Box::pin(Watch::of(node.actor(actor).as_ref()).map(ControlReply::Ended)),
+        Control::AwaitEnd { actor, kept } => {
+            let kept = if kept { node.take_kept(actor) } else { None };
+            let watch = kept.unwrap_or_else(|| Watch::of(node.actor(actor).as_ref()));
+            Box::pin(watch.map(ControlReply::Ended))
+        }
+        Control::Link { actor, peer, on } => {
+            match on {
+                true => node.links().link(node, actor, peer),
+                false => node.links().unlink(node, actor, &peer),
+            }
+            ready(ControlReply::Ordered)
+        }
+        // Signals come as tells.
+        Control::Signal(_) => ready(ControlReply::Ordered),
         Control::Find { name, actor_type } => ready(ControlReply::Found(node.find_named(&name, &actor_type))),
         Control::TaskRunners => Box::pin(async move { ControlReply::TaskRunners(own.task_runners().await) }),
         Control::Report => ready(ControlReply::Report(node.report())),

@@ -214,7 +214,12 @@ impl Inbound<Pending> for NodeInbound {
 
     fn request(&mut self, link: &Arc<NodeLink>, request: Request<'_>) -> Result<(), SessionError> {
         if request.target == ActorId::NODE {
-            let Some(id) = request.request else { return Ok(()) };
+            let Some(id) = request.request else {
+                if self.is_control(&request)?.is_ok() {
+                    control::hear(&self.node, link, &request);
+                }
+                return Ok(());
+            };
             if let Err(error) = self.is_control(&request)? {
                 link.fail(id, &error);
                 link.kick();

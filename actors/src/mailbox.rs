@@ -47,6 +47,8 @@ pub(crate) trait Letter<A: Actor<Context = Context<A>>>: Send {
 pub(crate) enum Order {
     /// End through `stopping` and `stopped`, for this reason.
     Stop(ExitReason),
+    /// A linked actor has come to its end.
+    Exit(ExitReason),
     /// End now; no hook runs.
     Kill,
 }

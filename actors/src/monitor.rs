@@ -183,7 +183,7 @@ impl MonitorGuard {
         // Over the data link, behind what the actor has sent here.
         let sent = link.and_then(|link| {
             let waiter = Pending(Arc::clone(&mail) as _);
-            let request = control::ask_for_ever(&link, &Control::AwaitEnd { actor }, waiter)?;
+            let request = control::ask_for_ever(&link, &Control::AwaitEnd { actor, kept: false }, waiter)?;
             Ok(Hold::Far { link, request })
         });
         let hold = sent.unwrap_or_else(|error| {
@@ -286,7 +286,7 @@ fn reason_told(answer: Result<ControlReply, CallError>) -> ExitReason {
     }
 }
 
-fn reason_of(error: CallError) -> ExitReason {
+pub(crate) fn reason_of(error: CallError) -> ExitReason {
     match error {
         CallError::StaleIncarnation { .. } | CallError::NoSuchActor { .. } => ExitReason::NoProc,
         CallError::Unreachable { reason, .. } => ExitReason::NoConnection { reason },

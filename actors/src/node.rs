@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use actix::{Actor, Context};
 use mobula_core::{ActorId, CallError, IdMap, NodeId, NodeUid, RemoteMessage, limits};
 use mobula_transport::{Hello, Lane, Link, LinkClosed, SessionConfig, Wire};
 use parking_lot::{Mutex, RwLock};
@@ -21,8 +22,9 @@ use crate::control::{self, Control, ControlReply, NodeReport, SpawnError};
 use crate::dead_letter::DeadLetters;
 use crate::expiry::Expiries;
 use crate::inbound::NodeInbound;
+use crate::link::{Exit, Links};
 use crate::mailbox::Order;
-use crate::monitor::End;
+use crate::monitor::{End, Monitor, Watch};
 use crate::recipient::Recipient;
 use crate::registry::{Registry, RegistryError};
 use crate::reply::Pending;
@@ -88,6 +90,9 @@ struct Inner {
     dead_letters: DeadLetters,
     expiries: Arc<Expiries>,
     chance: Chance,
+    links: Links,
+    /// Ends of actors whose creators are about to monitor them.
+    kept: Mutex<IdMap<u64, Watch>>,
 }
 
 #[derive(Default)]
@@ -117,6 +122,8 @@ pub(crate) trait AnyActor: Send + Sync {
     fn order(&self, order: Order);
     fn is_over(&self) -> bool;
     fn end(&self) -> &End;
+    /// A linked actor has ended.
+    fn exit(&self, exit: Exit);
     /// The `Arc<Shared<A>>`.
     fn as_any(&self) -> &dyn Any;
 }
@@ -146,6 +153,10 @@ impl<A: RemoteActor> AnyActor for Hosted<A> {
 
     fn end(&self) -> &End {
         &self.0.end
+    }
+
+    fn exit(&self, exit: Exit) {
+        self.0.exit(exit);
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -238,6 +249,8 @@ impl Node {
             dead_letters: DeadLetters::default(),
             expiries,
             chance,
+            links: Links::default(),
+            kept: Mutex::default(),
         }));
         scope::set_default_node(Some(node.clone()));
         Ok(node)
@@ -288,6 +301,65 @@ impl Node {
             ControlReply::Spawned(spawned) => Ok(ActorRef::far(node.clone(), spawned?, Some(self.clone()))),
             _ => Err(unexpected().into()),
         }
+    }
+
+    /// As [`spawn_on`](Self::spawn_on), with a monitor that is in force before the actor begins: however early it ends,
+    /// the monitor tells the reason.
+    ///
+    /// # Errors
+    /// [`SpawnError`].
+    pub async fn spawn_monitor<A: RemoteActor>(
+        &self,
+        node: &NodeId,
+        mut spec: ActorSpec<A>,
+    ) -> Result<(ActorRef<A>, Monitor), SpawnError> {
+        spec.options.keep_end = true;
+        let spawned = self.spawn_on(node, spec).await?;
+        let monitor = if node == self.id() {
+            let kept = self.take_kept(spawned.id());
+            let watch = kept.unwrap_or_else(|| Watch::of(self.actor(spawned.id()).as_ref()));
+            Monitor::near(node.clone(), spawned.id(), watch)
+        } else {
+            let end = Control::AwaitEnd { actor: spawned.id(), kept: true };
+            let asked = self.link(node, spawned.id()).map(|link| control::request_for_ever(&link, &end));
+            Monitor::far(node.clone(), spawned.id(), asked)
+        };
+        Ok((spawned, monitor))
+    }
+
+    /// As [`spawn_on`](Self::spawn_on), with a [link](ActorRef::link) between the new actor and `with` that is in force
+    /// before the new actor begins. An actor that fails to start does not end `with`.
+    ///
+    /// # Errors
+    /// [`SpawnError`].
+    pub async fn spawn_link<A: RemoteActor, B: Actor<Context = Context<B>>>(
+        &self,
+        node: &NodeId,
+        mut spec: ActorSpec<A>,
+        with: &ActorRef<B>,
+    ) -> Result<ActorRef<A>, SpawnError> {
+        spec.options.link = Some(with.address());
+        self.spawn_on(node, spec).await
+    }
+
+    pub(crate) fn links(&self) -> &Links {
+        &self.0.links
+    }
+
+    /// Keeps the end of `actor` until it is [taken](Self::take_kept), as long as anybody may wait for the spawn.
+    pub(crate) fn keep_end(&self, actor: ActorId) {
+        let watch = Watch::of(self.actor(actor).as_ref());
+        self.0.kept.lock().insert(actor.0, watch);
+        let node = Arc::downgrade(&self.0);
+        self.control_runtime().spawn(async move {
+            tokio::time::sleep(limits::ASK_DEADLINE).await;
+            let forgotten = node.upgrade().and_then(|node| node.kept.lock().remove(&actor.0));
+            drop(forgotten);
+        });
+    }
+
+    pub(crate) fn take_kept(&self, actor: ActorId) -> Option<Watch> {
+        self.0.kept.lock().remove(&actor.0)
     }
 
     /// The live actor that bears `name` on `node`, if it is an `A`.
@@ -388,6 +460,16 @@ impl Node {
             Lane::Data => links.data.get_or_insert_with(|| Arc::clone(link)),
             Lane::Control => links.control.get_or_insert_with(|| Arc::clone(link)),
         };
+    }
+
+    /// A connected peer under the name that it gave itself.
+    pub(crate) fn peer_named(&self, peer: &NodeId) -> Option<NodeId> {
+        self.0.peers.read().links.get(&peer.uid.0).map(|links| links.id.clone())
+    }
+
+    /// Ends of [links](ActorRef::link) that stand at actors of this node.
+    pub fn linked(&self) -> usize {
+        self.0.links.len()
     }
 
     /// The link over which messages to `peer` go.
@@ -565,6 +647,7 @@ impl Node {
         for link in [links.data, links.control].into_iter().flatten() {
             link.close(reason);
         }
+        self.0.links.node_lost(self, peer, reason);
     }
 
     fn unreachable(&self, node: &NodeId) -> CallError {

@@ -54,7 +54,11 @@ pub fn current_node() -> Option<Node> {
 
 /// A reference to the actor whose handler runs on this thread; none outside of handlers, or in one of another type.
 pub fn this<A: Actor<Context = actix::Context<A>>>() -> Option<ActorRef<A>> {
-    Some(ActorRef::near(current_actor()?.into_any().downcast::<Shared<A>>().ok()?))
+    this_shared().map(ActorRef::near)
+}
+
+pub(crate) fn this_shared<A: Actor<Context = actix::Context<A>>>() -> Option<Arc<Shared<A>>> {
+    current_actor()?.into_any().downcast::<Shared<A>>().ok()
 }
 
 /// The actor whose turn it is on this thread.

@@ -18,6 +18,12 @@ pub(crate) async fn spawn<A: RemoteActor>(
 ) -> Result<Arc<Shared<A>>, SpawnError> {
     let shared = Arc::new(Shared::new(node.next_actor_id(), node.clone(), &options));
     let registration = node.register(Arc::new(Hosted::<A>(Arc::clone(&shared))))?;
+    if options.keep_end {
+        node.keep_end(shared.id);
+    }
+    if let Some(peer) = &options.link {
+        node.links().link(node, shared.id, peer.clone());
+    }
     let own = if options.own_thread { Some(node.own_thread().await?) } else { None };
     let (arbiter, load) = match &own {
         Some(own) => (own.clone(), None),

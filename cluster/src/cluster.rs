@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mobula_actors::{
-    ActorRef, ActorSpec, DeadLetter, Node, NodeConfig, NodeReport, RemoteActor, RemoteTask, SpawnError, TaskSpec,
+    ActorRef, ActorSpec, DeadLetter, Monitor, Node, NodeConfig, NodeReport, RemoteActor, RemoteTask, SpawnError,
+    TaskSpec,
 };
 use mobula_core::{CallError, NodeId};
 use mobula_transport::preface::Secret;
@@ -174,6 +175,33 @@ impl Cluster {
     pub async fn spawn<A: RemoteActor>(&self, spec: ActorSpec<A>) -> Result<ActorRef<A>, SpawnError> {
         let node = self.0.members.lock().place(spec.placement())?;
         self.0.node.spawn_on(&node, spec).await
+    }
+
+    /// As [`spawn`](Self::spawn), with a monitor that is in force before the actor begins: however early it ends, the
+    /// monitor tells the reason.
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn).
+    pub async fn spawn_monitor<A: RemoteActor>(
+        &self,
+        spec: ActorSpec<A>,
+    ) -> Result<(ActorRef<A>, Monitor), SpawnError> {
+        let node = self.0.members.lock().place(spec.placement())?;
+        self.0.node.spawn_monitor(&node, spec).await
+    }
+
+    /// As [`spawn`](Self::spawn), with a [link](ActorRef::link) between the new actor and `with` that is in force before
+    /// the new actor begins.
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn). An actor that fails to start does not end `with`.
+    pub async fn spawn_link<A: RemoteActor, B: RemoteActor>(
+        &self,
+        spec: ActorSpec<A>,
+        with: &ActorRef<B>,
+    ) -> Result<ActorRef<A>, SpawnError> {
+        let node = self.0.members.lock().place(spec.placement())?;
+        self.0.node.spawn_link(&node, spec, with).await
     }
 
     /// Submits a task and gives its result's reference at once. The task runs when a slot is free, on the node whose

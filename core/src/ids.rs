@@ -57,6 +57,21 @@ impl fmt::Display for ActorId {
     }
 }
 
+/// An actor, and the life of the node where it is.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+pub struct ActorAddress {
+    /// The node.
+    pub node: NodeId,
+    /// The actor there.
+    pub actor: ActorId,
+}
+
+impl fmt::Display for ActorAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.actor, self.node)
+    }
+}
+
 /// How often an actor has been restarted under supervision; 0 for its first life.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -11,6 +11,7 @@ pub mod frame;
 mod hash;
 mod ids;
 pub mod limits;
+mod links;
 mod message;
 mod panic;
 #[doc(hidden)]
@@ -22,7 +23,8 @@ pub use deadline::{Budget, Deadline};
 pub use error::{CallError, Never, Outcome};
 pub use exit::ExitReason;
 pub use hash::{IdHasher, IdMap, schema_hash};
-pub use ids::{ActorId, Generation, MessageKey, NodeId, NodeUid, RequestId};
+pub use ids::{ActorAddress, ActorId, Generation, MessageKey, NodeId, NodeUid, RequestId};
+pub use links::LinkTable;
 pub use message::RemoteMessage;
 pub use panic::panic_text;
 pub use restart::{Decision, RestartBudget, RestartPolicy};

@@ -36,6 +36,9 @@ pub const SEND_WINDOW_BYTES: usize = 32 * 1024 * 1024;
 /// refused with [`Full`](crate::CallError::Full): futures that nobody polls must not eat the memory.
 pub const LINE_MESSAGES_MAX: usize = 65_536;
 
+/// Ends of actors that may follow from one another in one exit reason. Of a longer chain the last and the root stay.
+pub const CAUSES_MAX: usize = 8;
+
 /// Default deadline of an ask.
 pub const ASK_DEADLINE: Duration = Duration::from_secs(30);
 

@@ -1,7 +1,7 @@
 //! Actors that come to an end, and actors that hear of it.
 
 use actix::prelude::*;
-use mobula::{ActorRef, Down, MonitorGuard, MonitorRef, Recipient, RemoteMessage, stop_with, this};
+use mobula::{ActorRef, Down, Exit, MonitorGuard, MonitorRef, Recipient, RemoteMessage, stop_with, this, trap_exits};
 use serde::{Deserialize, Serialize};
 
 use crate::actors::Record;
@@ -73,6 +73,20 @@ impl Handler<EndNow> for Mortal {
     }
 }
 
+/// Ends as soon as it has started.
+#[derive(Debug)]
+pub struct Mayfly(String);
+
+impl Actor for Mayfly {
+    type Context = Context<Self>;
+
+    fn started(&mut self, _: &mut Context<Self>) {
+        stop_with(&self.0);
+    }
+}
+
+mobula::remote_actor!(Mayfly, args: String, create: Mayfly, messages: []);
+
 /// What a sentry has heard, in order.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Heard {
@@ -80,6 +94,8 @@ pub enum Heard {
     Number(u64),
     /// An actor's end.
     Down(Down),
+    /// The end of a linked actor.
+    Exit(Exit),
 }
 
 /// Monitors others and keeps what it hears.
@@ -97,8 +113,29 @@ mobula::remote_actor!(
     Sentry,
     args: (),
     create: |()| Sentry::default(),
-    messages: [Guard, GuardAndBlock, Unguard, AllHeard, Record, Down]
+    messages: [Guard, GuardAndBlock, Unguard, TrapExits, AllHeard, Record, Down]
 );
+
+impl Handler<Exit> for Sentry {
+    type Result = ();
+
+    fn handle(&mut self, exit: Exit, _: &mut Context<Self>) {
+        self.heard.push(Heard::Exit(exit));
+    }
+}
+
+/// Ends of linked actors are messages from now on.
+#[derive(Debug, Serialize, Deserialize, RemoteMessage)]
+#[rtype(result = "bool")]
+pub struct TrapExits;
+
+impl Handler<TrapExits> for Sentry {
+    type Result = bool;
+
+    fn handle(&mut self, _: TrapExits, _: &mut Context<Self>) -> bool {
+        trap_exits::<Self>()
+    }
+}
 
 impl Handler<Record> for Sentry {
     type Result = u64;

@@ -202,7 +202,7 @@ async fn each_monitor_is_a_fresh_one(stage: Stage) {
         .into_iter()
         .map(|heard| match heard {
             Heard::Down(down) => down.monitor,
-            Heard::Number(number) => panic!("nobody told it {number}"),
+            other => panic!("nobody told it {other:?}"),
         })
         .collect();
     assert_eq!(told, monitors);

@@ -71,13 +71,16 @@ impl Shape {
 }
 
 /// Methods of `ActorRef` itself: they would hide the generated ones of the same name.
-const NAMES_OF_ACTOR_REF: [&str; 14] = [
+const NAMES_OF_ACTOR_REF: &[&str] = &[
     "ask",
     "tell",
     "tell_acked",
     "try_tell",
     "monitor",
     "monitor_into",
+    "link",
+    "unlink",
+    "address",
     "stop",
     "kill",
     "node",

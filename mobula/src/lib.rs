@@ -44,11 +44,11 @@ pub use mobula_actors::{
     NodeReport, Placement, Recipient, RemoteActor, RemoteTask, SpawnError, TaskEntry, TaskError, TaskSpec, Tell,
     current_node, register_actor, register_task, remote_actor, shapes, this,
 };
-pub use mobula_actors::{MonitorGuard, MonitorRef, stop_with};
+pub use mobula_actors::{Exit, Linking, MonitorGuard, MonitorRef, stop_with, trap_exits};
 pub use mobula_cluster::{Cluster, ClusterBuilder, ClusterError, MainResult, NodeInfo, ObjectRef, run_main};
 pub use mobula_core::{
-    ActorId, CallError, ExitReason, Generation, Never, NodeId, NodeUid, Outcome, RemoteMessage, RestartPolicy,
-    schema_hash,
+    ActorAddress, ActorId, CallError, ExitReason, Generation, Never, NodeId, NodeUid, Outcome, RemoteMessage,
+    RestartPolicy, schema_hash,
 };
 pub use mobula_macros::{RemoteMessage, actor, main, task};
 pub use serde;

@@ -1,0 +1,217 @@
+//! Links: two actors of which neither outlives an abnormal end of the other.
+//!
+//! Each end stands in the [`LinkTable`] of its node. The ends speak by signals over the data link between their nodes, in
+//! order: so nothing that an actor sent before its end comes after the news of it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use actix::{Actor, Handler, Message};
+use mobula_core::{ActorAddress, ActorId, CallError, ExitReason, LinkTable, NodeId, RemoteMessage, schema_hash};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::ask::Ask;
+use crate::control::{self, Control};
+use crate::monitor::reason_of;
+use crate::node::Node;
+use crate::reply::Slot;
+use crate::scope;
+
+/// An actor that this one was linked with has ended: a message to actors that [trap exits](trap_exits).
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Which actor.
+    pub actor: ActorAddress,
+    /// How it ended; [`ExitReason::Normal`] is told, too.
+    pub reason: ExitReason,
+}
+
+impl Message for Exit {
+    type Result = ();
+}
+
+impl RemoteMessage for Exit {
+    const NAME: &'static str = "mobula::Exit";
+    const SCHEMA: u64 = schema_hash("1");
+    type Reply = ();
+}
+
+/// From now on ends of linked actors are [`Exit`] messages to the actor whose handler, hook or constructor runs on this
+/// thread, and do not end it. Usually called in `new` or in `started`.
+///
+/// True if that is an `A`; elsewhere nothing happens.
+pub fn trap_exits<A>() -> bool
+where
+    A: Actor<Context = actix::Context<A>> + Handler<Exit>,
+{
+    let Some(this) = scope::this_shared::<A>() else { return false };
+    this.trap(|shared, exit| crate::ActorRef::near(shared.clone()).signal(exit, Slot::new()));
+    true
+}
+
+/// Says when an actor's node has set a link, or taken it away. Dropping it changes nothing.
+#[derive(Debug)]
+pub struct Linking(State);
+
+#[derive(Debug)]
+enum State {
+    Known(Option<Result<(), CallError>>),
+    Sent(Ask<Control>),
+}
+
+impl Linking {
+    pub(crate) fn done() -> Self {
+        Linking(State::Known(Some(Ok(()))))
+    }
+
+    pub(crate) fn sent(sent: Result<Ask<Control>, CallError>) -> Self {
+        match sent {
+            Ok(ask) => Linking(State::Sent(ask)),
+            Err(error) => Linking(State::Known(Some(Err(error)))),
+        }
+    }
+}
+
+impl Future for Linking {
+    type Output = Result<(), CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            State::Known(result) => result.take().map_or(Poll::Pending, Poll::Ready),
+            State::Sent(ask) => Pin::new(ask).poll(cx).map(|answer| answer.map(|_| ())),
+        }
+    }
+}
+
+/// What one end of a link says to the other, on another node.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Signal {
+    Link { from: ActorId, to: ActorId },
+    Unlink { from: ActorId, to: ActorId },
+    Exit { from: ActorId, to: ActorId, reason: ExitReason },
+}
+
+/// The links of a node.
+#[derive(Debug, Default)]
+pub(crate) struct Links(Mutex<LinkTable>);
+
+impl Links {
+    /// Links `actor`, which lives here, with `peer`.
+    pub(crate) fn link(&self, node: &Node, actor: ActorId, peer: ActorAddress) {
+        let own = ActorAddress { node: node.id().clone(), actor };
+        if own == peer {
+            return;
+        }
+        let is_near = peer.node == own.node;
+        {
+            let mut table = self.0.lock();
+            // Twice is once, but the other end may not know of it yet.
+            table.link(actor, peer.clone());
+            if is_near {
+                table.link(peer.actor, own.clone());
+            }
+        }
+        if !is_near {
+            let signal = Signal::Link { from: actor, to: peer.actor };
+            if let Err(error) = send(node, &peer, signal) {
+                self.exit(node, actor, peer.clone(), reason_of(error));
+            }
+        }
+        // After the table: an end that comes now finds the links there.
+        if is_near && node.actor(peer.actor).is_none() {
+            self.ended(node, peer.actor, true, &ExitReason::NoProc);
+        }
+        if node.actor(actor).is_none() {
+            self.ended(node, actor, true, &ExitReason::NoProc);
+        }
+    }
+
+    /// Takes a link away.
+    pub(crate) fn unlink(&self, node: &Node, actor: ActorId, peer: &ActorAddress) {
+        let was = {
+            let mut table = self.0.lock();
+            if peer.node == *node.id() {
+                table.unlink(peer.actor, &ActorAddress { node: node.id().clone(), actor });
+            }
+            table.unlink(actor, peer)
+        };
+        if was && peer.node != *node.id() {
+            // A peer that cannot be told is lost, and so is its end.
+            let _ = send(node, peer, Signal::Unlink { from: actor, to: peer.actor });
+        }
+    }
+
+    /// `actor`, which lived here, has ended. Without having `lived`, it ends nobody.
+    pub(crate) fn ended(&self, node: &Node, actor: ActorId, lived: bool, reason: &ExitReason) {
+        let peers = self.0.lock().ended(actor);
+        let own = ActorAddress { node: node.id().clone(), actor };
+        for peer in peers {
+            let is_near = peer.node == own.node;
+            let to = peer.actor;
+            if is_near && lived {
+                self.exit(node, to, own.clone(), reason.clone());
+            } else if is_near {
+                self.0.lock().unlink(to, &own);
+            } else {
+                let signal = match lived {
+                    true => Signal::Exit { from: actor, to, reason: reason.clone() },
+                    false => Signal::Unlink { from: actor, to },
+                };
+                let _ = send(node, &peer, signal);
+            }
+        }
+    }
+
+    /// A node is lost, and with it what was linked there.
+    pub(crate) fn node_lost(&self, node: &Node, lost: &NodeId, reason: &str) {
+        let links = self.0.lock().node_lost(lost.uid);
+        for (actor, peer) in links {
+            tell(node, actor, peer, ExitReason::NoConnection { reason: reason.to_owned() });
+        }
+    }
+
+    /// A signal from an actor of `peer`.
+    pub(crate) fn hear(&self, node: &Node, peer: &NodeId, signal: Signal) {
+        let (Signal::Link { from, to } | Signal::Unlink { from, to } | Signal::Exit { from, to, .. }) = signal;
+        // The name in a reference is the one of the hello; the uid is what was proven.
+        let Some(from_node) = node.peer_named(peer) else { return };
+        let from = ActorAddress { node: from_node, actor: from };
+        match signal {
+            Signal::Link { .. } => {
+                self.0.lock().link(to, from.clone());
+                if node.actor(to).is_none() && self.0.lock().unlink(to, &from) {
+                    let _ = send(node, &from, Signal::Exit { from: to, to: from.actor, reason: ExitReason::NoProc });
+                }
+            }
+            Signal::Unlink { .. } => {
+                self.0.lock().unlink(to, &from);
+            }
+            Signal::Exit { reason, .. } => self.exit(node, to, from, reason),
+        }
+    }
+
+    /// `from` has ended, which ends `actor` if they are linked.
+    fn exit(&self, node: &Node, actor: ActorId, from: ActorAddress, reason: ExitReason) {
+        let was = self.0.lock().unlink(actor, &from);
+        if was {
+            tell(node, actor, from, reason);
+        }
+    }
+
+    /// Ends of links that stand here.
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+}
+
+fn tell(node: &Node, actor: ActorId, from: ActorAddress, reason: ExitReason) {
+    if let Some(actor) = node.actor(actor) {
+        actor.exit(Exit { actor: from, reason });
+    }
+}
+
+fn send(node: &Node, peer: &ActorAddress, signal: Signal) -> Result<(), CallError> {
+    control::signal(&node.link(&peer.node, peer.actor)?, signal)
+}
