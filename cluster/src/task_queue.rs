@@ -1,6 +1,10 @@
 //! Which task goes to which task actor, and when. No I/O: jobs and slots are whatever the pool makes of them.
+//!
+//! Tasks wait in one line for any node and in one line for each node that tasks are bound to. A number gives each its
+//! place among all, so nothing ever has to walk past tasks that cannot run yet: what is asked costs steps by lines and
+//! slots, never by tasks.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use mobula_core::{NodeId, limits};
 
@@ -18,15 +22,22 @@ impl SlotId {
 /// Tasks that wait, and task actors that run them. Slow ones ask less often and so take fewer.
 #[derive(Debug)]
 pub(crate) struct TaskQueue<J> {
-    waiting: VecDeque<Waiting<J>>,
+    anywhere: Line<J>,
+    /// No line is kept empty.
+    bound: HashMap<NodeId, Line<J>>,
+    waiting: usize,
     slots: Vec<Slot>,
+    /// The next place at the end of the line.
+    last: i64,
+    /// The next place ahead of all others.
+    first: i64,
+    /// Lines and slots that were looked at.
+    #[cfg(test)]
+    steps: usize,
 }
 
-#[derive(Debug)]
-struct Waiting<J> {
-    job: J,
-    only: Option<NodeId>,
-}
+/// Tasks with their places, in order.
+type Line<J> = VecDeque<(i64, J)>;
 
 #[derive(Debug)]
 struct Slot {
@@ -38,7 +49,16 @@ struct Slot {
 
 impl<J> TaskQueue<J> {
     pub(crate) fn new() -> Self {
-        TaskQueue { waiting: VecDeque::new(), slots: Vec::new() }
+        TaskQueue {
+            anywhere: Line::new(),
+            bound: HashMap::new(),
+            waiting: 0,
+            slots: Vec::new(),
+            last: 0,
+            first: -1,
+            #[cfg(test)]
+            steps: 0,
+        }
     }
 
     /// Adds a task actor.
@@ -49,12 +69,25 @@ impl<J> TaskQueue<J> {
 
     /// A task waits, at the end of the line, for any node or for `only` one.
     pub(crate) fn submit(&mut self, job: J, only: Option<NodeId>) {
-        self.waiting.push_back(Waiting { job, only });
+        let place = self.last;
+        self.last += 1;
+        self.line(only).push_back((place, job));
+        self.waiting += 1;
     }
 
     /// A task whose node was lost waits again, ahead of those that never ran.
     pub(crate) fn submit_again(&mut self, job: J, only: Option<NodeId>) {
-        self.waiting.push_front(Waiting { job, only });
+        let place = self.first;
+        self.first -= 1;
+        self.line(only).push_front((place, job));
+        self.waiting += 1;
+    }
+
+    fn line(&mut self, only: Option<NodeId>) -> &mut Line<J> {
+        match only {
+            Some(node) => self.bound.entry(node).or_default(),
+            None => &mut self.anywhere,
+        }
     }
 
     /// The next task to send and the task actor to send it to: the first in line that some actor has room for, and the
@@ -62,20 +95,31 @@ impl<J> TaskQueue<J> {
     pub(crate) fn assign(&mut self) -> Option<(SlotId, J)> {
         // The last tasks go to idle actors only: one that waits behind another would run while others have nothing to do.
         let alive = self.slots.iter().filter(|slot| slot.alive).count();
-        let sent_max = if self.waiting.len() > alive { limits::TASK_PREFETCH } else { 0 };
-        let free: Vec<usize> =
-            (0..self.slots.len()).filter(|i| self.slots[*i].alive && self.slots[*i].sent <= sent_max).collect();
-        if free.is_empty() {
-            return None;
+        let sent_max = if self.waiting > alive { limits::TASK_PREFETCH } else { 0 };
+        self.step(self.slots.len());
+        let mut best: Option<(i64, usize)> = None;
+        for (index, slot) in self.slots.iter().enumerate().filter(|(_, slot)| slot.alive && slot.sent <= sent_max) {
+            let heads = [self.anywhere.front(), self.bound.get(&slot.node).and_then(VecDeque::front)];
+            let Some(place) = heads.into_iter().flatten().map(|(place, _)| *place).min() else { continue };
+            if best.is_none_or(|(other, at)| (place, slot.sent) < (other, self.slots[at].sent)) {
+                best = Some((place, index));
+            }
         }
-        let fits = |slot: &Slot, only: &Option<NodeId>| only.as_ref().is_none_or(|only| slot.node == *only);
-        let (index, slot) = self.waiting.iter().enumerate().find_map(|(index, waiting)| {
-            let best = free.iter().filter(|slot| fits(&self.slots[**slot], &waiting.only));
-            best.min_by_key(|slot| self.slots[**slot].sent).map(|slot| (index, *slot))
-        })?;
-        let waiting = self.waiting.remove(index)?;
-        self.slots[slot].sent += 1;
-        Some((SlotId(slot), waiting.job))
+        let (place, index) = best?;
+        let job = if self.anywhere.front().is_some_and(|(head, _)| *head == place) {
+            self.anywhere.pop_front()?.1
+        } else {
+            let node = &self.slots[index].node;
+            let line = self.bound.get_mut(node)?;
+            let (_, job) = line.pop_front()?;
+            if line.is_empty() {
+                self.bound.remove(node);
+            }
+            job
+        };
+        self.waiting -= 1;
+        self.slots[index].sent += 1;
+        Some((SlotId(index), job))
     }
 
     /// A task sent to `slot` has ended, one way or the other.
@@ -92,21 +136,37 @@ impl<J> TaskQueue<J> {
         }
     }
 
-    /// Takes out the tasks that no task actor is left for.
+    /// Takes out the tasks that no task actor is left for, in their order.
     pub(crate) fn take_hopeless(&mut self) -> Vec<J> {
-        let (hopeless, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|waiting| {
-            let served = |slot: &Slot| slot.alive && waiting.only.as_ref().is_none_or(|only| slot.node == *only);
-            !self.slots.iter().any(served)
-        });
-        self.waiting = waiting;
-        let hopeless: VecDeque<Waiting<J>> = hopeless;
-        hopeless.into_iter().map(|waiting| waiting.job).collect()
+        self.step(self.slots.len() * (1 + self.bound.len()));
+        let slots = &self.slots;
+        if !slots.iter().any(|slot| slot.alive) {
+            return self.take_all();
+        }
+        let served = |node: &NodeId| slots.iter().any(|slot| slot.alive && slot.node == *node);
+        let mut hopeless: Vec<(i64, J)> =
+            self.bound.extract_if(|node, _| !served(node)).flat_map(|(_, line)| line).collect();
+        self.waiting -= hopeless.len();
+        hopeless.sort_unstable_by_key(|(place, _)| *place);
+        hopeless.into_iter().map(|(_, job)| job).collect()
     }
 
-    /// Takes out all that waits.
+    /// Takes out all that waits, in its order.
     pub(crate) fn take_all(&mut self) -> Vec<J> {
-        self.waiting.drain(..).map(|waiting| waiting.job).collect()
+        self.waiting = 0;
+        let bound = self.bound.drain().flat_map(|(_, line)| line);
+        let mut all: Vec<(i64, J)> = self.anywhere.drain(..).chain(bound).collect();
+        all.sort_unstable_by_key(|(place, _)| *place);
+        all.into_iter().map(|(_, job)| job).collect()
     }
+
+    #[cfg(test)]
+    fn step(&mut self, steps: usize) {
+        self.steps += steps;
+    }
+
+    #[cfg(not(test))]
+    fn step(&mut self, _: usize) {}
 }
 
 #[cfg(test)]
@@ -166,5 +226,36 @@ mod tests {
         assert_eq!(queue.assign(), None);
         assert_eq!(queue.take_hopeless(), [1]);
         assert!(queue.take_all().is_empty());
+    }
+
+    #[test]
+    fn a_wake_costs_the_same_however_many_tasks_wait() {
+        let steps_with = |tasks: u32| {
+            let mut queue = queue();
+            for job in 0..tasks {
+                queue.submit(job, (job % 2 == 0).then(|| node(1)));
+            }
+            for _ in 0..100 {
+                queue.assign();
+                assert!(queue.take_hopeless().is_empty());
+            }
+            queue.steps
+        };
+        assert_eq!(steps_with(200), steps_with(100_000));
+    }
+
+    #[test]
+    fn lost_tasks_keep_their_place_ahead_of_all_lines() {
+        let mut queue = queue();
+        queue.submit(1, Some(node(1)));
+        queue.submit(2, None);
+        queue.submit_again(0, Some(node(2)));
+        let assigned: Vec<_> = std::iter::from_fn(|| queue.assign()).map(|(slot, job)| (slot.0, job)).collect();
+        // The one for the second node goes first, then those that waited, to who may run them.
+        assert_eq!(assigned[0], (1, 0));
+        assert_eq!(assigned[1], (0, 1));
+        (0..2).for_each(|slot| queue.ended(SlotId(slot)));
+        assert_eq!(queue.assign().map(|(_, job)| job), Some(2));
+        assert_eq!(queue.waiting, 0);
     }
 }
