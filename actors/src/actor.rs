@@ -16,6 +16,7 @@ use crate::acceptance::Acceptance;
 use crate::actor_ref::ActorRef;
 use crate::cell::Shared;
 use crate::envelope::{Envelope, Owed};
+use crate::graceful;
 use crate::inbound::Incoming;
 use crate::mailbox::{MailboxPolicy, Placed, Refused};
 use crate::recipient::Recipient;
@@ -59,7 +60,7 @@ pub enum Placement {
 }
 
 /// A description of an actor that does not exist yet: its arguments, its options, its place.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ActorSpec<A: RemoteActor> {
     pub(crate) args: A::Args,
     pub(crate) options: SpawnOptions,
@@ -93,6 +94,12 @@ impl Default for SpawnOptions {
             link: None,
             keep_end: false,
         }
+    }
+}
+
+impl<A: RemoteActor> Clone for ActorSpec<A> {
+    fn clone(&self) -> Self {
+        ActorSpec { args: self.args.clone(), options: self.options.clone(), placement: self.placement.clone() }
     }
 }
 
@@ -210,6 +217,13 @@ type MakeRecipient = fn(&dyn Any) -> Option<Box<dyn Any>>;
 /// Decodes a message and puts it into the mailbox of an actor, whose type it knows.
 pub(crate) type Dispatch = fn(&dyn Any, Incoming<'_>) -> Result<(), CallError>;
 
+impl Route {
+    /// The route of a message that the cell itself takes, of every actor.
+    pub(crate) fn built_in(name: &'static str, schema: u64, dispatch: Dispatch) -> Self {
+        Route { name, schema, dispatch, recipient: |_| None }
+    }
+}
+
 impl Routes {
     /// The routes of an actor type, made once per process.
     pub(crate) fn of<A: RemoteActor>() -> &'static Routes {
@@ -218,6 +232,8 @@ impl Routes {
             let routes = Routes { actor_type: A::NAME, by_key: IdMap::default() };
             let mut table = MessageTable { routes, actor: PhantomData::<fn(A)> };
             A::messages(&mut table);
+            let (key, graceful) = graceful::route::<A>();
+            table.routes.by_key.insert(key, graceful);
             Box::leak(Box::new(table.routes))
         })
     }

@@ -14,6 +14,7 @@ use crate::control::{self, Control};
 use crate::dead_letter::{DeadLetter, Undelivered, Unheard};
 use crate::envelope::Envelope;
 use crate::far::{Far, Wait};
+use crate::graceful;
 use crate::link::Linking;
 use crate::mailbox::{Letter, Order, Placed, Refused};
 use crate::monitor::{Down, Monitor, MonitorGuard, Watch};
@@ -214,6 +215,19 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
         self.order(Order::Kill).await
     }
 
+    /// Ends the actor once it has handled what this sender has sent it before: the order stands in the mailbox. What
+    /// comes behind it is answered [`CallError::Stopped`], and a handler that answers with a future is cut off then, as
+    /// by [`stop`](Self::stop). The order is given by this call, polled or not; the future says when it has a place there.
+    ///
+    /// # Errors
+    /// [`CallError`] if it was not accepted. An actor of this node that has ended already is no error.
+    pub fn stop_gracefully(&self) -> impl Future<Output = Result<(), CallError>> + Send + use<A> {
+        match &self.target {
+            Target::Near(shared) => graceful::near(shared),
+            Target::Far(far) => graceful::far(far),
+        }
+    }
+
     async fn order(&self, order: Order) -> Result<(), CallError> {
         match &self.target {
             Target::Near(shared) => shared.mailbox.order(order),
@@ -272,6 +286,22 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
 
     pub(crate) fn with_wait(&self, wait: Wait) -> Self {
         ActorRef { target: self.target.clone(), wait }
+    }
+
+    /// Why a call would not leave this node, as far as is known here.
+    pub(crate) fn known_end(&self) -> Option<CallError> {
+        match &self.target {
+            Target::Near(shared) => shared.mailbox.is_closed().then_some(CallError::Stopped),
+            Target::Far(far) => far.known_end(),
+        }
+    }
+
+    /// The node of this process through which calls go.
+    pub(crate) fn through(&self) -> Option<Node> {
+        match &self.target {
+            Target::Near(shared) => Some(shared.node.clone()),
+            Target::Far(far) => far.through(),
+        }
     }
 
     /// True if the actor lives in this process: messages are handed over, not encoded.

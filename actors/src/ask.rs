@@ -161,6 +161,7 @@ pub struct Tell<M> {
 enum TellState {
     Accepted,
     Refused(Unheard),
+    Failed(Option<CallError>),
     Waiting {
         acceptance: Arc<Acceptance>,
         /// Within the process, where no connection keeps it.
@@ -183,6 +184,11 @@ impl<M> Tell<M> {
 
     pub(crate) fn refused(unheard: Unheard) -> Self {
         Self::new(TellState::Refused(unheard))
+    }
+
+    /// There was nobody to send it to.
+    pub(crate) fn failed(error: CallError) -> Self {
+        Self::new(TellState::Failed(Some(error)))
     }
 
     /// In line for a mailbox of `node`.
@@ -216,6 +222,10 @@ impl<M> Future for Tell<M> {
         let result = match &mut self.state {
             TellState::Accepted => Ok(()),
             TellState::Refused(unheard) => match unheard.hear() {
+                Some(error) => Err(error),
+                None => return Poll::Pending,
+            },
+            TellState::Failed(error) => match error.take() {
                 Some(error) => Err(error),
                 None => return Poll::Pending,
             },

@@ -107,6 +107,16 @@ impl Far {
         Ok(self.link.get_or_init(|| link))
     }
 
+    /// Why nothing can be sent to it, as far as this node knows.
+    pub(crate) fn known_end(&self) -> Option<CallError> {
+        self.through()?.link(&self.node, self.actor).err()
+    }
+
+    /// The node of this process through which calls go.
+    pub(crate) fn through(&self) -> Option<Node> {
+        self.via.clone().or_else(scope::current_node)
+    }
+
     fn call<M: RemoteMessage>(&self, deadline: Deadline) -> Call {
         Call { target: self.actor, key: M::KEY, name: M::NAME, schema: M::SCHEMA, deadline }
     }

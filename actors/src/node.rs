@@ -513,6 +513,11 @@ impl Node {
         }
     }
 
+    /// A number from 0 to 1, from this node's randomness: where in its bounds a rest falls, so that crowds disperse.
+    pub fn jitter(&self) -> f64 {
+        self.0.chance.fraction()
+    }
+
     pub(crate) fn chance(&self) -> &Chance {
         &self.0.chance
     }

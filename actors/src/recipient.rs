@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 use crate::actor_ref::ActorRef;
 use crate::ask::{Ask, Tell};
 use crate::far::{Far, Wait};
+use crate::node::Node;
 use crate::reply::Slot;
 use crate::scope;
 
@@ -30,6 +31,8 @@ trait Post<M: RemoteMessage>: Send + Sync {
     fn with_wait(&self, wait: Wait) -> Recipient<M>;
     fn node(&self) -> &NodeId;
     fn id(&self) -> ActorId;
+    fn known_end(&self) -> Option<CallError>;
+    fn through(&self) -> Option<Node>;
 }
 
 impl<A, M> Post<M> for ActorRef<A>
@@ -67,6 +70,14 @@ where
 
     fn id(&self) -> ActorId {
         ActorRef::id(self)
+    }
+
+    fn known_end(&self) -> Option<CallError> {
+        ActorRef::known_end(self)
+    }
+
+    fn through(&self) -> Option<Node> {
+        ActorRef::through(self)
     }
 }
 
@@ -108,6 +119,14 @@ impl<M: RemoteMessage> Post<M> for FarPost {
     fn id(&self) -> ActorId {
         self.far.actor
     }
+
+    fn known_end(&self) -> Option<CallError> {
+        self.far.known_end()
+    }
+
+    fn through(&self) -> Option<Node> {
+        self.far.through()
+    }
 }
 
 impl<M: RemoteMessage> Recipient<M> {
@@ -148,6 +167,16 @@ impl<M: RemoteMessage> Recipient<M> {
     #[must_use]
     pub fn without_deadline(&self) -> Self {
         self.0.with_wait(Wait::ForEver)
+    }
+
+    /// Why a call would not leave this node, as far as is known here.
+    pub(crate) fn known_end(&self) -> Option<CallError> {
+        self.0.known_end()
+    }
+
+    /// The node of this process through which calls go.
+    pub(crate) fn through(&self) -> Option<Node> {
+        self.0.through()
     }
 
     /// The node where the actor lives, and which life of it.

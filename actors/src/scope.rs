@@ -108,6 +108,14 @@ pub(crate) fn turn<T>(place: &Arc<Place>, turn: impl FnOnce() -> T) -> T {
     result
 }
 
+/// Runs `work` in the scope of a node, if there is one: what it decodes belongs there.
+pub(crate) fn on_node<T>(node: Option<&Node>, work: impl FnOnce() -> T) -> T {
+    match node {
+        Some(node) => within(&Place::of_node(node.clone()), work),
+        None => work(),
+    }
+}
+
 /// Runs `work` at `place`.
 fn within<T>(place: &Arc<Place>, work: impl FnOnce() -> T) -> T {
     let _left = Left(PLACE.replace(Some(Arc::clone(place))));

@@ -1,6 +1,6 @@
 //! The handle to a cluster.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use mobula_actors::{
@@ -34,6 +34,16 @@ struct Inner {
     processes: Vec<NodeProcess>,
     /// False where the node outlives the handle: in a node process.
     owns_node: bool,
+}
+
+/// A cluster, for as long as others keep it.
+#[derive(Clone)]
+pub(crate) struct WeakCluster(Weak<Inner>);
+
+impl WeakCluster {
+    pub(crate) fn upgrade(&self) -> Option<Cluster> {
+        self.0.upgrade().map(Cluster)
+    }
 }
 
 /// The cluster that this process is a node of.
@@ -202,6 +212,11 @@ impl Cluster {
     ) -> Result<ActorRef<A>, SpawnError> {
         let node = self.0.members.lock().place(spec.placement())?;
         self.0.node.spawn_link(&node, spec, with).await
+    }
+
+    /// A handle that does not keep the cluster.
+    pub(crate) fn downgrade(&self) -> WeakCluster {
+        WeakCluster(Arc::downgrade(&self.0))
     }
 
     /// Submits a task and gives its result's reference at once. The task runs when a slot is free, on the node whose

@@ -83,3 +83,7 @@ pub const NODE_START_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Tasks that are sent to one task actor ahead of the one it runs, so that it never waits for the next.
 pub const TASK_PREFETCH: usize = 1;
+
+/// Messages that may wait in a router for a free member, where work is pulled. One more is answered
+/// [`Full`](crate::CallError::Full). Costs the message and about 200 bytes each.
+pub const PULL_QUEUE_MESSAGES: usize = 65_536;

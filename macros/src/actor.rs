@@ -82,6 +82,7 @@ const NAMES_OF_ACTOR_REF: &[&str] = &[
     "unlink",
     "address",
     "stop",
+    "stop_gracefully",
     "kill",
     "node",
     "id",

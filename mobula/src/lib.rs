@@ -44,8 +44,10 @@ pub use mobula_actors::{
     NodeReport, Placement, Recipient, RemoteActor, RemoteTask, SpawnError, TaskEntry, TaskError, TaskSpec, Tell,
     current_node, register_actor, register_task, remote_actor, shapes, this,
 };
+pub use mobula_actors::{AskAll, MemberId, RoutedAsk, Routee, Router, RouterKeeper, Routing, Takes};
 pub use mobula_actors::{Exit, Linking, MonitorGuard, MonitorRef, stop_with, trap_exits};
 pub use mobula_cluster::{Cluster, ClusterBuilder, ClusterError, MainResult, NodeInfo, ObjectRef, run_main};
+pub use mobula_cluster::{Pool, PoolBuilder};
 pub use mobula_core::{
     ActorAddress, ActorId, CallError, ExitReason, Generation, Never, NodeId, NodeUid, Outcome, RemoteMessage,
     RestartPolicy, schema_hash,
@@ -62,8 +64,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What most programs need.
 pub mod prelude {
     pub use crate::{
-        ActorRef, CallError, Cluster, NodeId, ObjectRef, Outcome, Recipient, RemoteActor, RemoteMessage, RemoteTask,
-        SpawnError, TaskError,
+        ActorRef, CallError, Cluster, NodeId, ObjectRef, Outcome, Pool, Recipient, RemoteActor, RemoteMessage,
+        RemoteTask, Router, SpawnError, TaskError,
     };
 }
 
