@@ -5,6 +5,7 @@
 //! Bytes on the wire are specified in `docs/protocol.md`; its worked examples are read by the tests here.
 pub mod codec;
 mod deadline;
+pub mod directory;
 mod error;
 mod exit;
 pub mod frame;
@@ -20,6 +21,7 @@ pub mod prescan;
 mod restart;
 
 pub use deadline::{Budget, Deadline};
+pub use directory::{Fence, LeaseTimes};
 pub use error::{CallError, Never, Outcome};
 pub use exit::ExitReason;
 pub use hash::{IdHasher, IdMap, schema_hash};

@@ -51,6 +51,19 @@ pub const TURN_TIME_MAX: Duration = Duration::from_millis(5);
 /// A heartbeat is sent on the control connection at this interval.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 
+/// A node that has had no answer from the head for so long stops its named actors. A node that is frozen or cut off is
+/// found out no sooner; the longer, the later its names are given again.
+pub const LEASE: Duration = Duration::from_secs(8);
+
+/// The shortest lease that can be chosen: heartbeats of 6 ms.
+pub const LEASE_MIN: Duration = Duration::from_millis(100);
+
+/// The longest lease that can be chosen.
+pub const LEASE_MAX: Duration = Duration::from_secs(3600);
+
+/// Names that a cluster holds at the same time. Costs the head about 300 bytes each, and the name three times.
+pub const DIRECTORY_ENTRIES_MAX: usize = 1_048_576;
+
 /// Silence after which a peer is suspected: shown, nothing else.
 pub const SUSPECT_AFTER: Duration = Duration::from_secs(3);
 

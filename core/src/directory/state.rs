@@ -1,0 +1,215 @@
+//! The head's end: members with their leases, names with their holders.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::repeats::Repeats;
+use super::{Answer, Fence, Found, LeaseTimes, Refusal, Request};
+use crate::{ActorId, NodeId, NodeUid, limits};
+
+/// What the head knows. `now` is the time since the head's start; it never runs backwards.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Directory {
+    head: NodeId,
+    times: LeaseTimes,
+    last_fence: u64,
+    members: BTreeMap<NodeUid, Member>,
+    names: BTreeMap<String, Holder>,
+    /// What each actor holds; the other direction of `names`.
+    holdings: BTreeMap<(NodeUid, ActorId), BTreeSet<String>>,
+    /// Members that are no more. Their uids never come back.
+    gone: BTreeSet<NodeUid>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Member {
+    id: NodeId,
+    /// It may believe in its lease up to here. None for the head itself, which needs none.
+    until: Option<Duration>,
+    /// The newest of the head's answers that is known to have arrived, or the beginning.
+    heard: Duration,
+    /// Its lease is not renewed any more.
+    lost: bool,
+    repeats: Repeats,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Holder {
+    found: Found,
+    actor_type: String,
+    fence: Fence,
+}
+
+/// Requests of one member that may be missing before later ones are refused: none is ever missing on a connection.
+const GAPS_MAX: usize = 4096;
+
+impl Directory {
+    /// The directory of a cluster whose head is `head`.
+    pub fn new(head: NodeId, times: LeaseTimes) -> Self {
+        let own =
+            Member { id: head.clone(), until: None, heard: Duration::ZERO, lost: false, repeats: Repeats::default() };
+        Directory {
+            members: BTreeMap::from([(head.uid, own)]),
+            head,
+            times,
+            last_fence: 0,
+            names: BTreeMap::new(),
+            holdings: BTreeMap::new(),
+            gone: BTreeSet::new(),
+        }
+    }
+
+    /// Whose it is.
+    pub fn head(&self) -> &NodeId {
+        &self.head
+    }
+
+    /// Does what `from`, the proven sender, asks for.
+    pub fn request(&mut self, from: &NodeId, request: Request, now: Duration) -> Answer {
+        self.tick(now);
+        match request {
+            Request::Renew { heard } => self.renew(from, heard, now),
+            Request::Claim { number, name, actor, actor_type } => match self.admit(from, number, now) {
+                Ok(is_new) => self.claim(is_new, name, Found { node: from.clone(), actor }, actor_type),
+                Err(refusal) => Answer::Refused(refusal),
+            },
+            Request::End { number, actor } => {
+                // Of use at any time: also a member whose lease is over can free what it held.
+                if let Some(member) = self.members.get_mut(&from.uid) {
+                    member.repeats.is_new(number);
+                    self.release(from.uid, actor);
+                }
+                Answer::Done
+            }
+            Request::Find { name, actor_type } => Answer::Found(self.find(&name, &actor_type).cloned()),
+        }
+    }
+
+    /// Who holds `name`, if it is an `actor_type`.
+    pub fn find(&self, name: &str, actor_type: &str) -> Option<&Found> {
+        self.names.get(name).filter(|holder| holder.actor_type == actor_type).map(|holder| &holder.found)
+    }
+
+    /// The connection to a member is gone, or it is silent. It may still be alive: what it holds stays held until its
+    /// lease and the margin are over, and its lease is not renewed any more.
+    pub fn lost(&mut self, member: NodeUid) {
+        match self.members.get_mut(&member) {
+            // The head does not lose itself.
+            Some(member) => member.lost = member.until.is_some(),
+            None => drop(self.gone.insert(member)),
+        }
+    }
+
+    /// A member is known to be dead: what it held is free now.
+    pub fn dead(&mut self, member: NodeUid) {
+        if member == self.head.uid {
+            return;
+        }
+        self.gone.insert(member);
+        if self.members.remove(&member).is_some() {
+            let all = (member, ActorId(0))..=(member, ActorId(u64::MAX));
+            let actors: Vec<ActorId> = self.holdings.range(all).map(|((_, actor), _)| *actor).collect();
+            for actor in actors {
+                self.release(member, actor);
+            }
+        }
+    }
+
+    /// Frees what members held whose lease and margin are over at `now`.
+    pub fn tick(&mut self, now: Duration) {
+        let margin = self.times.margin;
+        let over = |member: &Member| member.until.is_some_and(|until| now >= until + margin);
+        let over: Vec<NodeUid> = self.members.iter().filter(|(_, member)| over(member)).map(|(uid, _)| *uid).collect();
+        for uid in over {
+            self.dead(uid);
+        }
+    }
+
+    /// When [`tick`](Self::tick) will have something to do, unless a lease is renewed.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        self.members.values().filter_map(|member| member.until).min().map(|until| until + self.times.margin)
+    }
+
+    /// Names that are held.
+    pub fn names(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Members that hold a lease, or held one that is not over for everybody yet; the head is not counted.
+    pub fn members(&self) -> usize {
+        self.members.len() - 1
+    }
+
+    /// Actors that hold anything.
+    pub fn holdings(&self) -> usize {
+        self.holdings.len()
+    }
+
+    fn renew(&mut self, from: &NodeId, heard: Option<Duration>, now: Duration) -> Answer {
+        if self.gone.contains(&from.uid) {
+            return Answer::Refused(Refusal::LeaseOver);
+        }
+        let lease = self.times.lease;
+        let member = self.members.entry(from.uid).or_insert_with(|| Member {
+            id: from.clone(),
+            until: Some(now + lease),
+            heard: now,
+            lost: false,
+            repeats: Repeats::default(),
+        });
+        let Some(until) = &mut member.until else { return Answer::Renewed { at: now } };
+        member.heard = member.heard.max(heard.unwrap_or_default().min(now));
+        // Whoever hears no answer has no lease: a connection that works in one direction only is none.
+        member.lost |= now >= *until || now.saturating_sub(member.heard) > lease;
+        if member.lost {
+            return Answer::Refused(Refusal::LeaseOver);
+        }
+        *until = now + lease;
+        Answer::Renewed { at: now }
+    }
+
+    /// Whether `from` may be given anything now. True if the request is not a repetition.
+    fn admit(&mut self, from: &NodeId, number: u64, now: Duration) -> Result<bool, Refusal> {
+        let member = self.members.get_mut(&from.uid).ok_or(Refusal::LeaseOver)?;
+        if member.lost || member.until.is_some_and(|until| now >= until) {
+            return Err(Refusal::LeaseOver);
+        }
+        if member.repeats.kept() >= GAPS_MAX {
+            return Err(Refusal::Full { limit: GAPS_MAX as u64 });
+        }
+        Ok(member.repeats.is_new(number))
+    }
+
+    fn claim(&mut self, is_new: bool, name: String, found: Found, actor_type: String) -> Answer {
+        if let Some(holder) = self.names.get(&name) {
+            return if holder.found == found {
+                Answer::Granted(holder.fence)
+            } else {
+                Answer::Taken(holder.found.clone())
+            };
+        }
+        if !is_new {
+            return Answer::Refused(Refusal::Repeated);
+        }
+        if !(1..=limits::NAME_BYTES_MAX).contains(&name.len()) || actor_type.len() > limits::NAME_BYTES_MAX {
+            let bytes = name.len().max(actor_type.len()) as u64;
+            return Answer::Refused(Refusal::BadName { bytes, limit: limits::NAME_BYTES_MAX as u64 });
+        }
+        if self.names.len() >= limits::DIRECTORY_ENTRIES_MAX {
+            return Answer::Refused(Refusal::Full { limit: limits::DIRECTORY_ENTRIES_MAX as u64 });
+        }
+        self.last_fence += 1;
+        let fence = Fence(self.last_fence);
+        self.holdings.entry((found.node.uid, found.actor)).or_default().insert(name.clone());
+        self.names.insert(name, Holder { found, actor_type, fence });
+        Answer::Granted(fence)
+    }
+
+    fn release(&mut self, node: NodeUid, actor: ActorId) {
+        for name in self.holdings.remove(&(node, actor)).unwrap_or_default() {
+            self.names.remove(&name);
+        }
+    }
+}
