@@ -104,7 +104,8 @@ impl<A: RemoteActor> Clone for ActorSpec<A> {
 }
 
 impl<A: RemoteActor> ActorSpec<A> {
-    /// Gives the actor a name, by which its node finds it. At most one live actor of a node bears it.
+    /// Gives the actor a name, by which every node finds it. At most one live actor of the cluster bears it. 1 to 512
+    /// bytes ([`limits::NAME_BYTES_MAX`]).
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.options.name = Some(name.into());

@@ -16,7 +16,7 @@ use actix::dev::ContextFut;
 use actix::fut::ActorFuture;
 use actix::{Actor, ActorContext, ActorState, AsyncContext, Context};
 use mobula_core::{
-    ActorId, CallError, Decision, ExitReason, Generation, RestartBudget, RestartPolicy, limits, panic_text,
+    ActorId, CallError, Decision, ExitReason, Fence, Generation, RestartBudget, RestartPolicy, limits, panic_text,
 };
 use mobula_transport::now;
 use parking_lot::Mutex;
@@ -25,6 +25,7 @@ use tokio::time::Sleep;
 
 use crate::actor::SpawnOptions;
 use crate::control::SpawnError;
+use crate::directory::{Afterwards, Tenure};
 use crate::link::Exit;
 use crate::mailbox::{Mailbox, Order};
 use crate::monitor::End;
@@ -38,7 +39,9 @@ pub(crate) type Trap<A> = fn(&Arc<Shared<A>>, Exit);
 pub(crate) struct Shared<A: Actor<Context = Context<A>>> {
     pub(crate) id: ActorId,
     pub(crate) node: Node,
-    pub(crate) name: Option<String>,
+    /// What it is known by beyond this life of its node, if anything: its name.
+    pub(crate) identity: Option<String>,
+    tenure: Option<Tenure>,
     pub(crate) mailbox: Mailbox<A>,
     pub(crate) end: End,
     /// On a thread of its own, where handlers may compute or block for as long as they like.
@@ -51,11 +54,18 @@ pub(crate) struct Shared<A: Actor<Context = Context<A>>> {
 }
 
 impl<A: Actor<Context = Context<A>>> Shared<A> {
-    pub(crate) fn new(id: ActorId, node: Node, options: &SpawnOptions) -> Self {
+    pub(crate) fn new(
+        id: ActorId,
+        node: Node,
+        options: &SpawnOptions,
+        identity: Option<String>,
+        tenure: Option<Tenure>,
+    ) -> Self {
         Shared {
             id,
             node,
-            name: options.name.clone(),
+            identity,
+            tenure,
             mailbox: Mailbox::new(options.mailbox, options.mailbox_policy),
             end: End::default(),
             own_thread: options.own_thread,
@@ -79,6 +89,11 @@ impl<A: Actor<Context = Context<A>>> Shared<A> {
             }
             None => {}
         }
+    }
+
+    /// True once somebody else may be given its name: then it must not act any more.
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.tenure.as_ref().is_some_and(|tenure| !tenure.holds())
     }
 
     pub(crate) fn generation(&self) -> Generation {
@@ -110,6 +125,8 @@ impl<A: Actor<Context = Context<A>>> Shared<A> {
 /// An actor that is hosted here, its type forgotten.
 pub(crate) trait AnyShared: Send + Sync {
     fn order(&self, order: Order);
+    /// Under which it holds its name.
+    fn fence(&self) -> Option<Fence>;
     /// The `Arc<Shared<A>>`.
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
@@ -119,10 +136,16 @@ impl<A: Actor<Context = Context<A>>> AnyShared for Shared<A> {
         self.mailbox.order(order);
     }
 
+    fn fence(&self) -> Option<Fence> {
+        self.tenure.as_ref().map(|tenure| tenure.fence)
+    }
+
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
         self
     }
 }
+/// Runs when the actor has ended for good. What it is given is to happen when nothing of the actor is left.
+pub(crate) type OnEnd = Box<dyn FnOnce(Afterwards)>;
 
 pub(crate) struct Cell<A: Actor<Context = Context<A>>> {
     shared: Arc<Shared<A>>,
@@ -132,7 +155,7 @@ pub(crate) struct Cell<A: Actor<Context = Context<A>>> {
     life: Life<A>,
     /// Told once, when the first life has started or failed to.
     started: Option<oneshot::Sender<Result<(), SpawnError>>>,
-    on_end: Option<Box<dyn FnOnce()>>,
+    on_end: Option<OnEnd>,
     /// The panic that kept the first life from starting.
     stillborn: Option<String>,
     /// Why it was told to stop, while it does.
@@ -150,13 +173,13 @@ enum Life<A: Actor<Context = Context<A>>> {
 }
 
 impl<A: Actor<Context = Context<A>>> Cell<A> {
-    /// A cell to be spawned on the current thread. `on_end` runs when the actor has ended for good.
+    /// A cell to be spawned on the current thread.
     pub(crate) fn new(
         shared: Arc<Shared<A>>,
         create: Box<dyn FnMut() -> A>,
         policy: RestartPolicy,
         started: oneshot::Sender<Result<(), SpawnError>>,
-        on_end: Box<dyn FnOnce()>,
+        on_end: OnEnd,
     ) -> Self {
         let budget = RestartBudget::new(policy);
         let (started, on_end) = (Some(started), Some(on_end));
@@ -196,6 +219,10 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
                     return true;
                 }
             }
+        }
+        if self.shared.is_fenced() {
+            self.reason = ExitReason::Killed;
+            return true;
         }
         loop {
             match &mut self.life {
@@ -260,7 +287,7 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
         match self.budget.on_failure(now(), self.shared.node.chance().fraction()) {
             Decision::RestartAfter(rest) => {
                 self.shared.generation.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(actor = %self.shared.id, ?rest, panic = %text, "actor panicked, restarts");
+                tracing::warn!(actor = %self.shared.id, name = self.shared.identity, ?rest, panic = %text, "actor panicked, restarts");
                 self.life = Life::Resting(Box::pin(tokio::time::sleep(rest)));
             }
             Decision::GiveUp => {
@@ -286,16 +313,21 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
             for letter in self.shared.mailbox.close(&CallError::Stopped) {
                 self.shared.dismiss(letter, CallError::Stopped);
             }
+            let (shared, reason) = (Arc::clone(&self.shared), self.reason.clone());
+            let (started, stillborn) = (self.started.take(), self.stillborn.take());
             // Its name is free before anybody hears of its end.
-            on_end();
-            self.shared.node.links().ended(&self.shared.node, self.shared.id, self.started.is_none(), &self.reason);
-            self.shared.end.publish(&self.reason);
+            on_end(Afterwards::new(move || {
+                shared.node.links().ended(&shared.node, shared.id, started.is_none(), &reason);
+                shared.end.publish(&reason);
+                if let Some(started) = started {
+                    let ended = match stillborn {
+                        Some(text) => SpawnError::Panicked { text },
+                        None => SpawnError::Ended { reason },
+                    };
+                    let _ = started.send(Err(ended));
+                }
+            }));
         }
-        let ended = match self.stillborn.take() {
-            Some(text) => SpawnError::Panicked { text },
-            None => SpawnError::Ended { reason: self.reason.clone() },
-        };
-        self.announce(Err(ended));
     }
 }
 
@@ -343,6 +375,11 @@ impl<A: Actor<Context = Context<A>>> ActorFuture<A> for Pump<A> {
                 return Poll::Pending;
             }
             let Some(letter) = self.shared.mailbox.take() else { return Poll::Pending };
+            if self.shared.is_fenced() {
+                self.shared.mailbox.put_back(letter);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             // The clock is read once a message, and not for an empty mailbox.
             let now = now();
             if now.saturating_duration_since(*begun.get_or_insert(now)) >= limits::TURN_TIME_MAX {

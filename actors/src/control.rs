@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use mobula_core::directory::{Answer, Refusal, Request as DirectoryRequest};
 use mobula_core::{
     ActorAddress, ActorId, CallError, Deadline, ExitReason, NodeId, RemoteMessage, RequestId, codec, schema_hash,
 };
@@ -70,7 +71,7 @@ pub enum SpawnError {
         /// How.
         reason: ExitReason,
     },
-    /// A live actor of the node bears the name.
+    /// A live actor bears the name, or one of a node that may still be alive.
     #[error("the name `{name}` is taken by actor {holder} on {node}")]
     NameTaken {
         /// The name.
@@ -80,6 +81,9 @@ pub enum SpawnError {
         /// Where.
         node: NodeId,
     },
+    /// The head of the cluster did not give it its name.
+    #[error("no name for the actor: {0}")]
+    NoGrant(Refusal),
     /// The node has no thread left for it.
     #[error("no thread for the actor: {reason}")]
     NoThread {
@@ -145,10 +149,8 @@ pub(crate) enum Control {
     },
     /// One end of a link speaks to the other. Wants no answer.
     Signal(Signal),
-    Find {
-        name: String,
-        actor_type: String,
-    },
+    /// To the head.
+    Directory(DirectoryRequest),
     TaskRunners,
     Report,
 }
@@ -158,14 +160,14 @@ pub(crate) enum ControlReply {
     Spawned(Result<ActorId, SpawnError>),
     Ordered,
     Ended(ExitReason),
-    Found(Option<ActorId>),
+    Directory(Answer),
     TaskRunners(Result<Vec<ActorId>, SpawnError>),
     Report(NodeReport),
 }
 
 impl RemoteMessage for Control {
     const NAME: &'static str = "mobula::Control";
-    const SCHEMA: u64 = schema_hash("1");
+    const SCHEMA: u64 = schema_hash("2");
     type Reply = ControlReply;
 }
 
@@ -183,7 +185,7 @@ pub(crate) fn serve(node: &Node, link: &Arc<NodeLink>, request: &Request<'_>) ->
     };
     // Creating an actor is not undone half-way; waiting is given up at any time.
     let waits = matches!(control, Control::AwaitEnd { .. });
-    let (performed, link) = (perform(node, control), Arc::clone(link));
+    let (performed, link) = (perform(node, &node.peer_of(link), control), Arc::clone(link));
     let served = Box::pin(async move {
         let reply = performed.await;
         link.reply(id, |out| codec::encode_into(&reply, out));
@@ -209,9 +211,9 @@ pub(crate) fn signal(link: &Arc<NodeLink>, signal: Signal) -> Result<(), CallErr
     link.tell(&call(Deadline::NEVER), waiter, |out| codec::encode_into(&Control::Signal(signal), out)).map(|_| ())
 }
 
-/// Does on this node what a request asks for. What takes no time is done before this returns, in the order in which
+/// Does on this node what a request of `from` asks for. What takes no time is done before this returns, in the order in which
 /// requests come.
-pub(crate) fn perform(node: &Node, control: Control) -> BoxFuture<'static, ControlReply> {
+pub(crate) fn perform(node: &Node, from: &NodeId, control: Control) -> BoxFuture<'static, ControlReply> {
     let own = node.clone();
     match control {
         Control::Spawn { actor_type, schema, args, options } => {
@@ -237,7 +239,7 @@ pub(crate) fn perform(node: &Node, control: Control) -> BoxFuture<'static, Contr
         }
         // Signals come as tells.
         Control::Signal(_) => ready(ControlReply::Ordered),
-        Control::Find { name, actor_type } => ready(ControlReply::Found(node.find_named(&name, &actor_type))),
+        Control::Directory(request) => ready(ControlReply::Directory(node.directory_end().serve(from, request))),
         Control::TaskRunners => Box::pin(async move { ControlReply::TaskRunners(own.task_runners().await) }),
         Control::Report => ready(ControlReply::Report(node.report())),
     }
@@ -285,7 +287,7 @@ fn call(deadline: Deadline) -> Call {
     Call { target: ActorId::NODE, key: Control::KEY, name: Control::NAME, schema: Control::SCHEMA, deadline }
 }
 
-fn request_until(link: &Arc<NodeLink>, control: &Control, deadline: Deadline) -> Ask<Control> {
+pub(crate) fn request_until(link: &Arc<NodeLink>, control: &Control, deadline: Deadline) -> Ask<Control> {
     let slot = Slot::new();
     let sent = link.ask(&call(deadline), Pending(slot.clone()), |out| codec::encode_into(control, out));
     Ask::far(slot, link, sent)

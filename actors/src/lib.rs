@@ -14,6 +14,7 @@ mod cell;
 mod chance;
 mod control;
 mod dead_letter;
+mod directory;
 mod envelope;
 mod expiry;
 mod far;
@@ -41,14 +42,14 @@ pub use control::{NodeReport, SpawnError};
 pub use dead_letter::DeadLetter;
 pub use link::{Exit, Linking, trap_exits};
 pub use mailbox::MailboxPolicy;
-pub use mobula_core::schema_hash;
+pub use mobula_core::{Fence, LeaseTimes, schema_hash};
 pub use monitor::{Down, Monitor, MonitorGuard, MonitorRef};
 pub use node::{Node, NodeConfig, NodeError, NodeLink};
 pub use recipient::Recipient;
 pub use registry::{ActorEntry, Registry, RegistryError, TaskEntry};
 pub use reply::Pending;
 pub use router::{AskAll, MemberId, RoutedAsk, Routee, Router, RouterKeeper, Routing, Takes};
-pub use scope::{current_node, stop_with, this};
+pub use scope::{current_node, fence, stop_with, this};
 pub use task::{RemoteTask, Run, TaskError, TaskPanicked, TaskRunner, TaskSpec};
 
 #[doc(hidden)]

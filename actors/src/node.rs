@@ -1,14 +1,13 @@
 //! A node: the actors of one process, the threads they live on, and the links to other nodes.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use actix::{Actor, Context};
-use mobula_core::{ActorId, CallError, IdMap, NodeId, NodeUid, RemoteMessage, limits};
+use mobula_core::{ActorId, CallError, IdMap, LeaseTimes, NodeId, NodeUid, RemoteMessage, limits};
 use mobula_transport::{Hello, Lane, Link, LinkClosed, SessionConfig, Wire};
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
@@ -20,6 +19,7 @@ use crate::cell::Shared;
 use crate::chance::Chance;
 use crate::control::{self, Control, ControlReply, NodeReport, SpawnError};
 use crate::dead_letter::DeadLetters;
+use crate::directory::{Afterwards, DirectoryEnd};
 use crate::expiry::Expiries;
 use crate::inbound::NodeInbound;
 use crate::link::{Exit, Links};
@@ -54,6 +54,9 @@ pub struct NodeConfig {
     /// Where uid and jitter come from, instead of the system's randomness: with the same seed a node does the same
     /// again. Each life of a node needs another. For tests and simulations. Default none.
     pub seed: Option<u64>,
+    /// How long the node's lease with the head lasts, and when a silent peer is lost. The same on all nodes. Default
+    /// 8 s.
+    pub lease: LeaseTimes,
 }
 
 impl Default for NodeConfig {
@@ -66,6 +69,7 @@ impl Default for NodeConfig {
             use_current_thread: false,
             single_thread: false,
             seed: None,
+            lease: LeaseTimes::default(),
         }
     }
 }
@@ -74,12 +78,22 @@ impl Default for NodeConfig {
 #[derive(Clone)]
 pub struct Node(Arc<Inner>);
 
+/// A node that may have gone.
+#[derive(Clone)]
+pub(crate) struct WeakNode(Weak<Inner>);
+
+impl WeakNode {
+    pub(crate) fn upgrade(&self) -> Option<Node> {
+        self.0.upgrade().map(Node)
+    }
+}
+
 struct Inner {
     hello: Hello,
     cpus: u32,
     registry: &'static Registry,
     actors: RwLock<Actors>,
-    names: Mutex<HashMap<String, ActorId>>,
+    directory: Arc<DirectoryEnd>,
     next_actor: AtomicU64,
     threads: Threads,
     /// Actors on each of the arbiters.
@@ -116,8 +130,6 @@ struct PeerLinks {
 
 /// An actor of this node, its type forgotten.
 pub(crate) trait AnyActor: Send + Sync {
-    fn id(&self) -> ActorId;
-    fn name(&self) -> Option<&str>;
     fn routes(&self) -> &'static Routes;
     fn order(&self, order: Order);
     fn is_over(&self) -> bool;
@@ -131,14 +143,6 @@ pub(crate) trait AnyActor: Send + Sync {
 pub(crate) struct Hosted<A: RemoteActor>(pub(crate) Arc<Shared<A>>);
 
 impl<A: RemoteActor> AnyActor for Hosted<A> {
-    fn id(&self) -> ActorId {
-        self.0.id
-    }
-
-    fn name(&self) -> Option<&str> {
-        self.0.name.as_deref()
-    }
-
     fn routes(&self) -> &'static Routes {
         Routes::of::<A>()
     }
@@ -164,19 +168,51 @@ impl<A: RemoteActor> AnyActor for Hosted<A> {
     }
 }
 
-/// An actor's entry in its node; dropped when the actor has ended.
+/// An actor's entry in its node, and what it holds in the directory.
 pub(crate) struct Registration {
     node: Node,
     id: ActorId,
-    name: Option<String>,
+    over: bool,
+}
+
+impl Registration {
+    /// Of an actor that is about to be. From here on whatever it holds is given back, whatever happens.
+    pub(crate) fn new(node: &Node, id: ActorId) -> Self {
+        Registration { node: node.clone(), id, over: false }
+    }
+
+    /// The actor can be found by its id.
+    pub(crate) fn enter(&self, actor: Arc<dyn AnyActor>) -> Result<(), SpawnError> {
+        let mut actors = self.node.0.actors.write();
+        if actors.closed {
+            return Err(SpawnError::NodeEnding);
+        }
+        actors.by_id.insert(self.id.0, actor);
+        Ok(())
+    }
+
+    /// The actor has ended. `after` runs when nothing of it is left, here or in the directory.
+    pub(crate) fn end(mut self, after: Afterwards) {
+        self.over = true;
+        self.give_back(Some(after));
+    }
+
+    fn give_back(&self, after: Option<Afterwards>) {
+        let (node, id) = (self.node.clone(), self.id);
+        // Whoever asks for the actor before its name is free must not be told that it is gone.
+        let gone = Afterwards::new(move || {
+            node.0.actors.write().by_id.remove(&id.0);
+            drop(after);
+        });
+        self.node.release(self.id, gone);
+    }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        if let Some(name) = &self.name {
-            self.node.0.names.lock().remove(name);
+        if !self.over {
+            self.give_back(None);
         }
-        self.node.0.actors.write().by_id.remove(&self.id.0);
     }
 }
 
@@ -235,12 +271,14 @@ impl Node {
             capabilities: 0,
             credit_messages: limits::CREDIT_MESSAGES,
         };
+        let directory = DirectoryEnd::new(&hello.node, config.lease);
+        threads.control.spawn(Arc::clone(&directory).look_after_leases());
         let node = Node(Arc::new(Inner {
             hello,
             cpus: config.cpus.max(1),
             registry,
             actors: RwLock::default(),
-            names: Mutex::default(),
+            directory,
             next_actor: AtomicU64::new(1),
             loads: threads.arbiters.iter().map(|_| Arc::default()).collect(),
             threads,
@@ -362,18 +400,6 @@ impl Node {
         self.0.kept.lock().remove(&actor.0)
     }
 
-    /// The live actor that bears `name` on `node`, if it is an `A`.
-    ///
-    /// # Errors
-    /// [`CallError`] if the node cannot be asked.
-    pub async fn find<A: RemoteActor>(&self, node: &NodeId, name: &str) -> Result<Option<ActorRef<A>>, CallError> {
-        let control = Control::Find { name: name.to_owned(), actor_type: A::NAME.to_owned() };
-        match self.request(node, control).await? {
-            ControlReply::Found(found) => Ok(found.map(|actor| self.reference(node, actor))),
-            _ => Err(unexpected()),
-        }
-    }
-
     /// The task actors of `node`, started if they were not.
     ///
     /// # Errors
@@ -415,7 +441,13 @@ impl Node {
         let open = move || {
             let wire = wire().map_err(|error| error.to_string())?;
             let inbound = NodeInbound::new(node.clone(), lane);
-            let (link, driver) = NodeLink::open(wire, SessionConfig::new(lane), node.hello(), claimed, inbound);
+            let times = node.directory_end().times();
+            let config = SessionConfig {
+                heartbeat_interval: times.heartbeat,
+                down_after: times.down_after(),
+                ..SessionConfig::new(lane)
+            };
+            let (link, driver) = NodeLink::open(wire, config, node.hello(), claimed, inbound);
             Ok::<_, String>((link, Within::new(node, driver)))
         };
         match lane {
@@ -460,6 +492,15 @@ impl Node {
             Lane::Data => links.data.get_or_insert_with(|| Arc::clone(link)),
             Lane::Control => links.control.get_or_insert_with(|| Arc::clone(link)),
         };
+        drop(peers);
+        if lane == Lane::Control {
+            self.0.directory.peer_found(peer);
+        }
+    }
+
+    /// The name and life of the node at the other end of a link.
+    pub(crate) fn peer_of(&self, link: &NodeLink) -> NodeId {
+        self.peer_named(link.peer()).unwrap_or_else(|| link.peer().clone())
     }
 
     /// A connected peer under the name that it gave itself.
@@ -542,27 +583,17 @@ impl Node {
         ActorId(self.0.next_actor.fetch_add(1, Ordering::Relaxed))
     }
 
-    pub(crate) fn register(&self, actor: Arc<dyn AnyActor>) -> Result<Registration, SpawnError> {
-        let id = actor.id();
-        let name = actor.name().map(str::to_owned);
-        if let Some(name) = &name {
-            let mut names = self.0.names.lock();
-            if let Some(holder) = names.get(name) {
-                let (name, holder) = (name.clone(), *holder);
-                return Err(SpawnError::NameTaken { name, holder, node: self.id().clone() });
-            }
-            names.insert(name.clone(), id);
-        }
-        // From here on it gives the name back, whatever happens.
-        let registration = Registration { node: self.clone(), id, name };
-        {
-            let mut actors = self.0.actors.write();
-            if !actors.closed {
-                actors.by_id.insert(id.0, actor);
-                return Ok(registration);
-            }
-        }
-        Err(SpawnError::NodeEnding)
+    pub(crate) fn downgrade(&self) -> WeakNode {
+        WeakNode(Arc::downgrade(&self.0))
+    }
+
+    pub(crate) fn directory_end(&self) -> &Arc<DirectoryEnd> {
+        &self.0.directory
+    }
+
+    /// True once it is shut down.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.actors.read().closed
     }
 
     pub(crate) fn actor(&self, id: ActorId) -> Option<Arc<dyn AnyActor>> {
@@ -577,12 +608,6 @@ impl Node {
     pub(crate) fn recipient<M: RemoteMessage>(&self, id: ActorId) -> Option<Recipient<M>> {
         let actor = self.actor(id)?;
         actor.routes().recipient(actor.as_any())
-    }
-
-    pub(crate) fn find_named(&self, name: &str, actor_type: &str) -> Option<ActorId> {
-        let id = *self.0.names.lock().get(name)?;
-        let actor = self.actor(id)?;
-        (actor.routes().actor_type == actor_type).then_some(id)
     }
 
     pub(crate) fn least_loaded_arbiter(&self) -> (Thread, Load) {
@@ -638,9 +663,17 @@ impl Node {
         }
     }
 
-    /// Declares a peer lost, for ever in this life: its process is known to have ended, or it fell silent. What waits
-    /// for it fails now.
+    /// Declares a peer dead: its process is known to have ended. As [`peer_lost`](Self::peer_lost), and if this node is
+    /// the head, the names of the peer's actors are free at once.
+    pub fn peer_dead(&self, peer: &NodeId, reason: &str) {
+        self.0.directory.peer_dead(peer.uid);
+        self.peer_lost(peer, reason);
+    }
+
+    /// Declares a peer lost, for ever in this life: its connection is gone, or it fell silent. What waits for it fails
+    /// now. It may still be alive, so its actors keep their names until its lease is over.
     pub fn peer_lost(&self, peer: &NodeId, reason: &str) {
+        self.0.directory.peer_lost(peer.uid);
         let links = {
             let mut peers = self.0.peers.write();
             peers.lost.entry(peer.uid.0).or_insert_with(|| reason.to_owned());
@@ -672,16 +705,16 @@ impl Node {
         self.reference(actor.node(), actor.id())
     }
 
-    fn reference<A: RemoteActor>(&self, node: &NodeId, actor: ActorId) -> ActorRef<A> {
+    pub(crate) fn reference<A: RemoteActor>(&self, node: &NodeId, actor: ActorId) -> ActorRef<A> {
         match self.local::<A>(actor) {
             Some(shared) if node == self.id() => ActorRef::near(shared),
             _ => ActorRef::far(node.clone(), actor, Some(self.clone())),
         }
     }
 
-    async fn request(&self, node: &NodeId, control: Control) -> Result<ControlReply, CallError> {
+    pub(crate) async fn request(&self, node: &NodeId, control: Control) -> Result<ControlReply, CallError> {
         if node == self.id() {
-            return Ok(control::perform(self, control).await);
+            return Ok(control::perform(self, node, control).await);
         }
         let Some(link) = self.control_link(node) else { return Err(self.unreachable(node)) };
         control::request(&link, &control).await

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use actix::Actor;
-use mobula_core::{Deadline, ExitReason};
+use mobula_core::{Deadline, ExitReason, Fence};
 use parking_lot::RwLock;
 
 use crate::ActorRef;
@@ -75,6 +75,15 @@ pub fn stop_with(error: impl Display) -> bool {
     let Some(actor) = current_actor() else { return false };
     actor.order(Order::Stop(ExitReason::Error { text: error.to_string() }));
     true
+}
+
+/// The fencing token of the actor whose handler runs on this thread, if it has a name.
+///
+/// The actors that bear a name one after the other have growing tokens. A handler that is under way while its node is
+/// frozen or cut off may finish when the name is somebody else's already; a store that is sent the token with each write, and
+/// refuses smaller ones than it has seen, is safe from it.
+pub fn fence() -> Option<Fence> {
+    current_actor()?.fence()
 }
 
 pub(crate) fn set_default_node(node: Option<Node>) {

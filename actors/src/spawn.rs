@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use crate::actor::{RemoteActor, SpawnOptions};
 use crate::cell::{Cell, Shared};
 use crate::control::SpawnError;
-use crate::node::{Hosted, Node};
+use crate::node::{Hosted, Node, Registration};
 
 /// Creates an actor on `node` and waits until its `started` has run. The actor itself never crosses threads: its
 /// arguments do.
@@ -16,8 +16,15 @@ pub(crate) async fn spawn<A: RemoteActor>(
     args: A::Args,
     options: SpawnOptions,
 ) -> Result<Arc<Shared<A>>, SpawnError> {
-    let shared = Arc::new(Shared::new(node.next_actor_id(), node.clone(), &options));
-    let registration = node.register(Arc::new(Hosted::<A>(Arc::clone(&shared))))?;
+    let id = node.next_actor_id();
+    let registration = Registration::new(node, id);
+    let identity = options.name.clone();
+    let tenure = match &identity {
+        Some(identity) => Some(node.claim(id, identity, A::NAME).await?),
+        None => None,
+    };
+    let shared = Arc::new(Shared::new(id, node.clone(), &options, identity, tenure));
+    registration.enter(Arc::new(Hosted::<A>(Arc::clone(&shared))))?;
     if options.keep_end {
         node.keep_end(shared.id);
     }
@@ -36,8 +43,9 @@ pub(crate) async fn spawn<A: RemoteActor>(
     let cell_shared = Arc::clone(&shared);
     let sent = arbiter.spawn_fn(move || {
         let create = Box::new(move || A::make(args.clone()));
-        let on_end = Box::new(move || {
-            drop((registration, load));
+        let on_end = Box::new(move |after| {
+            drop(load);
+            registration.end(after);
             // The thread lives as long as its only actor.
             if let Some(own) = own {
                 own.stop();

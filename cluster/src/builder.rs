@@ -2,6 +2,9 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
+
+use mobula_core::{LeaseTimes, limits};
 
 use crate::cluster::Cluster;
 use crate::error::ClusterError;
@@ -15,11 +18,19 @@ pub struct ClusterBuilder {
     pub(crate) arbiters_per_node: Option<usize>,
     pub(crate) base_port: Option<u16>,
     pub(crate) executable: Option<PathBuf>,
+    pub(crate) lease: Option<Duration>,
 }
 
 impl ClusterBuilder {
     pub(crate) fn new() -> Self {
-        ClusterBuilder { nodes: None, cpus_per_node: None, arbiters_per_node: None, base_port: None, executable: None }
+        ClusterBuilder {
+            nodes: None,
+            cpus_per_node: None,
+            arbiters_per_node: None,
+            base_port: None,
+            executable: None,
+            lease: None,
+        }
     }
 
     /// Starts so many node processes on this machine, 1 to 256. Without it the cluster lives inside this process.
@@ -52,6 +63,15 @@ impl ClusterBuilder {
     /// and it must register the types that are used.
     pub fn executable(mut self, path: impl Into<PathBuf>) -> Self {
         self.executable = Some(path.into());
+        self
+    }
+
+    /// How long a node may be without an answer from the head before it stops its named actors and ends. The names of
+    /// a node that is frozen or cut off are given again a quarter of that later, and a node is suspected after three
+    /// eighths of it. Default 8 s ([`limits::LEASE`]), at least 100 ms. A short lease takes a slow node for a frozen
+    /// one.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = Some(lease);
         self
     }
 
@@ -91,6 +111,18 @@ impl ClusterBuilder {
             }
             Some(arbiters) => Ok(arbiters),
             None => Ok(default),
+        }
+    }
+
+    pub(crate) fn lease_times(&self) -> Result<LeaseTimes, ClusterError> {
+        match self.lease {
+            None => Ok(LeaseTimes::default()),
+            Some(lease) if (limits::LEASE_MIN..=limits::LEASE_MAX).contains(&lease) => Ok(LeaseTimes::of(lease)),
+            Some(lease) => Err(ClusterError::BadNumber {
+                what: "the lease of a node",
+                value: format!("{lease:?}"),
+                valid: "from 100 ms to 1 hour",
+            }),
         }
     }
 

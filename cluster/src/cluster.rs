@@ -19,6 +19,7 @@ use crate::node_process::node_info;
 use crate::peers;
 use crate::process::NodeProcess;
 use crate::task_pool::{ObjectRef, TaskPool};
+use crate::watch;
 
 /// A cluster, as one process sees it. Cheap to clone; may be used from any thread and runtime.
 ///
@@ -100,7 +101,8 @@ impl Cluster {
     pub(crate) fn embedded(builder: &ClusterBuilder) -> Result<Cluster, ClusterError> {
         let cpus = builder.cpus()?;
         let arbiters = builder.arbiters(cpus as usize)?;
-        let config = NodeConfig { name: "node-0".to_owned(), cpus, arbiters, ..NodeConfig::default() };
+        let lease = builder.lease_times()?;
+        let config = NodeConfig { name: "node-0".to_owned(), cpus, arbiters, lease, ..NodeConfig::default() };
         let node = Node::start(config)?;
         let info = NodeInfo { id: node.id().clone(), pid: std::process::id(), address: None, cpus, alive: true };
         Ok(Self::new(node, vec![info], Vec::new(), true))
@@ -114,7 +116,8 @@ impl Cluster {
             None => std::env::current_exe()?,
         };
         let secret = Secret::random().map_err(std::io::Error::from)?;
-        let config = NodeConfig { name: "driver".to_owned(), ..NodeConfig::default() };
+        let lease = builder.lease_times()?;
+        let config = NodeConfig { name: "driver".to_owned(), lease, ..NodeConfig::default() };
         let node = Node::start(config)?;
         let mut starting = Vec::new();
         for number in 0..nodes {
@@ -125,6 +128,7 @@ impl Cluster {
                 arbiters,
                 port: builder.port(number)?,
                 driver: node.id().clone(),
+                lease,
             };
             starting.push(NodeProcess::start(executable.clone(), part));
         }
@@ -154,23 +158,7 @@ impl Cluster {
         let members = Arc::new(Mutex::new(Members::new(members)));
         let tasks = TaskPool::new(node.clone(), Arc::clone(&members));
         for (index, id) in ids.into_iter().enumerate() {
-            let (node, members) = (node.clone(), Arc::clone(&members));
-            let link = node.control_link(&id);
-            let ended = processes.get(index).map(NodeProcess::ended);
-            // A reaped process is proof of its end; a closed link is as good, here, where links do not come back.
-            node.clone().control_runtime().spawn(async move {
-                let reason = match (ended, link) {
-                    (Some(ended), Some(link)) => tokio::select! {
-                        end = ended => end,
-                        closed = link.closed() => closed.reason,
-                    },
-                    (None, Some(link)) => link.closed().await.reason,
-                    (Some(ended), None) => ended.await,
-                    (None, None) => return,
-                };
-                members.lock().down(&id);
-                node.peer_lost(&id, &reason);
-            });
+            watch::watch(&node, &members, &id, processes.get(index).map(NodeProcess::ended));
         }
         Cluster(Arc::new(Inner { node, members, tasks, processes, owns_node }))
     }
@@ -230,17 +218,12 @@ impl Cluster {
         tasks.into_iter().map(|task| self.submit(task)).collect()
     }
 
-    /// The live actor that bears `name`, if there is one and it is an `A`.
+    /// The live actor that bears `name`, on whatever node, if there is one and it is an `A`.
     ///
     /// # Errors
-    /// [`CallError`] if a live node cannot be asked.
+    /// [`CallError`] if the head of the cluster cannot be asked.
     pub async fn find<A: RemoteActor>(&self, name: &str) -> Result<Option<ActorRef<A>>, CallError> {
-        for member in self.nodes().iter().filter(|member| member.alive) {
-            if let Some(found) = self.0.node.find(&member.id, name).await? {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
+        self.0.node.find(name).await
     }
 
     /// All nodes, those that are down included, in the order in which they were started.

@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 
-use mobula_core::{NodeId, codec};
+use mobula_core::{LeaseTimes, NodeId, codec};
 use mobula_transport::preface::Secret;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,7 @@ pub(crate) enum ToNode {
         /// 0 lets the system choose.
         port: u16,
         driver: NodeId,
+        lease: LeaseTimes,
     },
     /// Second: all nodes of the cluster, in the order of their numbers.
     Join { peers: Vec<PeerAddress> },

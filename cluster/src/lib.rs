@@ -15,6 +15,7 @@ mod process;
 mod run_main;
 mod task_pool;
 mod task_queue;
+mod watch;
 
 pub use builder::ClusterBuilder;
 pub use cluster::Cluster;

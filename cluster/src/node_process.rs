@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use mobula_actors::{Node, NodeConfig};
+use mobula_core::LeaseTimes;
 use mobula_transport::preface::Secret;
 use mobula_transport::tcp::{self, ConnectError};
 use rustix::process::{Signal, getpid, kill_process, set_parent_process_death_signal};
@@ -44,8 +45,8 @@ pub(crate) fn run(socket: UnixStream) -> ExitCode {
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).try_init();
 
     let part = match handover::receive(&socket) {
-        Ok(ToNode::Become { name, secret, cpus, arbiters, port, driver }) => {
-            Part { name, secret, cpus, arbiters, port, driver }
+        Ok(ToNode::Become { name, secret, cpus, arbiters, port, driver, lease }) => {
+            Part { name, secret, cpus, arbiters, port, driver, lease }
         }
         Ok(ToNode::Join { .. }) => return fail(&socket, "it was to join before it had a part", false),
         // Without a driver there is nothing to be.
@@ -74,6 +75,7 @@ struct Part {
     arbiters: usize,
     port: u16,
     driver: mobula_core::NodeId,
+    lease: LeaseTimes,
 }
 
 struct Failure {
@@ -90,9 +92,17 @@ async fn start(part: Part, socket: &Arc<UnixStream>) -> Result<Node, Failure> {
         cpus: part.cpus,
         arbiters: part.arbiters.saturating_sub(1),
         use_current_thread: true,
+        lease: part.lease,
         ..NodeConfig::default()
     };
     let node = Node::start(config).map_err(|error| failed(error.to_string()))?;
+    node.set_head(&part.driver);
+    let fenced = node.fenced();
+    node.control_runtime().spawn(async move {
+        fenced.await;
+        // Only a new life may come back. Whoever started this one sees its end.
+        end_now();
+    });
     let listener = tcp::listen(SocketAddr::from((Ipv4Addr::LOCALHOST, part.port))).map_err(|error| Failure {
         socket: Arc::clone(socket),
         port_in_use: matches!(error, ConnectError::PortInUse { .. }),

@@ -7,6 +7,7 @@
 pub mod actors;
 pub mod door;
 pub mod gates;
+pub mod holders;
 pub mod mortals;
 pub mod process;
 pub mod stage;

@@ -92,6 +92,7 @@ impl Stage {
             }
             Kind::Memory => {
                 let nodes = vec![start_node("caller"), start_node("home-1"), start_node("home-2")];
+                nodes[1..].iter().for_each(|home| home.set_head(nodes[0].id()));
                 for (at, one) in nodes.iter().enumerate() {
                     for other in &nodes[at + 1..] {
                         connect_by_memory(one, other).await;

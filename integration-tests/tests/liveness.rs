@@ -48,7 +48,7 @@ async fn a_blocked_actor_does_not_keep_its_node_from_answering(stage: Stage) {
     let (blocked, gate) = block(&stage).await;
     let report = within(LONG, "the report", stage.caller().report_of(stage.home(0))).await.expect("it answers");
     assert_eq!(report.pid, stage.pid(0));
-    let found = within(LONG, "the name", stage.caller().find::<Counter>(stage.home(0), "named")).await;
+    let found = within(LONG, "the name", stage.caller().find::<Counter>("named")).await;
     assert_eq!(found, Ok(Some(named)));
     stage.force_open(0, &gate).await;
     assert_eq!(within(LONG, "the blocked handler", blocked).await, Ok(()));

@@ -124,10 +124,10 @@ async fn an_async_handler_names_the_life_in_which_it_panicked(stage: Stage) {
 
 async fn a_restarted_actor_keeps_reference_id_and_name(stage: Stage) {
     let probe = stage.spawn(0, probe_that_restarts_soon().name("phoenix")).await;
-    let known = stage.caller().find::<Probe>(stage.home(0), "phoenix").await.expect("asked").expect("found");
+    let known = stage.caller().find::<Probe>("phoenix").await.expect("asked").expect("found");
     panicked(within(LONG, "the panic", probe.ask(Panic("boom".to_owned()))).await, &probe);
     assert_eq!(within(LONG, "the next life", probe.ask(Record(1))).await, Ok(2));
-    let found = stage.caller().find::<Probe>(stage.home(0), "phoenix").await.expect("asked").expect("found");
+    let found = stage.caller().find::<Probe>("phoenix").await.expect("asked").expect("found");
     assert!(found == probe && known == probe);
     assert_eq!(within(LONG, "the old reference", known.ask(Record(2))).await, Ok(3));
 }
@@ -149,7 +149,7 @@ async fn an_actor_whose_restarts_are_used_up_has_stopped(stage: Stage) {
     assert!(matches!(later, Err(CallError::Stopped | CallError::NoSuchActor { .. })), "{later:?}");
     // The name goes with the actor.
     eventually(LONG, "the name's end", async || {
-        let found = stage.caller().find::<Probe>(stage.home(0), "fragile").await.expect("asked");
+        let found = stage.caller().find::<Probe>("fragile").await.expect("asked");
         found.is_none().then_some(())
     })
     .await;
@@ -162,6 +162,6 @@ async fn a_panic_in_the_constructor_answers_the_spawn(stage: Stage) {
     assert_eq!(text, "a counter cannot start at -1");
     let report = stage.caller().report_of(stage.home(0)).await.expect("it answers");
     assert_eq!(report.actors, before);
-    assert_eq!(stage.caller().find::<Counter>(stage.home(0), "unborn").await, Ok(None));
+    assert_eq!(stage.caller().find::<Counter>("unborn").await, Ok(None));
     stage.spawn(0, Counter::actor(1).name("unborn")).await;
 }

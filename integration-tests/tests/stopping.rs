@@ -93,7 +93,7 @@ async fn a_name_is_held_by_one_actor(stage: Stage) {
     })
     .await;
     assert_ne!(third.id(), first.id());
-    let found = stage.caller().find::<Probe>(stage.home(0), "hits").await.expect("asked");
+    let found = stage.caller().find::<Probe>("hits").await.expect("asked");
     assert_eq!(found, Some(third));
     // An earlier reference never reaches the later bearer of the name.
     let stale = within(LONG, "an answer", first.ask(Record(1))).await;
@@ -102,9 +102,9 @@ async fn a_name_is_held_by_one_actor(stage: Stage) {
 
 async fn a_name_finds_only_its_type(stage: Stage) {
     let probe = stage.spawn(0, Probe::spec(0).name("hits")).await;
-    assert_eq!(stage.caller().find::<Probe>(stage.home(0), "hits").await, Ok(Some(probe)));
-    assert_eq!(stage.caller().find::<Counter>(stage.home(0), "hits").await, Ok(None));
-    assert_eq!(stage.caller().find::<Probe>(stage.home(0), "misses").await, Ok(None));
+    assert_eq!(stage.caller().find::<Probe>("hits").await, Ok(Some(probe)));
+    assert_eq!(stage.caller().find::<Counter>("hits").await, Ok(None));
+    assert_eq!(stage.caller().find::<Probe>("misses").await, Ok(None));
 }
 
 async fn the_cluster_finds_a_name_on_any_node(stage: Stage) {

@@ -1,0 +1,93 @@
+//! This node's end of the cluster's directory: as its head, or as a member that asks the head.
+//!
+//! The decisions are in [`mobula_core::directory`]. Here they meet the clock and the control connection.
+mod head;
+mod lease;
+mod member;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use mobula_core::directory::{Directory, LeaseTimes};
+use mobula_core::{ActorId, Fence, NodeId};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
+
+use lease::LeaseCell;
+pub(crate) use member::Afterwards;
+
+/// What a node knows of the directory. Every node could be a head; it serves as one as long as it has no other.
+pub(crate) struct DirectoryEnd {
+    times: LeaseTimes,
+    /// Who keeps the directory.
+    head: RwLock<NodeId>,
+    clock: head::Clock,
+    own: Mutex<Directory>,
+    /// The next deadline in `own` may be sooner than before.
+    changed: Notify,
+    lease: Arc<LeaseCell>,
+    /// The connection to the head has opened.
+    head_reached: Notify,
+    /// The head's time in the newest of its answers.
+    heard: Mutex<Option<Duration>>,
+    /// Actors of this node that hold something in the directory.
+    listed: Mutex<HashSet<ActorId>>,
+    next_number: AtomicU64,
+    /// True once the lease is over.
+    fenced: watch::Sender<bool>,
+}
+
+/// An actor's right to act under its name.
+#[derive(Clone, Debug)]
+pub(crate) struct Tenure {
+    pub(crate) fence: Fence,
+    lease: Arc<LeaseCell>,
+}
+
+impl Tenure {
+    /// False once the node's lease is over: then somebody else may be given the name.
+    pub(crate) fn holds(&self) -> bool {
+        self.lease.holds(mobula_transport::now())
+    }
+}
+
+impl DirectoryEnd {
+    /// Of a node that is its own head.
+    pub(crate) fn new(node: &NodeId, times: LeaseTimes) -> Arc<Self> {
+        Arc::new(DirectoryEnd {
+            times,
+            head: RwLock::new(node.clone()),
+            clock: head::Clock::start(),
+            own: Mutex::new(Directory::new(node.clone(), times)),
+            changed: Notify::new(),
+            lease: LeaseCell::of_head(&times),
+            head_reached: Notify::new(),
+            heard: Mutex::default(),
+            listed: Mutex::default(),
+            next_number: AtomicU64::new(0),
+            fenced: watch::Sender::new(false),
+        })
+    }
+
+    pub(crate) fn times(&self) -> LeaseTimes {
+        self.times
+    }
+
+    /// A connection for control to `peer` has opened.
+    pub(crate) fn peer_found(&self, peer: &NodeId) {
+        if *peer == *self.head.read() {
+            self.head_reached.notify_one();
+        }
+    }
+
+    fn heard(&self, at: Duration) {
+        let mut heard = self.heard.lock();
+        *heard = (*heard).max(Some(at));
+    }
+
+    pub(crate) fn head(&self) -> NodeId {
+        self.head.read().clone()
+    }
+}

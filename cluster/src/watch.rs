@@ -1,0 +1,37 @@
+//! Watches the other nodes: whose connection ends is lost, whose process is reaped is dead.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use mobula_actors::Node;
+use mobula_core::NodeId;
+use parking_lot::Mutex;
+
+use crate::members::Members;
+
+/// Watches `member` until it is down. `ended` resolves when its process has been reaped, where this process started it.
+pub(crate) fn watch(
+    node: &Node,
+    members: &Arc<Mutex<Members>>,
+    member: &NodeId,
+    ended: Option<impl Future<Output = String> + Send + 'static>,
+) {
+    if let Some(link) = node.control_link(member) {
+        let (node, members, member) = (node.clone(), Arc::clone(members), member.clone());
+        // Where links do not come back, the end of one is the end of its peer, as far as calls are concerned. It proves
+        // nothing: the peer keeps its names until its lease is over.
+        node.clone().control_runtime().spawn(async move {
+            let reason = link.closed().await.reason;
+            members.lock().down(&member);
+            node.peer_lost(&member, &reason);
+        });
+    }
+    if let Some(ended) = ended {
+        let (node, members, member) = (node.clone(), Arc::clone(members), member.clone());
+        node.clone().control_runtime().spawn(async move {
+            let reason = ended.await;
+            members.lock().down(&member);
+            node.peer_dead(&member, &reason);
+        });
+    }
+}
