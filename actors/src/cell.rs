@@ -117,6 +117,13 @@ impl<A: Actor<Context = Context<A>>> Shared<A> {
         }
     }
 
+    /// The panic that ended the life `generation`, for a handler of that life.
+    pub(crate) fn ended_by_panic(&self, generation: Generation, message: &str) -> Option<CallError> {
+        let last = self.last_panic.lock();
+        let (_, text) = last.as_ref().filter(|(ended, _)| *ended == generation)?;
+        Some(self.panicked_in(generation, message, text))
+    }
+
     pub(crate) fn panicked_in(&self, generation: Generation, message: &str, text: &str) -> CallError {
         CallError::Panicked { actor: self.id, message: message.to_owned(), text: text.to_owned(), generation }
     }
@@ -232,18 +239,20 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
                     Poll::Pending => return false,
                     Poll::Ready(()) => self.begin(),
                 },
-                Life::Running(context) => match catch_unwind(AssertUnwindSafe(|| Pin::new(context).poll(cx))) {
-                    Ok(Poll::Pending) => {
-                        self.announce(Ok(()));
-                        return false;
+                Life::Running(context) => {
+                    match catch_unwind(AssertUnwindSafe(|| scope::poll_context(|| Pin::new(context).poll(cx)))) {
+                        Ok(Poll::Pending) => {
+                            self.announce(Ok(()));
+                            return false;
+                        }
+                        Ok(Poll::Ready(())) => {
+                            self.reason = self.ordered.take().unwrap_or(ExitReason::Normal);
+                            self.announce(Ok(()));
+                            return true;
+                        }
+                        Err(panic) => self.fail(&*panic),
                     }
-                    Ok(Poll::Ready(())) => {
-                        self.reason = self.ordered.take().unwrap_or(ExitReason::Normal);
-                        self.announce(Ok(()));
-                        return true;
-                    }
-                    Err(panic) => self.fail(&*panic),
-                },
+                }
             }
         }
     }

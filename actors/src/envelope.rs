@@ -4,20 +4,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use actix::dev::MessageResponse;
 use actix::{Actor, Context, Handler, Message};
 use mobula_core::{CallError, Deadline, RemoteMessage, panic_text};
-use tokio::sync::oneshot;
-use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::acceptance::Acceptance;
+use crate::call_context::Caller;
 use crate::cell::Shared;
 use crate::dead_letter::Undelivered;
 use crate::inbound::FlowTicket;
 use crate::mailbox::Letter;
 use crate::reply::ReplyTo;
+use crate::respond::respond;
 use crate::scope;
-use crate::shapes::Cause;
 
 pub(crate) struct Envelope<M: RemoteMessage> {
     message: M,
@@ -83,14 +81,10 @@ where
         };
         // The mailbox has room again as soon as the handler begins.
         drop(ticket);
-        let before = scope::set_deadline(deadline);
-        let result = catch_unwind(AssertUnwindSafe(|| actor.handle(message, ctx)));
-        scope::set_deadline(before);
-        match result {
-            Ok(response) => match reply {
-                Some(reply) => respond::<A, M>(response, ctx, reply, shared),
-                None => response.handle(ctx, None),
-            },
+        let caller = reply.as_ref().map_or(Caller::Nobody, ReplyTo::caller);
+        let call = scope::Call { deadline, caller: Some(caller) };
+        scope::serve(call, || match catch_unwind(AssertUnwindSafe(|| actor.handle(message, ctx))) {
+            Ok(response) => respond::<A, M>(response, ctx, reply, shared),
             Err(panic) => {
                 let text = panic_text(&*panic);
                 if let Some(reply) = reply {
@@ -99,7 +93,7 @@ where
                 // The cell ends this life of the actor.
                 resume_unwind(panic);
             }
-        }
+        });
     }
 
     fn refuse(self: Box<Self>, error: CallError) -> Option<Undelivered> {
@@ -126,36 +120,6 @@ where
         match &self.owed {
             Owed::Acceptance(acceptance) => Some(Arc::clone(acceptance)),
             Owed::Answer(_) | Owed::Nothing => None,
-        }
-    }
-}
-
-fn respond<A, M>(
-    response: <A as Handler<M>>::Result,
-    ctx: &mut Context<A>,
-    reply: ReplyTo<M::Reply>,
-    shared: &Arc<Shared<A>>,
-) where
-    A: Actor<Context = Context<A>> + Handler<M>,
-    M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
-{
-    let (sender, mut receiver) = oneshot::channel();
-    response.handle(ctx, Some(sender));
-    let cause = Cause::take();
-    match receiver.try_recv() {
-        Ok(value) => reply.send(Ok(value)),
-        Err(TryRecvError::Closed) => reply.send(Err(shared.lost(shared.generation(), M::NAME))),
-        // The handler answered with a future: somebody else completes it.
-        Err(TryRecvError::Empty) => {
-            // By the time the future is lost, the next life may have begun.
-            let (shared, generation) = (Arc::clone(shared), shared.generation());
-            actix_rt::spawn(async move {
-                let answer = receiver.await.map_err(|_| match cause.and_then(|cause| cause.text()) {
-                    Some(text) => shared.panicked_in(generation, M::NAME, &text),
-                    None => shared.lost(generation, M::NAME),
-                });
-                reply.send(answer);
-            });
         }
     }
 }

@@ -1,13 +1,10 @@
 //! Requests from another node: finds the actor and the route, keeps the credit, answers what cannot be delivered.
 
-use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mobula_core::frame::MessageIndex;
 use mobula_core::{ActorId, CallError, Deadline, IdMap, MessageKey, RemoteMessage, RequestId};
 use mobula_transport::{Hello, Inbound, Lane, ReceiveCredit, Request, SessionError};
-use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
 use crate::actor::Dispatch;
@@ -15,6 +12,7 @@ use crate::control::{self, Control};
 use crate::dead_letter::DeadLetter;
 use crate::node::{AnyActor, Node, NodeLink};
 use crate::reply::Pending;
+use crate::requests::Requests;
 use crate::scope;
 
 /// A message on its way into a mailbox.
@@ -31,7 +29,7 @@ pub(crate) struct Incoming<'a> {
 /// What one node sends to one actor here.
 pub(crate) struct Flow {
     pub(crate) link: Arc<NodeLink>,
-    pub(crate) cancelled: Arc<Cancelled>,
+    pub(crate) requests: Arc<Requests>,
     target: ActorId,
     credit: ReceiveCredit,
 }
@@ -59,38 +57,6 @@ impl Drop for FlowTicket {
     }
 }
 
-/// Requests whose senders gave up while they may still be queued here. Empty nearly always, and then free.
-#[derive(Default)]
-pub(crate) struct Cancelled {
-    count: AtomicUsize,
-    requests: Mutex<HashSet<u64>>,
-}
-
-/// Cancellations remembered per connection. Beyond that all are forgotten: the work runs, and its answer is dropped.
-const CANCELLED_MAX: usize = 65_536;
-
-impl Cancelled {
-    fn put(&self, request: RequestId) {
-        let mut requests = self.requests.lock();
-        if requests.len() >= CANCELLED_MAX {
-            requests.clear();
-        }
-        requests.insert(request.0);
-        self.count.store(requests.len(), Ordering::Release);
-    }
-
-    /// True, once, if `request` was cancelled.
-    pub(crate) fn take(&self, request: RequestId) -> bool {
-        if self.count.load(Ordering::Acquire) == 0 {
-            return false;
-        }
-        let mut requests = self.requests.lock();
-        let was = requests.remove(&request.0);
-        self.count.store(requests.len(), Ordering::Release);
-        was
-    }
-}
-
 /// The receiving end of one connection.
 pub(crate) struct NodeInbound {
     node: Node,
@@ -98,7 +64,7 @@ pub(crate) struct NodeInbound {
     types: Vec<MessageType>,
     targets: IdMap<u64, Target>,
     sweep_at: usize,
-    cancelled: Arc<Cancelled>,
+    requests: Arc<Requests>,
     /// Requests to the node itself that wait for something, by request.
     waiting: IdMap<u64, AbortHandle>,
     waiting_sweep_at: usize,
@@ -125,7 +91,7 @@ impl NodeInbound {
             types: Vec::new(),
             targets: IdMap::default(),
             sweep_at: 64,
-            cancelled: Arc::default(),
+            requests: Arc::default(),
             waiting: IdMap::default(),
             waiting_sweep_at: 64,
         }
@@ -168,7 +134,7 @@ impl NodeInbound {
             }
             let flow = Arc::new(Flow {
                 link: Arc::clone(link),
-                cancelled: Arc::clone(&self.cancelled),
+                requests: Arc::clone(&self.requests),
                 target: id,
                 credit: ReceiveCredit::new(self.node.hello().credit_messages),
             });
@@ -199,7 +165,17 @@ impl NodeInbound {
             flow: &target.flow,
             ticket,
         };
-        Ok(dispatch(target.actor.as_any(), incoming))
+        let Some(id) = request.request.filter(|_| !request.post) else {
+            return Ok(dispatch(target.actor.as_any(), incoming));
+        };
+        if !self.requests.begin(id) {
+            return Err(SessionError::RequestTwice { request: id.0 });
+        }
+        let dispatched = dispatch(target.actor.as_any(), incoming);
+        if dispatched.is_err() {
+            self.requests.end(id);
+        }
+        Ok(dispatched)
     }
 }
 
@@ -253,7 +229,7 @@ impl Inbound<Pending> for NodeInbound {
     fn cancel(&mut self, request: RequestId) {
         match self.waiting.remove(&request.0) {
             Some(waiting) => waiting.abort(),
-            None => self.cancelled.put(request),
+            None => self.requests.cancel(request),
         }
     }
 
@@ -264,6 +240,7 @@ impl Inbound<Pending> for NodeInbound {
 
     fn closed(&mut self, link: &Arc<NodeLink>, reason: &str) {
         self.targets.clear();
+        self.requests.close();
         self.waiting.drain().for_each(|(_, waiting)| waiting.abort());
         self.node.link_ended(self.lane, link, reason);
     }

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::call_context::{Caller, NearCall, Token};
 use crate::expiry::Expire;
 use crate::inbound::Flow;
 use crate::scope;
@@ -27,6 +28,8 @@ enum State<T> {
         waker: Option<Waker>,
         /// The handler has begun.
         begun: bool,
+        /// Made when the handler asks for it.
+        token: Option<Arc<Token>>,
     },
     Full(Result<T, CallError>),
     /// Picked up, or nobody wants it any more.
@@ -37,7 +40,7 @@ enum State<T> {
 
 impl<T> Slot<T> {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Slot { state: Mutex::new(State::Empty { waker: None, begun: false }) })
+        Arc::new(Slot { state: Mutex::new(State::Empty { waker: None, begun: false, token: None }) })
     }
 
     pub(crate) fn put(&self, answer: Result<T, CallError>) {
@@ -91,7 +94,11 @@ impl<T> Slot<T> {
         let before = std::mem::replace(&mut *state, State::Over { cancelled: true });
         // An answer that nobody picks up is the user's to drop, without our lock.
         drop(state);
-        matches!(before, State::Empty { .. })
+        let State::Empty { token, .. } = before else { return false };
+        if let Some(token) = token {
+            token.fire();
+        }
+        true
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
@@ -102,13 +109,26 @@ impl<T> Slot<T> {
 impl<T: Send> Expire for Slot<T> {
     fn expire(&self) {
         let mut state = self.state.lock();
-        let State::Empty { waker, begun } = &mut *state else { return };
-        let (waker, started) = (waker.take(), *begun);
+        let State::Empty { waker, begun, token } = &mut *state else { return };
+        let (waker, started, token) = (waker.take(), *begun, token.take());
         // What has not begun under this lock finds the slot full, and does not begin.
         *state = State::Full(Err(CallError::DeadlineExceeded { started }));
         drop(state);
+        if let Some(token) = token {
+            token.fire();
+        }
         if let Some(waker) = waker {
             waker.wake();
+        }
+    }
+}
+
+impl<T: Send> NearCall for Slot<T> {
+    fn token(&self) -> Option<Arc<Token>> {
+        match &mut *self.state.lock() {
+            State::Empty { token, .. } => Some(Arc::clone(token.get_or_insert_default())),
+            State::Full(Err(_)) | State::Over { cancelled: true } => Some(Token::new_fired()),
+            State::Full(Ok(_)) | State::Over { cancelled: false } => None,
         }
     }
 }
@@ -165,6 +185,7 @@ impl<T> ReplyTo<T> {
         ReplyTo { way: Some(Way::Near(slot)), begun: false }
     }
 
+    /// To a request that is [in progress](crate::requests) until this has its answer.
     pub(crate) fn far(flow: Arc<Flow>, request: RequestId) -> Self
     where
         T: Serialize,
@@ -180,6 +201,7 @@ impl<T> ReplyTo<T> {
         match self.way.take() {
             Some(Way::Near(slot)) => slot.put(answer),
             Some(Way::Far { flow, request, encode }) => {
+                flow.requests.end(request);
                 match answer {
                     Ok(value) => flow.link.reply(request, |out| encode(&value, out)),
                     Err(error) => flow.link.fail(request, &error),
@@ -199,11 +221,23 @@ impl<T> ReplyTo<T> {
         self.begun
     }
 
+    /// Who waits for it.
+    pub(crate) fn caller(&self) -> Caller
+    where
+        T: Send + 'static,
+    {
+        match &self.way {
+            Some(Way::Near(slot)) => Caller::Near(Arc::clone(slot) as _),
+            Some(Way::Far { flow, request, .. }) => Caller::Far(Arc::clone(flow), *request),
+            None => Caller::Nobody,
+        }
+    }
+
     /// True if the caller has given up.
     pub(crate) fn is_cancelled(&self) -> bool {
         match &self.way {
             Some(Way::Near(slot)) => slot.is_cancelled(),
-            Some(Way::Far { flow, request, .. }) => flow.cancelled.take(*request),
+            Some(Way::Far { flow, request, .. }) => flow.requests.is_cancelled(*request),
             None => false,
         }
     }

@@ -9,9 +9,10 @@ use std::task::{Context, Poll};
 
 use actix::Actor;
 use mobula_core::{Deadline, ExitReason, Fence};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::ActorRef;
+use crate::call_context::Caller;
 use crate::cell::{AnyShared, Shared};
 use crate::mailbox::Order;
 use crate::node::{Node, NodeLink};
@@ -23,21 +24,31 @@ pub(crate) struct Place {
     actor: Option<Arc<dyn AnyShared>>,
     pub(crate) tasks: Tasks,
     pub(crate) stops: Stops,
+    /// The call of an actix response that has the actor to itself.
+    alone: Mutex<Option<Call>>,
 }
 
 impl Place {
     pub(crate) fn of_node(node: Node) -> Arc<Self> {
-        Arc::new(Place { node, actor: None, tasks: Tasks::default(), stops: Stops::default() })
+        Arc::new(Place { node, actor: None, tasks: Tasks::default(), stops: Stops::default(), alone: Mutex::default() })
     }
 
     pub(crate) fn of_actor(node: Node, actor: Arc<dyn AnyShared>) -> Arc<Self> {
-        Arc::new(Place { node, actor: Some(actor), tasks: Tasks::default(), stops: Stops::default() })
+        Arc::new(Place {
+            node,
+            actor: Some(actor),
+            tasks: Tasks::default(),
+            stops: Stops::default(),
+            alone: Mutex::default(),
+        })
     }
 }
 
 thread_local! {
     static PLACE: RefCell<Option<Arc<Place>>> = const { RefCell::new(None) };
-    static DEADLINE: Cell<Deadline> = const { Cell::new(Deadline::NEVER) };
+    static CALL: RefCell<Call> = const { RefCell::new(Call::NONE) };
+    /// The handler that is served has returned a response that has the actor to itself.
+    static BEGUN_ALONE: Cell<bool> = const { Cell::new(false) };
     /// An exclusive handler's future is polled.
     static EXCLUSIVE: Cell<bool> = const { Cell::new(false) };
     static HELD_TURNS: Cell<u32> = const { Cell::new(0) };
@@ -166,25 +177,94 @@ pub(crate) fn touch(link: &Arc<NodeLink>) {
     });
 }
 
-/// The deadline of the call that is being handled; what it calls in turn inherits it.
-pub(crate) fn deadline() -> Deadline {
-    DEADLINE.get()
+/// What a handler's code knows of the call that it serves.
+#[derive(Clone)]
+pub(crate) struct Call {
+    pub(crate) deadline: Deadline,
+    /// None outside of handlers.
+    pub(crate) caller: Option<Caller>,
 }
 
-/// Sets the deadline of the call that is handled now. Returns the one before.
-pub(crate) fn set_deadline(deadline: Deadline) -> Deadline {
-    DEADLINE.replace(deadline)
+impl Call {
+    const NONE: Call = Call { deadline: Deadline::NEVER, caller: None };
+}
+
+/// The deadline of the call that is being handled; what it calls in turn inherits it.
+pub(crate) fn deadline() -> Deadline {
+    CALL.with_borrow(|call| call.deadline)
+}
+
+/// The call that is being handled.
+pub(crate) fn call() -> Call {
+    CALL.with_borrow(Clone::clone)
+}
+
+/// Runs `handler` for `call`. Gives what it gives, and the call that runs on its own afterwards, if the handler's response
+/// has [begun to](begin_alone).
+pub(crate) fn serve<T>(call: Call, handler: impl FnOnce() -> T) -> T {
+    let served = {
+        let _before = Restore::with(call, false);
+        handler()
+    };
+    if BEGUN_ALONE.take()
+        && let Some(call) = alone()
+    {
+        CALL.set(call);
+    }
+    served
+}
+
+/// The call of the exclusive response that holds the actor of this turn, if one does.
+fn alone() -> Option<Call> {
+    PLACE.with_borrow(|place| place.as_ref().and_then(|place| place.alone.lock().clone()))
+}
+
+/// From now on, all that the actor's context polls belongs to the call that is being handled.
+pub(crate) fn begin_alone() {
+    let call = call();
+    PLACE.with_borrow(|place| {
+        if let Some(place) = place {
+            *place.alone.lock() = Some(call);
+        }
+    });
+    BEGUN_ALONE.set(true);
+}
+
+/// That call is done.
+pub(crate) fn end_alone() {
+    let ended = PLACE.with_borrow(|place| place.as_ref().and_then(|place| place.alone.lock().take()));
+    // It may be the last to hold the caller's slot.
+    drop(ended);
+    CALL.set(Call::NONE);
+}
+
+/// Polls the context of the actor whose turn it is.
+pub(crate) fn poll_context<T>(poll: impl FnOnce() -> T) -> T {
+    let _before = Restore::with(alone().unwrap_or(Call::NONE), false);
+    let _ended = EndsInPanic;
+    poll()
+}
+
+/// A panic ends the life, and with it the exclusive response.
+struct EndsInPanic;
+
+impl Drop for EndsInPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            end_alone();
+        }
+    }
 }
 
 /// What a handler's code belongs to, for a future that is polled when the handler has long returned.
 pub(crate) struct Scope {
     place: Option<Arc<Place>>,
-    deadline: Deadline,
+    call: Call,
 }
 
 impl Scope {
     pub(crate) fn current() -> Self {
-        Scope { place: PLACE.with_borrow(Clone::clone), deadline: deadline() }
+        Scope { place: PLACE.with_borrow(Clone::clone), call: call() }
     }
 
     /// None outside of cells and connections.
@@ -194,35 +274,43 @@ impl Scope {
 
     /// Runs `work` here, as a turn of the actor.
     pub(crate) fn turn<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _before = Restore::with(self.deadline, false);
+        let _before = Restore::with(self.call.clone(), false);
         match &self.place {
             Some(place) => turn(place, work),
             None => work(),
         }
     }
 
+    /// Runs `work` for the call, within the actor's turn.
+    pub(crate) fn call<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _before = Restore::with(self.call.clone(), false);
+        work()
+    }
+
     /// Runs `work` within the actor's turn, as part of a handler that has the actor to itself.
     pub(crate) fn exclusively<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _before = Restore::with(self.deadline, true);
+        let _before = Restore::with(self.call.clone(), true);
         work()
     }
 }
 
-/// The deadline and the mark before, to go back to even if the work panics.
+/// The call and the mark before, to go back to even if the work panics.
 struct Restore {
-    deadline: Deadline,
+    call: Option<Call>,
     exclusive: bool,
 }
 
 impl Restore {
-    fn with(deadline: Deadline, exclusive: bool) -> Self {
-        Restore { deadline: set_deadline(deadline), exclusive: EXCLUSIVE.replace(exclusive) }
+    fn with(call: Call, exclusive: bool) -> Self {
+        Restore { call: Some(CALL.replace(call)), exclusive: EXCLUSIVE.replace(exclusive) }
     }
 }
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        DEADLINE.set(self.deadline);
+        let ended = self.call.take().map(|before| CALL.replace(before));
+        // It may be the last to hold the caller's slot.
+        drop(ended);
         EXCLUSIVE.set(self.exclusive);
     }
 }

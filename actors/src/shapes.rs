@@ -223,9 +223,15 @@ impl Cause {
 }
 
 /// A future that is polled where, and for whom, it was made.
-struct InScope<F> {
+pub(crate) struct InScope<F> {
     scope: Scope,
     future: F,
+}
+
+impl<F> InScope<F> {
+    pub(crate) fn current(future: F) -> Self {
+        InScope { scope: Scope::current(), future }
+    }
 }
 
 impl<F: Future + Unpin> Future for InScope<F> {

@@ -40,9 +40,9 @@
 //! Nothing but re-exports lives here. Promises: `docs/semantics.md`.
 pub use actix;
 pub use mobula_actors::{
-    ActorEntry, ActorRef, ActorSpec, Ask, DeadLetter, Down, FlatAsk, MailboxPolicy, MessageTable, Monitor, Node,
-    NodeReport, Placement, Recipient, RemoteActor, RemoteTask, SpawnError, TaskEntry, TaskError, TaskSpec, Tell,
-    current_node, register_actor, register_task, remote_actor, shapes, this,
+    ActorEntry, ActorRef, ActorSpec, Ask, CallContext, DeadLetter, Down, FlatAsk, MailboxPolicy, MessageTable, Monitor,
+    Node, NodeReport, Placement, Recipient, RemoteActor, RemoteTask, SpawnError, TaskEntry, TaskError, TaskSpec, Tell,
+    current_call, current_node, register_actor, register_task, remote_actor, shapes, this,
 };
 pub use mobula_actors::{AskAll, MemberId, RoutedAsk, Routee, Router, RouterKeeper, Routing, Takes};
 pub use mobula_actors::{Exit, Linking, MonitorGuard, MonitorRef, stop_with, trap_exits};

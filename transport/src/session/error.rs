@@ -31,6 +31,8 @@ pub enum SessionError {
     UndefinedMessage { index: u32 },
     #[error("ItemUnwanted: an item came where a single answer is awaited")]
     ItemUnwanted,
+    #[error("RequestTwice: request {request:x} is in progress already")]
+    RequestTwice { request: u64 },
     #[error("silent for {silence_ms} ms")]
     Silent { silence_ms: u64 },
     #[error("no hello within {waited_ms} ms")]

@@ -1,0 +1,181 @@
+//! What a handler returned becomes the answer: a value at once, a future when it is done.
+//!
+//! actix's own futures are run in the scope of the call that they serve, so that deadline, cancellation and place are
+//! there after an `.await` as before it, and a panic's text reaches the caller. What else implements `MessageResponse` is
+//! left to itself.
+
+use std::any::Any;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, ready};
+
+use actix::dev::MessageResponse;
+use actix::fut::ActorFuture;
+use actix::{Actor, AsyncContext, AtomicResponse, Context, Handler, Message, ResponseActFuture, ResponseFuture};
+use futures::FutureExt;
+use mobula_core::{Generation, RemoteMessage, panic_text};
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
+
+use crate::cell::Shared;
+use crate::reply::ReplyTo;
+use crate::scope::{self, Scope};
+use crate::shapes::{Cause, InScope};
+
+/// Takes `response` as a `T`, if that is its type.
+fn taken<T: 'static>(response: &mut dyn Any) -> Option<T> {
+    response.downcast_mut::<Option<T>>().and_then(Option::take)
+}
+
+/// Runs what the handler of `M` returned. To be called in the scope of its call.
+pub(crate) fn respond<A, M>(
+    response: <A as Handler<M>>::Result,
+    ctx: &mut Context<A>,
+    reply: Option<ReplyTo<M::Reply>>,
+    shared: &Arc<Shared<A>>,
+) where
+    A: Actor<Context = Context<A>> + Handler<M>,
+    M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
+{
+    let mut response = Some(response);
+    if let Some(future) = taken::<ResponseFuture<M::Reply>>(&mut response) {
+        return beside::<A, M>(future, reply, shared);
+    }
+    if let Some(future) = taken::<ResponseActFuture<A, M::Reply>>(&mut response) {
+        let (shared, generation) = (Arc::clone(shared), shared.generation());
+        let scope = Scope::current();
+        ctx.spawn(Inside::<A, M> { future, scope, reply, shared, generation, message: PhantomData });
+        return;
+    }
+    if let Some(alone) = taken::<AtomicResponse<A, M::Reply>>(&mut response) {
+        // Until it is done, its future is all that the context polls.
+        scope::begin_alone();
+        ctx.wait(EndAlone);
+        return left_to_itself::<A, M>(alone, ctx, reply, shared);
+    }
+    if let Some(response) = response {
+        left_to_itself::<A, M>(response, ctx, reply, shared);
+    }
+}
+
+/// A future that has nothing to do with the actor any more, and outlives it.
+fn beside<A, M>(future: ResponseFuture<M::Reply>, reply: Option<ReplyTo<M::Reply>>, shared: &Arc<Shared<A>>)
+where
+    A: Actor<Context = Context<A>>,
+    M: RemoteMessage,
+{
+    let (shared, generation) = (Arc::clone(shared), shared.generation());
+    let running = InScope::current(AssertUnwindSafe(future).catch_unwind());
+    actix_rt::spawn(async move {
+        let answer = running.await.map_err(|panic| {
+            let text = panic_text(&*panic);
+            tracing::error!(actor = %shared.id, panic = %text, "the future of a handler panicked");
+            shared.panicked_in(generation, M::NAME, &text)
+        });
+        if let Some(reply) = reply {
+            reply.send(answer);
+        }
+    });
+}
+
+/// A future of the actor, among others.
+struct Inside<A: Actor<Context = Context<A>>, M: RemoteMessage> {
+    future: ResponseActFuture<A, M::Reply>,
+    scope: Scope,
+    reply: Option<ReplyTo<M::Reply>>,
+    shared: Arc<Shared<A>>,
+    generation: Generation,
+    message: PhantomData<fn(M)>,
+}
+
+impl<A: Actor<Context = Context<A>>, M: RemoteMessage> Unpin for Inside<A, M> {}
+
+impl<A: Actor<Context = Context<A>>, M: RemoteMessage> ActorFuture<A> for Inside<A, M> {
+    type Output = ();
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        actor: &mut A,
+        ctx: &mut Context<A>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let polled = catch_unwind(AssertUnwindSafe(|| this.scope.call(|| this.future.as_mut().poll(actor, ctx, cx))));
+        let answer = match polled {
+            Ok(polled) => Ok(ready!(polled)),
+            Err(panic) => Err(panic),
+        };
+        let reply = this.reply.take();
+        match answer {
+            Ok(value) => {
+                if let Some(reply) = reply {
+                    reply.send(Ok(value));
+                }
+                Poll::Ready(())
+            }
+            Err(panic) => {
+                if let Some(reply) = reply {
+                    reply.send(Err(this.shared.panicked(M::NAME, &panic_text(&*panic))));
+                }
+                // The cell ends this life of the actor.
+                resume_unwind(panic)
+            }
+        }
+    }
+}
+
+impl<A: Actor<Context = Context<A>>, M: RemoteMessage> Drop for Inside<A, M> {
+    fn drop(&mut self) {
+        // Its life has ended; if in a panic, that is why. Otherwise it was cut off, which the reply says by itself.
+        if let Some(error) = self.shared.ended_by_panic(self.generation, M::NAME)
+            && let Some(reply) = self.reply.take()
+        {
+            reply.send(Err(error));
+        }
+    }
+}
+
+/// The exclusive response is done: polled after it, and before everything else.
+struct EndAlone;
+
+impl<A: Actor<Context = Context<A>>> ActorFuture<A> for EndAlone {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut A, _: &mut Context<A>, _: &mut TaskContext<'_>) -> Poll<()> {
+        scope::end_alone();
+        Poll::Ready(())
+    }
+}
+
+fn left_to_itself<A, M>(
+    response: impl MessageResponse<A, M>,
+    ctx: &mut Context<A>,
+    reply: Option<ReplyTo<M::Reply>>,
+    shared: &Arc<Shared<A>>,
+) where
+    A: Actor<Context = Context<A>>,
+    M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
+{
+    let Some(reply) = reply else { return response.handle(ctx, None) };
+    let (sender, mut receiver) = oneshot::channel();
+    response.handle(ctx, Some(sender));
+    let cause = Cause::take();
+    match receiver.try_recv() {
+        Ok(value) => reply.send(Ok(value)),
+        Err(TryRecvError::Closed) => reply.send(Err(shared.lost(shared.generation(), M::NAME))),
+        // The handler answered with a future: somebody else completes it.
+        Err(TryRecvError::Empty) => {
+            // By the time the future is lost, the next life may have begun.
+            let (shared, generation) = (Arc::clone(shared), shared.generation());
+            actix_rt::spawn(async move {
+                let answer = receiver.await.map_err(|_| match cause.and_then(|cause| cause.text()) {
+                    Some(text) => shared.panicked_in(generation, M::NAME, &text),
+                    None => shared.lost(generation, M::NAME),
+                });
+                reply.send(answer);
+            });
+        }
+    }
+}
