@@ -85,6 +85,21 @@ pub const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
 /// host cannot keep all others out.
 pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 32;
 
+/// 8 KiB: what one who joins may send. A request with its certificate request takes about 700 bytes.
+pub const JOIN_REQUEST_BYTES_MAX: usize = 8 * 1024;
+
+/// Join tokens that can be valid at the same time. About 100 bytes each in the head's file.
+pub const TOKENS_MAX: usize = 1024;
+
+/// Life of a node's certificate; it is renewed at two thirds of it.
+pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// How far the clock of another host may be behind the head's without its refusing a new certificate.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// 16 MiB: an audit log that has grown to this is put aside, in the place of the one before.
+pub const AUDIT_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
 /// Bytes of a peer's text that reach a log or an error; the rest is cut.
 pub const PEER_TEXT_BYTES_MAX: usize = 256;
 

@@ -29,7 +29,7 @@ fn client(
     protocol: &[u8],
 ) -> TlsConnector {
     let mut roots = RootCertStore::empty();
-    roots.add(Authority::of_the_tests().node(Port::UID).authority).expect("an authority");
+    roots.add(Authority::of_the_tests().node(Port::UID).authority.clone()).expect("an authority");
     let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(versions).expect("known");
     let builder = builder.with_root_certificates(roots);
     let mut config = match credentials {
@@ -247,9 +247,11 @@ async fn credentials_of_another_node_are_refused_at_once() {
     let cluster = Authority::of_the_tests();
     let own = cluster.node(Port::UID);
     assert!(matches!(Endpoint::new(NodeUid(9), &own, false), Err(TlsError::Credentials { .. })));
-    let mixed = Credentials { key: cluster.node(Port::UID).key, ..cluster.node(Port::UID) };
+    let mut mixed = cluster.node(Port::UID);
+    mixed.key = cluster.node(Port::UID).key.clone_key();
     assert!(matches!(Endpoint::new(Port::UID, &mixed, false), Err(TlsError::Credentials { .. })));
-    let none = Credentials { chain: Vec::new(), ..cluster.node(Port::UID) };
+    let mut none = cluster.node(Port::UID);
+    none.chain.clear();
     assert!(matches!(Endpoint::new(Port::UID, &none, false), Err(TlsError::Credentials { .. })));
     let endpoint = Endpoint::new(Port::UID, &own, false).expect("its own");
     assert!(endpoint.renew(&cluster.node(NodeUid(9))).is_err());

@@ -6,13 +6,16 @@ use mobula_core::NodeUid;
 use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
+use zeroize::Zeroize;
+
 use super::{JOIN_PROTOCOL, NODE_PROTOCOL, TlsError};
 
-/// A node's certificate, its key, and the authority of its cluster. Shows itself in no log.
+/// A node's certificate, its key, and the authority of its cluster. Shows itself in no log; the key is overwritten in the end.
 pub struct Credentials {
     /// The node's certificate, then the authority's.
     pub chain: Vec<CertificateDer<'static>>,
@@ -20,6 +23,12 @@ pub struct Credentials {
     pub key: PrivateKeyDer<'static>,
     /// The one authority that is trusted.
     pub authority: CertificateDer<'static>,
+}
+
+impl Drop for Credentials {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
 }
 
 /// The name in the certificate of the life `uid`: `0123456789abcdef.node.mobula`.
@@ -62,14 +71,15 @@ impl Configs {
         let clients = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
             .build()
             .map_err(|error| other(error.to_string()))?;
-        let server = |client_needs_certificate: bool, protocol: &[u8]| {
+        // Who renews a certificate shows the old one; who joins has none.
+        let joiners = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+            .allow_unauthenticated()
+            .build()
+            .map_err(|error| other(error.to_string()))?;
+        let server = |clients: Arc<dyn ClientCertVerifier>, protocol: &[u8]| {
             let builder =
                 ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(&[&TLS13])?;
-            let builder = if client_needs_certificate {
-                builder.with_client_cert_verifier(Arc::clone(&clients))
-            } else {
-                builder.with_no_client_auth()
-            };
+            let builder = builder.with_client_cert_verifier(clients);
             let mut config = builder.with_single_cert(credentials.chain.clone(), credentials.key.clone_key())?;
             config.send_tls13_tickets = 0;
             config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -77,8 +87,8 @@ impl Configs {
             config.alpn_protocols = vec![protocol.to_vec()];
             Ok(Arc::new(config))
         };
-        let node_server = server(true, NODE_PROTOCOL).map_err(wrong)?;
-        let join_server = server(false, JOIN_PROTOCOL).map_err(wrong)?;
+        let node_server = server(clients, NODE_PROTOCOL).map_err(wrong)?;
+        let join_server = server(joiners, JOIN_PROTOCOL).map_err(wrong)?;
 
         let servers = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
             .build()

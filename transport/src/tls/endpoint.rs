@@ -3,20 +3,18 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
 
 use mobula_core::NodeUid;
 use parking_lot::Mutex;
 use rustls::Connection;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::Acceptor as HelloReader;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 
 use super::credentials::{Configs, Credentials, names};
+use super::joining::JoinStream;
 use super::limited::Limited;
 use super::wire::Shared;
 use super::{JOIN_PROTOCOL, TlsError, failed, node_name};
@@ -129,7 +127,7 @@ impl Endpoint {
             Ok(Proven::Node(stream, Box::new(Connection::from(connection)), dial))
         });
         match accepted.await.map_err(failed("handshake with", address))? {
-            Proven::Joiner(tls) if self.joining => Ok(Accepted::Joiner(Joiner { tls, address })),
+            Proven::Joiner(tls) if self.joining => Ok(Accepted::Joiner(JoinStream::new((*tls).into(), address))),
             Proven::Joiner(_) => Err(TlsError::NoJoiningHere { address }),
             Proven::Node(stream, connection, dial) => {
                 Ok(Accepted::Node(self.secured(address, dial.dialer, stream, *connection)?, dial))
@@ -170,8 +168,8 @@ enum Proven {
 pub enum Accepted {
     /// A node of the cluster, which has proven what it says.
     Node(Secured, Dial),
-    /// One who has proven nothing yet.
-    Joiner(Joiner),
+    /// One who wants a certificate: without one it has proven nothing yet, see [`JoinStream::peer_is`].
+    Joiner(JoinStream),
 }
 
 /// A connection past its handshakes, not yet bound to a thread.
@@ -185,48 +183,6 @@ impl Secured {
     /// True if the peer's certificate bears `name`; see [`role_name`](super::role_name).
     pub fn peer_is(&self, name: &str) -> bool {
         names(&self.certificate, name)
-    }
-}
-
-/// A connection whose client has shown no certificate. It may be read up to [`limits::HANDSHAKE_BYTES_MAX`](mobula_core::limits::HANDSHAKE_BYTES_MAX),
-/// and for how long is the caller's to decide.
-pub struct Joiner {
-    tls: Box<tokio_rustls::server::TlsStream<Limited>>,
-    address: SocketAddr,
-}
-
-impl Joiner {
-    /// Where it comes from.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Bytes that only the two ends of this connection know, for `label` (RFC 5705).
-    ///
-    /// # Errors
-    /// Never on a connection that was accepted.
-    pub fn export(&self, label: &[u8]) -> io::Result<[u8; 32]> {
-        self.tls.get_ref().1.export_keying_material([0; 32], label, None).map_err(io::Error::other)
-    }
-}
-
-impl AsyncRead for Joiner {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_read(cx, out)
-    }
-}
-
-impl AsyncWrite for Joiner {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tls).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_shutdown(cx)
     }
 }
 

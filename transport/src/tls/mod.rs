@@ -8,6 +8,7 @@
 mod credentials;
 mod door;
 mod endpoint;
+mod joining;
 mod limited;
 mod wire;
 
@@ -22,7 +23,8 @@ use crate::preface::PrefaceError;
 
 pub use credentials::{Credentials, node_name, provider, role_name};
 pub use door::{Door, Place};
-pub use endpoint::{Accepted, Endpoint, Joiner, Secured, listen};
+pub use endpoint::{Accepted, Endpoint, Secured, listen};
+pub use joining::{JoinStream, dial_head, find_authority, key_hash};
 pub use rustls::pki_types;
 pub use wire::wire;
 
@@ -80,6 +82,14 @@ pub enum TlsError {
         address: SocketAddr,
         /// Its life.
         uid: NodeUid,
+    },
+    /// The other side is not of the cluster that is wanted.
+    #[error(
+        "{address}: WrongAuthority: the head there shows no certificate with the key that was pinned; is it the right cluster?"
+    )]
+    WrongAuthority {
+        /// The peer.
+        address: SocketAddr,
     },
     /// Nobody can join here.
     #[error("{address}: NoJoiningHere: only the head takes nodes in")]

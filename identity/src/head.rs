@@ -1,0 +1,242 @@
+//! The head: keeps the authority, the tokens and the list of those cut off, and answers who wants to join.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mobula_core::{NodeUid, codec, limits};
+use mobula_transport::tls::pki_types::CertificateSigningRequestDer;
+use mobula_transport::tls::{Credentials, JoinStream, node_name, role_name};
+use mobula_transport::unix::Directory;
+use parking_lot::Mutex;
+use rcgen::CertificateSigningRequestParams;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::audit::Audit;
+use crate::authority::{Authority, ClusterId, Issued};
+use crate::error::{IdentityError, Refusal};
+use crate::ledger::{Ledger, TokenInfo};
+use crate::message::{self, Answer, Request};
+use crate::private_file;
+use crate::revocations::Revocations;
+use crate::role::Role;
+use crate::time::UnixTime;
+use crate::token::{Token, TokenId};
+
+/// Keeper of a cluster's identity.
+pub struct Head {
+    authority: Authority,
+    state: Mutex<State>,
+    path: PathBuf,
+    audit: Audit,
+}
+
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct State {
+    version: u32,
+    tokens: Ledger,
+    revocations: Revocations,
+}
+
+impl Head {
+    /// The head whose state lies in `directory`; founds a cluster there if there is none. One process at a time uses a directory:
+    /// the caller sees to it.
+    ///
+    /// # Errors
+    /// [`IdentityError`]; files that are not safe or cannot be read are left as they are.
+    pub fn open(directory: &Directory, now: UnixTime) -> Result<Self, IdentityError> {
+        let authority = Authority::open(directory, now)?;
+        let path = directory.path().join("members");
+        let state = match private_file::read(&path)? {
+            None => State { version: 1, ..State::default() },
+            Some(bytes) => {
+                let corrupt = |reason| IdentityError::Corrupt { path: path.clone(), reason };
+                let state: State = codec::decode(&bytes).map_err(|error| corrupt(error.to_string()))?;
+                if state.version != 1 {
+                    return Err(corrupt(format!("it has version {}, this program reads version 1", state.version)));
+                }
+                state
+            }
+        };
+        Ok(Head { authority, state: Mutex::new(state), path, audit: Audit::open(directory)? })
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> ClusterId {
+        self.authority.cluster()
+    }
+
+    /// A certificate for the head's own life `uid`, with a new key.
+    ///
+    /// # Errors
+    /// [`IdentityError::Certificate`].
+    pub fn credentials(&self, uid: NodeUid, now: UnixTime) -> Result<Credentials, IdentityError> {
+        self.authority.credentials(uid, Role::Head, now)
+    }
+
+    /// Makes a token. It is shown this once: the head keeps its public key alone.
+    ///
+    /// # Errors
+    /// [`IdentityError`]: there is no token then.
+    pub fn create_token(&self, role: Role, uses: u32, ttl: Duration, now: UnixTime) -> Result<Token, IdentityError> {
+        let (mut id, mut seed) = ([0; 8], Zeroizing::new([0; 32]));
+        getrandom::fill(&mut id)?;
+        getrandom::fill(&mut *seed)?;
+        let token = Token::new(self.cluster().0, TokenId(u64::from_be_bytes(id)), seed);
+        let key = token.public_key().ok_or(IdentityError::Certificate { reason: "no Ed25519 key".to_owned() })?;
+        let info = TokenInfo { id: token.id(), role, uses_left: uses, expires: now.after(ttl) };
+        self.change(|state| state.tokens.add(info, key, now))?;
+        self.audit.record(now, "token created", None, &format!("{} {role}", token.id()));
+        Ok(token)
+    }
+
+    /// The tokens that are accepted at `now`.
+    pub fn tokens(&self, now: UnixTime) -> Vec<TokenInfo> {
+        self.state.lock().tokens.list(now)
+    }
+
+    /// Takes a token back; true if it was there. Who has joined with it stays.
+    ///
+    /// # Errors
+    /// [`IdentityError`] if that cannot be written down: the token is still accepted then.
+    pub fn revoke_token(&self, id: TokenId, now: UnixTime) -> Result<bool, IdentityError> {
+        let was_there = self.change(|state| Ok(state.tokens.revoke(id)))?;
+        self.audit.record(now, "token revoked", None, &id.to_string());
+        Ok(was_there)
+    }
+
+    /// Cuts a life off: no certificate is renewed for it. What comes back is for the nodes of the cluster, the head's own endpoint among
+    /// them, which [adopt](Revocations::adopt) it and [cut](mobula_transport::tls::Endpoint::revoke) its connections.
+    ///
+    /// # Errors
+    /// [`IdentityError`] if that cannot be written down: nothing has changed then.
+    pub fn revoke_node(&self, uid: NodeUid, now: UnixTime) -> Result<Revocations, IdentityError> {
+        let list = self.change(|state| {
+            state.revocations.revoke(uid, now);
+            Ok(state.revocations.clone())
+        })?;
+        self.audit.record(now, "node revoked", None, &uid.to_string());
+        Ok(list)
+    }
+
+    /// Who is cut off.
+    pub fn revocations(&self) -> Revocations {
+        self.state.lock().revocations.clone()
+    }
+
+    /// Answers one who wants a certificate. Gives up after [`limits::HANDSHAKE_DEADLINE`]; the caller holds a
+    /// [`Place`](mobula_transport::tls::Place) meanwhile.
+    ///
+    /// # Errors
+    /// [`Refusal`], which is in the audit log already. The peer has learned nothing but that. Not cancel-safe: a token may have
+    /// been spent for nothing.
+    pub async fn serve(self: &Arc<Self>, mut stream: JoinStream, now: UnixTime) -> Result<Issued, Refusal> {
+        let from = stream.address();
+        let deadline = limits::HANDSHAKE_DEADLINE;
+        let asked = match tokio::time::timeout(deadline, message::read(&mut stream)).await {
+            Ok(read) => read.map_err(|error| Refusal::BadRequest(error.to_string())),
+            Err(_) => Err(Refusal::BadRequest(format!("no request within {} s", deadline.as_secs()))),
+        };
+        let decided = match asked.and_then(|bytes| self.question(&bytes, &stream)) {
+            Ok(question) => {
+                // It writes to disk.
+                let head = Arc::clone(self);
+                let decided = tokio::task::spawn_blocking(move || head.decide(question, now)).await;
+                decided.unwrap_or_else(|error| Err(Refusal::HeadFailed(error.to_string())))
+            }
+            Err(refusal) => Err(refusal),
+        };
+        let answer = match &decided {
+            Ok(issued) => {
+                self.audit.record(now, "certificate given", Some(from), &format!("{} {}", issued.role, issued.uid));
+                Answer::Welcome {
+                    uid: issued.uid,
+                    role: issued.role,
+                    certificate: issued.certificate.to_vec(),
+                    from: issued.from,
+                    until: issued.until,
+                }
+            }
+            Err(refusal) => {
+                self.audit.record(now, "join refused", Some(from), &refusal.to_string());
+                Answer::JoinRejected
+            }
+        };
+        let say = async {
+            message::write(&mut stream, &answer).await?;
+            tokio::io::AsyncWriteExt::shutdown(&mut stream).await
+        };
+        // Whether it arrives changes nothing here.
+        let _ = tokio::time::timeout(deadline, say).await;
+        decided
+    }
+
+    /// The request, with all that its connection proves.
+    fn question(&self, bytes: &[u8], stream: &JoinStream) -> Result<Question, Refusal> {
+        let bad = |error: &dyn std::fmt::Display| Refusal::BadRequest(error.to_string());
+        match Request::decode(bytes).map_err(|error| bad(&error))? {
+            Request::Join { token, role, csr, signature } => {
+                let exported = stream.export(Request::EXPORTER).map_err(|error| bad(&error))?;
+                let statement = Request::statement(&self.cluster(), &exported, &csr);
+                Ok(Question { csr, by: By::Token { token, role, statement, signature } })
+            }
+            Request::Renew { uid, csr } => {
+                let role = Role::of(|role| stream.peer_is(&role_name(role.name())));
+                let role = role.filter(|_| stream.peer_is(&node_name(uid))).ok_or(Refusal::NotTheHolder)?;
+                Ok(Question { csr, by: By::Certificate { uid, role } })
+            }
+        }
+    }
+
+    fn decide(&self, question: Question, now: UnixTime) -> Result<Issued, Refusal> {
+        let failed = |error: &dyn std::fmt::Display| Refusal::HeadFailed(error.to_string());
+        // Before anything is spent: its own signature is checked with it.
+        let csr = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(question.csr));
+        let csr = csr.map_err(|error| Refusal::BadRequest(format!("certificate request: {error}")));
+        let (uid, role) = match question.by {
+            By::Token { token, role, statement, signature } => {
+                let mut state = self.state.lock();
+                let mut next = state.clone();
+                next.tokens.spend(token, role, &statement, &signature, now)?;
+                if csr.is_ok() {
+                    // On disk before anything is given for it.
+                    self.write(&next).map_err(|error| failed(&error))?;
+                    *state = next;
+                }
+                let mut uid = [0; 8];
+                getrandom::fill(&mut uid).map_err(|error| failed(&error))?;
+                // Drawn here: nobody can ask for another's life.
+                (NodeUid(u64::from_be_bytes(uid)), role)
+            }
+            By::Certificate { uid, .. } if self.state.lock().revocations.contains(uid) => return Err(Refusal::Revoked),
+            By::Certificate { uid, role } => (uid, role),
+        };
+        self.authority.issue(&csr?.public_key, uid, role, now).map_err(|error| failed(&error))
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> Result<T, IdentityError>) -> Result<T, IdentityError> {
+        let mut state = self.state.lock();
+        let mut next = state.clone();
+        let result = change(&mut next)?;
+        self.write(&next)?;
+        *state = next;
+        Ok(result)
+    }
+
+    fn write(&self, state: &State) -> Result<(), IdentityError> {
+        let bytes = codec::encode(state)
+            .map_err(|error| IdentityError::Corrupt { path: self.path.clone(), reason: error.to_string() })?;
+        private_file::replace(&self.path, &bytes)
+    }
+}
+
+struct Question {
+    csr: Vec<u8>,
+    by: By,
+}
+
+enum By {
+    Token { token: TokenId, role: Role, statement: Vec<u8>, signature: Vec<u8> },
+    Certificate { uid: NodeUid, role: Role },
+}

@@ -1,0 +1,31 @@
+//! Who belongs to a cluster: its authority, tokens to join with, certificates that live a day, roles, and those cut off.
+//!
+//! Start at [`Head`], which keeps the authority and decides, and [`join()`], which is the other side. Decisions ([`Ledger`], [`Role`],
+//! [`Revocations`], [`Token`]) are plain code: the time comes in, nothing is read or written. `docs/security.md` says what all of it is for.
+//!
+//! This crate does not know actors, nor how nodes find each other.
+mod audit;
+mod authority;
+mod error;
+mod head;
+mod join;
+mod ledger;
+mod message;
+mod private_file;
+mod revocations;
+mod role;
+mod time;
+mod token;
+
+pub use audit::Audit;
+pub use authority::{Authority, ClusterId, Issued};
+pub use error::{IdentityError, Refusal};
+pub use head::Head;
+pub use join::{JoinError, Joined, join, renew};
+pub use ledger::{Ledger, TokenInfo};
+pub use message::Request;
+pub use private_file::{FileFault, hide_from_dumps};
+pub use revocations::Revocations;
+pub use role::{Capability, Role};
+pub use time::{UnixTime, renew_at};
+pub use token::{Token, TokenError, TokenId};
