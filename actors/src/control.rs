@@ -188,7 +188,8 @@ pub(crate) fn serve(node: &Node, link: &Arc<NodeLink>, request: &Request<'_>) ->
     let (performed, link) = (perform(node, &node.peer_of(link), control), Arc::clone(link));
     let served = Box::pin(async move {
         let reply = performed.await;
-        link.reply(id, |out| codec::encode_into(&reply, out));
+        // The news of an end must not overtake what was said before it.
+        link.reply_in_order(id, |out| codec::encode_into(&reply, out));
         link.kick();
     });
     // References among an actor's arguments belong to this node, whatever other nodes the process has.

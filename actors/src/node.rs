@@ -268,7 +268,7 @@ impl Node {
         let hello = Hello {
             node: NodeId::new(&config.name, NodeUid(chance.bits())),
             pid: std::process::id(),
-            capabilities: 0,
+            capabilities: Hello::CAPABILITIES,
             credit_messages: limits::CREDIT_MESSAGES,
         };
         let directory = DirectoryEnd::new(&hello.node, config.lease);

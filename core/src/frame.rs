@@ -25,6 +25,9 @@
 //! |   18 | item    | request u64                                                  | one of many answers      |
 //! |   19 | more    | request u64, count u32                                       |                          |
 //! |   1a | undelivered | target u64, message u32                                  | [`CallError`](crate::CallError) |
+//! |   20 | fragment | number u32                                                  | a piece of a large frame |
+//! |   21 | fragment-end | number u32                                              | its last piece           |
+//! |   22 | fragment-drop | number u32                                             |                          |
 //!
 //! The message's bytes stay outside any envelope, so that they are written once and read in place.
 
@@ -54,6 +57,9 @@ pub enum Kind {
     Item = 0x18,
     More = 0x19,
     Undelivered = 0x1a,
+    Fragment = 0x20,
+    FragmentEnd = 0x21,
+    FragmentDrop = 0x22,
 }
 
 /// The place of a message type in the sender's table on one connection, introduced by a define frame.
@@ -79,6 +85,9 @@ pub enum Frame<'a> {
     Item { request: RequestId, payload: &'a [u8] },
     More { request: RequestId, count: u32 },
     Undelivered { target: ActorId, message: MessageIndex, body: &'a [u8] },
+    Fragment { number: u32, bytes: &'a [u8] },
+    FragmentEnd { number: u32, bytes: &'a [u8] },
+    FragmentDrop { number: u32 },
 }
 
 /// A frame breaks the rules; its connection is closed, others are not touched.
@@ -159,6 +168,17 @@ pub fn decode(buffer: &[u8], frame_bytes_max: usize) -> Result<Option<(Frame<'_>
     Ok(Some((decode_body(frame)?, 4 + declared)))
 }
 
+/// Reads a frame without its length prefix: what the fragments of a large one are, put together.
+///
+/// # Errors
+/// [`FrameError`], as for [`decode`].
+pub fn decode_unprefixed(frame: &[u8]) -> Result<Frame<'_>, FrameError> {
+    match frame.len() {
+        declared @ 0..2 => Err(FrameError::EmptyFrame { declared }),
+        _ => decode_body(frame),
+    }
+}
+
 #[inline]
 fn decode_body(frame: &[u8]) -> Result<Frame<'_>, FrameError> {
     let kind = frame[0];
@@ -229,6 +249,13 @@ fn decode_body(frame: &[u8]) -> Result<Frame<'_>, FrameError> {
             let message = MessageIndex(fields.u32()?);
             Frame::Undelivered { target: ActorId(target), message, body: fields.rest }
         }
+        0x20 => Frame::Fragment { number: fields.u32()?, bytes: fields.rest },
+        0x21 => Frame::FragmentEnd { number: fields.u32()?, bytes: fields.rest },
+        0x22 => {
+            let number = fields.u32()?;
+            fields.end()?;
+            Frame::FragmentDrop { number }
+        }
         kind => return Err(FrameError::UnknownFrameKind { kind }),
     };
     if flags != 0 {
@@ -279,7 +306,7 @@ fn split(message_budget: u64) -> (MessageIndex, Budget) {
     (MessageIndex((message_budget >> 32) as u32), Budget(message_budget as u32))
 }
 
-/// The body could not be written, or the frame would pass [`limits::FRAME_BYTES_MAX`]. The buffer is as it was.
+/// The body could not be written, or the frame would pass its limit. The buffer is as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The value's `Serialize` failed.
@@ -304,6 +331,19 @@ pub fn write(
     head: Head,
     body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
 ) -> Result<(), WriteError> {
+    write_within(out, head, limits::FRAME_BYTES_MAX, body)
+}
+
+/// As [`write`], with another limit: what is to travel in fragments may be larger than a frame.
+///
+/// # Errors
+/// As for [`write`].
+pub fn write_within(
+    out: &mut BytesMut,
+    head: Head,
+    max: usize,
+    body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+) -> Result<(), WriteError> {
     let start = out.len();
     head.put(out);
     let written = body(out);
@@ -312,9 +352,9 @@ pub fn write(
         out.truncate(start);
         return Err(error.into());
     }
-    if bytes > limits::FRAME_BYTES_MAX {
+    if bytes > max {
         out.truncate(start);
-        return Err(WriteError::TooLarge { bytes, max: limits::FRAME_BYTES_MAX });
+        return Err(WriteError::TooLarge { bytes, max });
     }
     out[start..start + 4].copy_from_slice(&(bytes as u32).to_be_bytes());
     Ok(())
@@ -347,6 +387,9 @@ pub enum Head {
     Item { request: RequestId },
     More { request: RequestId, count: u32 },
     Undelivered { target: ActorId, message: MessageIndex },
+    Fragment { number: u32 },
+    FragmentEnd { number: u32 },
+    FragmentDrop { number: u32 },
 }
 
 impl Head {
@@ -416,6 +459,9 @@ impl Head {
                 put_u64(&mut head, target.0);
                 Kind::Undelivered
             }
+            Head::Fragment { .. } => Kind::Fragment,
+            Head::FragmentEnd { .. } => Kind::FragmentEnd,
+            Head::FragmentDrop { .. } => Kind::FragmentDrop,
         };
         head[4] = kind as u8;
         out.extend_from_slice(&head[..at]);
@@ -423,6 +469,9 @@ impl Head {
             Head::Define { index } => out.put_u32(index.0),
             Head::Credit { count, .. } | Head::More { count, .. } => out.put_u32(count),
             Head::Undelivered { message, .. } => out.put_u32(message.0),
+            Head::Fragment { number } | Head::FragmentEnd { number } | Head::FragmentDrop { number } => {
+                out.put_u32(number);
+            }
             _ => {}
         }
     }
@@ -463,6 +512,7 @@ mod tests {
             Head::Cancel { request: RequestId(8) },
             Head::Credit { target: ActorId(3), count: 512 },
             Head::More { request: RequestId(8), count: 16 },
+            Head::FragmentDrop { number: 4 },
         ] {
             write_bare(&mut out, head);
         }
@@ -477,6 +527,8 @@ mod tests {
             post(),
             Head::Item { request: RequestId(7) },
             Head::Undelivered { target: ActorId(3), message: MessageIndex(1) },
+            Head::Fragment { number: 5 },
+            Head::FragmentEnd { number: 5 },
         ] {
             write(&mut out, head, body).expect("small");
         }
@@ -487,6 +539,7 @@ mod tests {
             Frame::Cancel { request: RequestId(8) },
             Frame::Credit { target: ActorId(3), count: 512 },
             Frame::More { request: RequestId(8), count: 16 },
+            Frame::FragmentDrop { number: 4 },
             Frame::Hello { body: payload },
             Frame::Goodbye { body: payload },
             Frame::Define { index: MessageIndex(1), body: payload },
@@ -509,11 +562,14 @@ mod tests {
             },
             Frame::Item { request: RequestId(7), payload },
             Frame::Undelivered { target: ActorId(3), message: MessageIndex(1), body: payload },
+            Frame::Fragment { number: 5, bytes: payload },
+            Frame::FragmentEnd { number: 5, bytes: payload },
         ];
         let mut rest = &out[..];
         for frame in expected {
             let (decoded, used) = decode(rest, limits::FRAME_BYTES_MAX).expect("own bytes").expect("whole");
             assert_eq!(decoded, frame);
+            assert_eq!(decode_unprefixed(&rest[4..used]), Ok(frame));
             for cut in 0..used {
                 assert_eq!(decode(&rest[..cut], limits::FRAME_BYTES_MAX), Ok(None), "cut at {cut}");
             }
@@ -561,6 +617,7 @@ mod tests {
             decode(b"\0\0\0\x0f\x19\0\0\0\0\0\0\0\0\x01\0\0\0\x01\x01"),
             Err(FrameError::TrailingBytes { kind: 0x19, extra: 1 })
         );
+        assert_eq!(decode_unprefixed(b"\x01"), Err(FrameError::EmptyFrame { declared: 1 }));
         assert_eq!(
             decode(b"\0\0\0\x0b\x02\0\0\0\0\0\0\0\0\x01\x01"),
             Err(FrameError::TrailingBytes { kind: 2, extra: 1 })

@@ -2,10 +2,22 @@
 
 use std::time::Duration;
 
-/// 16 MiB: the largest frame that is sent or accepted. A connection's read buffer grows with what arrives, up to
+/// 16 MiB: the largest frame that is sent or accepted; messages may be larger, see [`MESSAGE_BYTES_MAX`]. A connection's read buffer grows with what arrives, up to
 /// this. A longer length prefix closes the connection with
 /// [`FrameTooLarge`](crate::frame::FrameError::FrameTooLarge), before anything is allocated for it.
 pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// 64 KiB: what is larger travels in fragments of this size, so that other frames go between them. Costs a copy of
+/// each fragment; smaller ones cost more frames, larger ones delay the neighbours.
+pub const FRAGMENT_BYTES: usize = 64 * 1024;
+
+/// 1 GiB: the largest message or answer that is sent or accepted, in fragments. Also the bytes of all unfinished ones
+/// of one connection and direction together: the receiver keeps what has arrived, and no more is on its way.
+pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+/// Messages and answers that may be on their way in fragments at the same time, on one connection and in one direction.
+/// Further ones wait at the sender; a peer that begins one more loses its connection.
+pub const FRAGMENTED_MAX: usize = 16;
 
 /// Message types that one peer may introduce on one connection. Costs about 100 bytes each.
 pub const MESSAGE_TYPES_MAX: usize = 65_536;

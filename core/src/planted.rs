@@ -33,6 +33,9 @@ bugs! {
     DownUnnoticed: "down-unnoticed", "a silent peer is never noticed";
     WrittenForgotten: "written-forgotten", "of what is written, a byte is forgotten now and then";
     DefineSkipped: "define-skipped", "a message type is used before it is introduced";
+    LargeOvertaken: "large-overtaken", "a small message overtakes a large one that is half sent";
+    FragmentLost: "fragment-lost", "a fragment in the middle of a large message is not sent";
+    FragmentsKept: "fragments-kept", "a large message that was given up half-way keeps its credit";
     ExpiredRun: "expired-run", "expired work is started";
     CancelIgnored: "cancel-ignored", "cancelled work is started";
     RestartLosesMail: "restart-loses-mail", "a restart loses queued mail";

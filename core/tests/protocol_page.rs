@@ -54,6 +54,9 @@ fn written(name: &str, page: &[u8]) -> (Head, Vec<u8>) {
         "item" => (Head::Item { request: REQUEST }, codec::encode(&42_i64).expect("plain data")),
         "more" => (Head::More { request: REQUEST, count: 16 }, Vec::new()),
         "undelivered" => (Head::Undelivered { target: COUNTER, message: INCREMENT }, failure(CallError::Stopped)),
+        "fragment" => (Head::Fragment { number: 0 }, page[10..].to_vec()),
+        "fragment-end" => (Head::FragmentEnd { number: 0 }, page[10..].to_vec()),
+        "fragment-drop" => (Head::FragmentDrop { number: 1 }, Vec::new()),
         other => panic!("`bytes name={other}` is on the page, and no test knows it"),
     }
 }
@@ -80,6 +83,9 @@ fn read_back<'a>(head: Head, body: &'a [u8]) -> Frame<'a> {
         Head::Item { request } => Frame::Item { request, payload: body },
         Head::More { request, count } => Frame::More { request, count },
         Head::Undelivered { target, message } => Frame::Undelivered { target, message, body },
+        Head::Fragment { number } => Frame::Fragment { number, bytes: body },
+        Head::FragmentEnd { number } => Frame::FragmentEnd { number, bytes: body },
+        Head::FragmentDrop { number } => Frame::FragmentDrop { number },
     }
 }
 
@@ -131,6 +137,13 @@ fn every_frame_kind_has_a_worked_example_and_a_row() {
     for (kind, name) in listed {
         assert_eq!(page.example(&name)[4], kind, "{name}");
     }
+}
+
+#[test]
+fn the_fragments_of_the_page_are_the_tell_of_the_page() {
+    let page = Page::read();
+    let pieces = ["fragment", "fragment-end"].map(|name| page.example(name)[10..].to_vec());
+    assert_same("the fragments together", &pieces.concat(), &page.example("tell")[4..]);
 }
 
 #[test]
@@ -206,6 +219,8 @@ fn the_table_of_failures_has_every_variant_with_its_fields_and_outcomes() {
 fn the_table_of_limits_has_the_codes_numbers() {
     let mut expected = BTreeMap::from([
         ("FRAME_BYTES_MAX", limits::FRAME_BYTES_MAX as u128),
+        ("MESSAGE_BYTES_MAX", limits::MESSAGE_BYTES_MAX as u128),
+        ("FRAGMENTED_MAX", limits::FRAGMENTED_MAX as u128),
         ("MESSAGE_TYPES_MAX", limits::MESSAGE_TYPES_MAX as u128),
         ("NAME_BYTES_MAX", limits::NAME_BYTES_MAX as u128),
         ("DEPTH_MAX", limits::DEPTH_MAX as u128),

@@ -82,6 +82,7 @@ mobula::remote_actor!(
         Record,
         Log,
         Fill,
+        Bytes,
         Hold,
         Block,
         Spin,
@@ -131,6 +132,19 @@ impl Handler<Fill> for Probe {
 
     fn handle(&mut self, Fill(bytes): Fill, _: &mut Context<Self>) {
         self.log.push(bytes.len() as u64);
+    }
+}
+
+/// Asks for so many bytes, each of them its place.
+#[derive(Debug, Serialize, Deserialize, RemoteMessage)]
+#[rtype(result = "Vec<u8>")]
+pub struct Bytes(pub u64);
+
+impl Handler<Bytes> for Probe {
+    type Result = Vec<u8>;
+
+    fn handle(&mut self, Bytes(count): Bytes, _: &mut Context<Self>) -> Vec<u8> {
+        (0..count).map(|at| at as u8).collect()
     }
 }
 

@@ -70,6 +70,7 @@ pub enum Rule {
     Body,
     Define,
     Undefined,
+    Fragment,
     Other,
 }
 

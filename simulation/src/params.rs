@@ -36,6 +36,8 @@ pub struct Params {
     pub credit_messages: u32,
     /// Bytes queued towards one peer before senders wait.
     pub send_window_bytes: usize,
+    /// Larger frames go in fragments of this size.
+    pub fragment_bytes: usize,
     /// Bytes that a connection holds in each direction.
     pub socket_bytes: usize,
     /// The interval of heartbeats.
@@ -213,6 +215,7 @@ impl Params {
             jitter: r.pick(&[0, 100, 5000]),
             credit_messages: r.pick(&[1, 2, 3, 8, 16, 64, 1024]),
             send_window_bytes: r.pick(&[200, 2000, 20_000, 1 << 20]),
+            fragment_bytes: r.pick(&[90, 300, limits::FRAGMENT_BYTES]),
             socket_bytes: r.pick(&[64, 600, 4000, 65_536, 65_536]),
             heartbeat,
             down_after,

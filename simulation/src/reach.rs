@@ -43,6 +43,8 @@ branches! {
     CutInFrame: "a connection ends within a frame",
     Reset: "a connection is reset",
     SocketFull: "a socket takes no more",
+    SentInFragments: "a large message goes in fragments",
+    HalfSentGivenUp: "a large message is given up half-way",
     WindowFull: "the byte window is full",
     NodeRestarted: "a node comes back as another life",
     SilentCrash: "a machine dies without a word",

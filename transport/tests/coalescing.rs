@@ -52,7 +52,7 @@ impl Inbound<Nobody> for Count {
 
 fn hello(number: u64) -> Hello {
     let node = NodeId::new(&format!("node-{number}"), NodeUid(number));
-    Hello { node, pid: 0, capabilities: 0, credit_messages: 1024 }
+    Hello { node, pid: 0, capabilities: Hello::CAPABILITIES, credit_messages: 1024 }
 }
 
 fn open(wire: Wire, own: u64, peer: u64, requests: &Arc<AtomicUsize>) -> Arc<Link<Nobody>> {

@@ -70,7 +70,9 @@ suite! {
     both_sides_learn_who_the_other_is,
     ten_thousand_asks_at_once_are_handled_in_order,
     ten_mebibytes_go_there_and_back,
-    what_is_too_large_for_a_frame_is_refused_before_it_is_sent,
+    more_than_a_frame_goes_there_and_back,
+    others_arrive_while_a_large_message_is_under_way,
+    what_is_larger_than_a_message_may_be_is_refused_before_it_is_sent,
     an_oversized_frame_closes_the_link_and_grows_no_buffer,
     the_buffer_grows_with_what_comes_and_not_with_what_is_announced,
     garbage_closes_the_link_and_is_named,
@@ -118,12 +120,35 @@ async fn ten_mebibytes_go_there_and_back(kind: Kind) {
     assert_eq!(within(small).await, Ok(End::Answer(b"small".to_vec())));
 }
 
-async fn what_is_too_large_for_a_frame_is_refused_before_it_is_sent(kind: Kind) {
+async fn more_than_a_frame_goes_there_and_back(kind: Kind) {
     let (link, _) = connected(kind, Mode::Echo).await;
-    let (told, _) = tell(&link, A, &vec![0; limits::FRAME_BYTES_MAX]);
+    let payload: Vec<u8> = (0..limits::FRAME_BYTES_MAX + 1000).map(|at: usize| (at >> 8 ^ at) as u8).collect();
+    let Ok(End::Answer(answer)) = within(ask(&link, A, &payload)).await else { panic!("an answer") };
+    assert!(answer == payload, "{} bytes came back", answer.len());
+}
+
+async fn others_arrive_while_a_large_message_is_under_way(kind: Kind) {
+    let (link, (_, seen)) = connected(kind, Mode::Echo).await;
+    let large = vec![7; limits::FRAME_BYTES_MAX];
+    assert_eq!(tell(&link, A, &large).0, Ok(Accepted::InLine));
+    tell(&link, A, b"behind it").0.expect("accepted");
+    assert_eq!(tell(&link, ActorId(2), b"beside it").0, Ok(Accepted::Queued));
+    let messages = seen.messages(3).await;
+    assert_eq!(messages[0], (ActorId(2), b"beside it".to_vec()));
+    assert_eq!((messages[1].0, messages[1].1.len()), (A, large.len()));
+    assert_eq!(messages[2], (A, b"behind it".to_vec()));
+}
+
+async fn what_is_larger_than_a_message_may_be_is_refused_before_it_is_sent(kind: Kind) {
+    let (here, there) = kind.pair().await;
+    let config = SessionConfig { message_bytes_max: 100_000, ..data() };
+    let (link, _) = Side::new(here, 1, Mode::Echo, config).run();
+    Side::new(there, 2, Mode::Echo, data()).run();
+    within(link.opened()).await.expect("open");
+    let (told, _) = tell(&link, A, &vec![0; 100_000]);
     assert!(matches!(told, Err(CallError::Encode { reply: false, .. })), "{told:?}");
     // An ask's 26 bytes of head leave room for exactly this; its answer has a smaller head.
-    let largest = vec![1; limits::FRAME_BYTES_MAX - 26];
+    let largest = vec![1; 100_000 - 26];
     assert_eq!(within(ask(&link, A, &largest)).await, Ok(End::Answer(largest)));
 }
 
@@ -156,7 +181,7 @@ async fn the_buffer_grows_with_what_comes_and_not_with_what_is_announced(kind: K
 
 async fn garbage_closes_the_link_and_is_named(kind: Kind) {
     let after_hello = |bytes: &[u8]| [hello_frame(2), bytes.to_vec()].concat();
-    let garbage: [(Vec<u8>, &str); 12] = [
+    let garbage: [(Vec<u8>, &str); 14] = [
         (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), "FrameTooLarge"),
         (b"\0\0\0\0".to_vec(), "EmptyFrame"),
         (b"\0\0\0\x01\x01".to_vec(), "EmptyFrame"),
@@ -168,6 +193,8 @@ async fn garbage_closes_the_link_and_is_named(kind: Kind) {
         (after_hello(b"\0\0\0\x03\x15\0\0"), "Truncated"),
         (after_hello(b"\0\0\0\x0b\x01\0\0\0\0\0\0\0\0\0\0"), "TrailingBytes"),
         (after_hello(&frame_of(Head::Credit { target: A, count: 1 }, b"")), "FlowControlViolation"),
+        (after_hello(&frame_of(Head::Fragment { number: 1 }, b"x")), "FragmentOutOfOrder"),
+        (after_hello(&frame_of(Head::FragmentEnd { number: 0 }, b"x")), "FragmentOfNothing"),
         (
             after_hello(&frame_of(Head::Tell { target: A, message: MessageIndex(0), budget: Budget::NEVER }, b"\xc0")),
             "UndefinedMessage",

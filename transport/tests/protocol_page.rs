@@ -57,7 +57,12 @@ fn start() -> Instant {
 }
 
 fn hello() -> Hello {
-    Hello { node: NodeId::new("node-1", DIALER), pid: 4242, capabilities: 0, credit_messages: limits::CREDIT_MESSAGES }
+    Hello {
+        node: NodeId::new("node-1", DIALER),
+        pid: 4242,
+        capabilities: Hello::CAPABILITIES,
+        credit_messages: limits::CREDIT_MESSAGES,
+    }
 }
 
 /// A session of `node-1` that has heard the page's hello, as if from a peer.

@@ -31,6 +31,12 @@ impl Oracle for Memory {
     fn gauge(&mut self, gauge: &Gauge, view: &View<'_>) -> Result<(), String> {
         let urgent = if gauge.control { URGENT_BYTES_MAX } else { 300 };
         let bound = view.params.send_window_bytes + MESSAGE_BYTES_MAX + urgent + gauge.exempt_bytes;
+        // The first fragments of as many as may begin, and as much of the next as is queued ahead of the wire.
+        let fragments = (limits::FRAGMENTED_MAX + 3) * view.params.fragment_bytes.min(MESSAGE_BYTES_MAX);
+        let bound = bound + fragments;
+        if gauge.reassembly_bytes > limits::FRAGMENTED_MAX * MESSAGE_BYTES_MAX {
+            return Err(format!("{} bytes of unfinished messages are kept", gauge.reassembly_bytes));
+        }
         if gauge.queued_bytes > bound {
             return Err(format!("{} bytes are queued at end {}, at most {bound} may", gauge.queued_bytes, gauge.end));
         }

@@ -11,7 +11,8 @@ impl Oracle for Baseline {
 
     fn rest(&mut self, rest: &Rest, view: &View<'_>) -> Result<(), String> {
         for gauge in &rest.gauges {
-            let left = [gauge.pending, gauge.in_line, gauge.queued_bytes, gauge.targets, gauge.mail_max as usize];
+            let bytes = [gauge.queued_bytes, gauge.unsent_large_bytes, gauge.reassembly_bytes];
+            let left = [bytes.iter().sum(), gauge.pending, gauge.in_line, gauge.targets, gauge.mail_max as usize];
             if left != [0; 5] && !view.ledger.tainted.contains(&gauge.end) {
                 return Err(format!("left over: {gauge:?}"));
             }

@@ -41,6 +41,10 @@ pub struct Gauge {
     pub control: bool,
     /// Bytes that are not written yet.
     pub queued_bytes: usize,
+    /// Bytes of large messages that wait for their turn.
+    pub unsent_large_bytes: usize,
+    /// Bytes of the peer's large messages that are not complete.
+    pub reassembly_bytes: usize,
     /// Of these at most, bytes that never wait: answers, credit, cancels.
     pub exempt_bytes: usize,
     /// Messages in line.

@@ -103,6 +103,8 @@ impl End {
             end,
             control: self.lane == Lane::Control,
             queued_bytes: session.queued_bytes(),
+            unsent_large_bytes: session.unsent_large_bytes(),
+            reassembly_bytes: session.reassembly_bytes(),
             exempt_bytes: self.exempt_bytes,
             in_line: session.in_line(),
             pending: session.pending(),
@@ -275,6 +277,7 @@ impl World<'_> {
             down_after: micros(self.params.down_after),
             hello_deadline: micros(self.params.handshake),
             send_window_bytes: self.params.send_window_bytes,
+            fragment_bytes: self.params.fragment_bytes,
             ..SessionConfig::new(one.lane)
         };
         let hello = self.lives[life as usize].hello.clone();
@@ -362,7 +365,7 @@ impl World<'_> {
                 // Not sent by these nodes; an intruder may.
                 Received::Item { .. } | Received::More { .. } | Received::Undelivered { .. } => {}
                 Received::Reply { to, payload } => {
-                    let verdict = match codec::decode::<Reply>(payload) {
+                    let verdict = match codec::decode::<Reply>(&payload) {
                         Ok(Reply { op, error: false }) => Verdict::Replied { to: op },
                         Ok(Reply { op, error: true }) => Verdict::HandlerError { to: op },
                         Err(_) => Verdict::Decode { reply: true },
@@ -374,7 +377,7 @@ impl World<'_> {
                 Received::Request { request, target, deadline, payload, .. } => {
                     if violation.is_ok() {
                         let deadline = deadline.instant().map(|at| self.time(at));
-                        violation = self.request(end, request, target, deadline, payload);
+                        violation = self.request(end, request, target, deadline, &payload);
                     }
                 }
             }
@@ -441,6 +444,11 @@ impl World<'_> {
         let mut rest = &bytes[..];
         while let Ok(Some((frame, length))) = frame::decode(rest, limits::FRAME_BYTES_MAX) {
             rest = &rest[length..];
+            match frame {
+                Frame::FragmentEnd { .. } => self.judge.reach(Branch::SentInFragments),
+                Frame::FragmentDrop { .. } => self.judge.reach(Branch::HalfSentGivenUp),
+                _ => {}
+            }
             if let Frame::Ask { payload, budget, .. } | Frame::Tell { payload, budget, .. } = frame
                 && let Ok(message) = codec::decode::<Message>(payload)
             {
@@ -560,6 +568,12 @@ fn closure(error: &SessionError, heard: Time) -> Closure {
         SessionError::BadBody { .. } => Closure::Rule(Rule::Body),
         SessionError::DefineOutOfOrder { .. } => Closure::Rule(Rule::Define),
         SessionError::UndefinedMessage { .. } => Closure::Rule(Rule::Undefined),
+        SessionError::FragmentsNotAgreed
+        | SessionError::FragmentOutOfOrder { .. }
+        | SessionError::FragmentOfNothing { .. }
+        | SessionError::TooManyFragmented { .. }
+        | SessionError::FragmentsTooLarge { .. }
+        | SessionError::NotToBeFragmented { .. } => Closure::Rule(Rule::Fragment),
         _ => Closure::Rule(Rule::Other),
     }
 }

@@ -149,7 +149,17 @@ impl World<'_> {
         let (target, message) = (ActorId(r.below(4)), MessageIndex(r.below(2) as u32));
         let budget = Budget(r.below(2000) as u32);
         let body = r.below(256) as u8;
-        match r.below(7) {
+        match r.below(9) {
+            7 => frame::write_bare(bytes, Head::FragmentDrop { number: r.below(3) as u32 }),
+            8 => {
+                let number = r.below(3) as u32;
+                let head = if r.one_in(2) { Head::Fragment { number } } else { Head::FragmentEnd { number } };
+                // As above.
+                let _ = frame::write(bytes, head, |out| {
+                    out.extend_from_slice(&[0x12, 0, body, 1, 2]);
+                    Ok(())
+                });
+            }
             0 => frame::write_bare(bytes, Head::Cancel { request }),
             1 => frame::write_bare(bytes, Head::Credit { target, count: r.pick(&[0, 1, 5, u32::MAX]) }),
             2 => frame::write_bare(bytes, Head::Ping { nonce: 1 }),
@@ -209,7 +219,7 @@ impl World<'_> {
         self.send(end, &bytes);
         if intruder == Intruder::Spoofer {
             let node = NodeId::new("node-0", current);
-            let hello = Hello { node, pid: 1, capabilities: 0, credit_messages: 4 };
+            let hello = Hello { node, pid: 1, capabilities: Hello::CAPABILITIES, credit_messages: 4 };
             self.send(end, &hello_frame(&hello));
         }
     }

@@ -68,7 +68,8 @@ impl World<'_> {
         let life = self.lives.len() as LifeId;
         let uid = self.random.bits();
         let id = NodeId::new(&format!("node-{node}"), NodeUid(uid));
-        let hello = Hello { node: id, pid: 1, capabilities: 0, credit_messages: self.params.credit_messages };
+        let hello =
+            Hello { node: id, pid: 1, capabilities: Hello::CAPABILITIES, credit_messages: self.params.credit_messages };
         self.lives.push(Life {
             node,
             uid,

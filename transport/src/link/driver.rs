@@ -15,6 +15,7 @@ use tokio::io::AsyncRead;
 use tokio::time::Sleep;
 use tokio_util::io::poll_read_buf;
 
+use super::writer::Drained;
 use super::{Inbound, Link, Request, State, Waiter, deliver, now};
 use crate::session::{Received, SessionError};
 
@@ -93,10 +94,17 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
     fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         self.link.hot.store(false, Ordering::SeqCst);
         let mut writer = self.link.writer.lock();
-        while !self.link.drain(&mut writer)? {
-            match writer.poll_writable(cx) {
-                Poll::Ready(ready) => ready?,
-                Poll::Pending => break,
+        loop {
+            match self.link.drain(&mut writer)? {
+                Drained::All => break,
+                Drained::Paused => {
+                    cx.waker().wake_by_ref();
+                    break;
+                }
+                Drained::Full => match writer.poll_writable(cx) {
+                    Poll::Ready(ready) => ready?,
+                    Poll::Pending => break,
+                },
             }
         }
         drop(writer);
@@ -200,7 +208,7 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
         for received in batch {
             match received {
                 Received::Nothing => {}
-                Received::Reply { to, payload } => to.answer(Ok(payload)),
+                Received::Reply { to, payload } => to.answer(Ok(&payload)),
                 Received::Failure { to, error } => to.answer(Err(error)),
                 Received::Define { index, name, schema } => self.inbound.define(index, &name, schema),
                 Received::Cancel { request } => self.inbound.cancel(request),
@@ -210,7 +218,7 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
                 // After a violation nothing is accepted, but answers still reach those who wait for them.
                 Received::Item { to, payload } => {
                     if violation.is_ok() {
-                        violation = to.item(payload);
+                        violation = to.item(&payload);
                     }
                 }
                 Received::More { request, count } => {
@@ -220,6 +228,7 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
                 }
                 Received::Request { request, post, target, message, deadline, payload } => {
                     if violation.is_ok() {
+                        let payload = &*payload;
                         let request = Request { request, post, target, message, deadline, payload };
                         violation = self.inbound.request(&self.link, request);
                     }

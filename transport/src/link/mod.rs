@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 pub use driver::Driver;
-use writer::Writer;
+use writer::{Drained, Writer};
 
 use crate::session::{Accepted, Call, Event, Hello, Session, SessionConfig, SessionError};
 use crate::wire::Wire;
@@ -233,6 +233,14 @@ impl<R: Waiter> Link<R> {
         }
     }
 
+    /// As [`reply`](Self::reply), but not ahead of large messages and answers that were sent before.
+    pub fn reply_in_order(&self, request: RequestId, body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>) {
+        let mut session = self.session.lock();
+        if let Err(error) = session.reply_in_order(request, body) {
+            session.fail(request, &error);
+        }
+    }
+
     /// Queues the failure of a request; [`kick`](Self::kick) sends it.
     pub fn fail(&self, request: RequestId, error: &CallError) {
         self.session.lock().fail(request, error);
@@ -298,7 +306,7 @@ impl<R: Waiter> Link<R> {
         self.driver.wake();
     }
 
-    fn drain(&self, writer: &mut Writer) -> io::Result<bool> {
+    fn drain(&self, writer: &mut Writer) -> io::Result<Drained> {
         let before = writer.written_bytes();
         let done = writer.drain(&self.session)?;
         if writer.written_bytes() != before {

@@ -12,6 +12,19 @@ use crate::wire::WireWrite;
 
 /// A buffer that a burst has made larger is not kept for the next.
 const KEPT_BYTES_MAX: usize = 1024 * 1024;
+/// Written in one go; then others on the thread get their turn. A large message on a fast wire has no other end.
+const DRAINED_BYTES_MAX: u64 = 512 * 1024;
+
+/// What came of writing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Drained {
+    /// Nothing is queued any more.
+    All,
+    /// The wire takes no more now.
+    Full,
+    /// There is more, and others come first.
+    Paused,
+}
 
 pub(super) struct Writer {
     wire: Box<dyn WireWrite>,
@@ -39,9 +52,10 @@ impl Writer {
         self.unsent = BytesMut::new();
     }
 
-    /// Writes until nothing is queued (true) or the wire takes no more (false).
-    pub(super) fn drain<R>(&mut self, session: &Mutex<Session<R>>) -> io::Result<bool> {
+    /// Writes what is queued, as far as the wire takes it, up to [`DRAINED_BYTES_MAX`].
+    pub(super) fn drain<R>(&mut self, session: &Mutex<Session<R>>) -> io::Result<Drained> {
         let mut written = 0;
+        let pause_at = self.written_bytes + DRAINED_BYTES_MAX;
         loop {
             if self.unsent.is_empty() {
                 let mut session = session.lock();
@@ -54,7 +68,10 @@ impl Writer {
                 session.take_transmit_into(&mut self.unsent);
                 written = 0;
                 if self.unsent.is_empty() {
-                    return Ok(true);
+                    return Ok(Drained::All);
+                }
+                if self.written_bytes >= pause_at {
+                    return Ok(Drained::Paused);
                 }
             }
             match self.wire.try_write(&self.unsent) {
@@ -68,7 +85,7 @@ impl Writer {
                     if written > 0 {
                         session.lock().handle_written(written, now());
                     }
-                    return Ok(false);
+                    return Ok(Drained::Full);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),

@@ -33,6 +33,18 @@ pub enum SessionError {
     ItemUnwanted,
     #[error("RequestTwice: request {request:x} is in progress already")]
     RequestTwice { request: u64 },
+    #[error("FragmentsNotAgreed: a fragment came, and this side has not announced that it reads them")]
+    FragmentsNotAgreed,
+    #[error("FragmentOutOfOrder: large frame {number} begins, {expected} was next")]
+    FragmentOutOfOrder { number: u32, expected: u32 },
+    #[error("FragmentOfNothing: large frame {number} ends and had not begun")]
+    FragmentOfNothing { number: u32 },
+    #[error("TooManyFragmented: at most {max} large frames at the same time")]
+    TooManyFragmented { max: usize },
+    #[error("FragmentsTooLarge: unfinished large frames of more than {max} bytes together")]
+    FragmentsTooLarge { max: usize },
+    #[error("NotToBeFragmented: a frame of kind 0x{kind:02x} came in fragments")]
+    NotToBeFragmented { kind: u8 },
     #[error("silent for {silence_ms} ms")]
     Silent { silence_ms: u64 },
     #[error("no hello within {waited_ms} ms")]

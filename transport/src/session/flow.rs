@@ -4,9 +4,12 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::BytesMut;
+use mobula_core::frame::{self, WriteError};
 use mobula_core::planted::{self, Bug};
-use mobula_core::{ActorId, CallError, Deadline, IdMap, RequestId, frame, limits};
+use mobula_core::{ActorId, CallError, Deadline, IdMap, RequestId, limits};
 
+use super::encode_failure;
+use super::fragmenting::{Fragmenting, Of, Ticket};
 use super::outgoing::Outgoing;
 use super::pending::Pending;
 use super::types::Event;
@@ -17,6 +20,10 @@ pub(super) struct InLine<R> {
     pub(super) frame: BytesMut,
     pub(super) deadline: Deadline,
     pub(super) sender: Sender<R>,
+    /// It is on its way in fragments, under this number; its credit is spent, and `frame` is empty.
+    fragments: Option<u32>,
+    /// It goes only when the large frames before this have left.
+    after: Option<Ticket>,
 }
 
 pub(super) enum Sender<R> {
@@ -32,6 +39,8 @@ struct Flow<R> {
     dead: usize,
     /// It is in the queue of those that wait for the window.
     stalled: bool,
+    /// Its head is large, and waits for room among the other large frames.
+    awaits_room: Option<Ticket>,
 }
 
 /// The messages to each target that are under way or stand in line. A target with neither has no entry.
@@ -69,32 +78,46 @@ impl<R> Flows<R> {
         self.stalled.len()
     }
 
-    /// Spends a credit if a message may go at once. The node itself is never made to wait: control is not data.
+    /// Spends a credit if a message may go at once. The node itself needs none and does not wait for the window:
+    /// control is not data.
     pub(super) fn may_send(&mut self, target: ActorId, out: &Outgoing) -> bool {
         if target == ActorId::NODE {
-            return true;
+            return self.by_target.get(&target.0).is_none_or(|flow| flow.line.is_empty());
         }
-        let window = self.credit_messages;
-        let flow = self.by_target.entry(target.0).or_insert_with(|| Flow {
+        let flow = self.flow(target);
+        let overtakes = flow.is_fragmenting() && planted::is(Bug::LargeOvertaken);
+        (flow.line.is_empty() || overtakes) && !out.is_full() && flow.credit.spend()
+    }
+
+    fn flow(&mut self, target: ActorId) -> &mut Flow<R> {
+        let window = if target == ActorId::NODE { 0 } else { self.credit_messages };
+        self.by_target.entry(target.0).or_insert_with(|| Flow {
             credit: SendCredit::new(window),
             line: VecDeque::new(),
             dead: 0,
             stalled: false,
-        });
-        flow.line.is_empty() && !out.is_full() && flow.credit.spend()
+            awaits_room: None,
+        })
     }
 
     /// What [`may_send`](Self::may_send) would answer.
     pub(super) fn has_credit(&self, target: ActorId, out: &Outgoing) -> bool {
-        let credit = match self.by_target.get(&target.0) {
+        let flow = self.by_target.get(&target.0);
+        if target == ActorId::NODE {
+            return flow.is_none_or(|flow| flow.line.is_empty());
+        }
+        let credit = match flow {
             Some(flow) => flow.line.is_empty() && flow.credit.left() > 0,
             None => self.credit_messages > 0,
         };
-        target == ActorId::NODE || (credit && !out.is_full())
+        credit && !out.is_full()
     }
 
     /// The message that [`may_send`](Self::may_send) let go could not be written.
     pub(super) fn unspend(&mut self, target: ActorId) {
+        if target == ActorId::NODE {
+            return;
+        }
         if let Some(flow) = self.by_target.get_mut(&target.0) {
             let _ = flow.credit.refill(1);
             self.forget_idle(target);
@@ -111,34 +134,64 @@ impl<R> Flows<R> {
     }
 
     pub(super) fn stand_in_line(&mut self, target: ActorId, waiting: InLine<R>, out: &Outgoing) {
-        let Some(flow) = self.by_target.get_mut(&target.0) else { return };
-        if out.is_full() {
-            flow.stall(target, &mut self.stalled);
-        }
         if let (Sender::Tell(_), Some(at)) = (&waiting.sender, waiting.deadline.instant()) {
             self.earliest = Some(self.earliest.map_or(at, |earliest| earliest.min(at)));
         }
-        flow.line.push_back(waiting);
         self.in_line += 1;
+        let flow = self.flow(target);
+        flow.line.push_back(waiting);
+        let stalls = out.is_full() && !std::mem::replace(&mut flow.stalled, true);
+        if stalls {
+            self.stalled.push_back(target);
+        }
     }
 
-    /// An ask in line for `target` is no longer pending. Its frame is swept out once such frames are the majority.
-    pub(super) fn left_line(&mut self, target: ActorId, pending: &Pending<R>) {
+    /// True if messages to the node itself stand in line.
+    pub(super) fn node_waits(&self) -> bool {
+        self.by_target.get(&ActorId::NODE.0).is_some_and(|flow| !flow.line.is_empty())
+    }
+
+    /// The last fragment of the head of the line has gone; the next advance goes on with the line.
+    pub(super) fn head_has_left(&mut self, target: ActorId, pending: &mut Pending<R>, events: &mut VecDeque<Event<R>>) {
         let Some(flow) = self.by_target.get_mut(&target.0) else { return };
+        let Some(waiting) = flow.line.pop_front() else { return };
+        self.in_line -= 1;
+        match waiting.sender {
+            Sender::Ask(request) => pending.left_line(request),
+            Sender::Tell(to) => events.push_back(Event::Accepted { to }),
+        }
+        flow.stall(target, &mut self.stalled);
+    }
+
+    /// An ask in line for `target` is no longer pending. Its frame is swept out once such frames are the majority; the
+    /// number of one that is half sent is returned at once.
+    pub(super) fn left_line(&mut self, target: ActorId, pending: &Pending<R>) -> Option<u32> {
+        let flow = self.by_target.get_mut(&target.0)?;
+        if let Some(number) = flow.line.front().filter(|head| head.is_dead(pending)).and_then(|head| head.fragments) {
+            flow.line.pop_front();
+            self.in_line -= 1;
+            flow.unspend_fragments(target);
+            flow.stall(target, &mut self.stalled);
+            return Some(number);
+        }
         flow.dead += 1;
         if flow.dead * 2 > flow.line.len() {
             let before = flow.line.len();
             flow.line.retain(|waiting| !waiting.is_dead(pending));
             self.in_line -= before - flow.line.len();
             flow.dead = 0;
+            self.forget_idle(target);
         }
+        None
     }
 
     /// The peer's hello has come: what stood in line for it may go.
     pub(super) fn open(&mut self, credit_messages: u32) -> Vec<ActorId> {
         self.credit_messages = credit_messages;
-        for flow in self.by_target.values_mut() {
-            flow.credit = SendCredit::new(credit_messages);
+        for (target, flow) in &mut self.by_target {
+            if *target != ActorId::NODE.0 {
+                flow.credit = SendCredit::new(credit_messages);
+            }
         }
         self.by_target.keys().map(|target| ActorId(*target)).collect()
     }
@@ -160,32 +213,65 @@ impl<R> Flows<R> {
         Some(target)
     }
 
-    /// Sends from the head of the line to `target` what credit and window allow.
-    pub(super) fn advance(
-        &mut self,
-        target: ActorId,
-        now: Instant,
-        out: &mut Outgoing,
-        pending: &mut Pending<R>,
-        events: &mut VecDeque<Event<R>>,
-    ) {
+    /// The room that the head of the line to `target` waited for is there.
+    pub(super) fn has_room(&mut self, target: ActorId) -> Option<Ticket> {
+        self.by_target.get_mut(&target.0).and_then(|flow| flow.awaits_room.take())
+    }
+
+    /// Sends from the head of the line to `target` what credit and window allow. A large head begins, with the ticket
+    /// `waited` if it has waited for room, and the line goes on when it has left.
+    pub(super) fn advance(&mut self, target: ActorId, waited: Option<Ticket>, now: Instant, way: &mut Way<'_, R>) {
+        let Way { out, fragmenting, pending, events } = way;
+        let opened = self.credit_messages > 0;
         let Some(flow) = self.by_target.get_mut(&target.0) else { return };
-        if planted::is(Bug::LineOvertaken) && flow.line.len() > 1 {
+        let is_node = target == ActorId::NODE;
+        if planted::is(Bug::LineOvertaken) && flow.line.len() > 1 && !flow.is_fragmenting() {
             flow.line.swap(0, 1);
         }
         while let Some(waiting) = flow.line.front_mut() {
+            if waiting.fragments.is_some() || !opened {
+                break;
+            }
             // What nobody waits for leaves the line without using credit.
             let live = !waiting.deadline.is_over(now) && !waiting.is_dead(pending);
+            let large = out.is_large(&waiting.frame);
+            let bytes = waiting.frame.len().saturating_sub(4);
+            if live && bytes > out.frame_bytes_max() {
+                // It was written before the peer said that it reads no fragments.
+                let error = || encode_failure(WriteError::TooLarge { bytes, max: out.frame_bytes_max() });
+                let Some(waiting) = flow.line.pop_front() else { break };
+                self.in_line -= 1;
+                let to = match waiting.sender {
+                    Sender::Ask(request) => pending.take(request).map(|ask| ask.reply),
+                    Sender::Tell(to) => Some(to),
+                };
+                events.extend(to.map(|to| Event::Failed { to, error: error() }));
+                continue;
+            }
             if live {
-                if out.is_full() {
+                if waiting.after.is_some_and(|after| !fragmenting.is_past(after)) {
+                    break;
+                }
+                if !is_node && out.is_full() {
                     flow.stall(target, &mut self.stalled);
                     break;
                 }
-                if !flow.credit.spend() {
+                if large && !fragmenting.has_room(bytes) {
+                    if flow.awaits_room.is_none() {
+                        flow.awaits_room = Some(fragmenting.wait_in_line(target, bytes));
+                    }
+                    break;
+                }
+                if !is_node && !flow.credit.spend() {
                     break;
                 }
                 if !planted::is(Bug::BudgetStale) {
                     frame::patch_budget(&mut waiting.frame, waiting.deadline.budget(now));
+                }
+                if large {
+                    let frame = std::mem::take(&mut waiting.frame);
+                    waiting.fragments = Some(fragmenting.begin(frame, Of::Line(target), waited, out));
+                    break;
                 }
                 if !(planted::is(Bug::TellInLineLost) && matches!(waiting.sender, Sender::Tell(_))) {
                     out.put_frame(&waiting.frame);
@@ -206,10 +292,11 @@ impl<R> Flows<R> {
         self.forget_idle(target);
     }
 
-    /// Fails the tells in line whose deadline `now` has reached.
-    pub(super) fn expire(&mut self, now: Instant, pending: &Pending<R>, events: &mut VecDeque<Event<R>>) {
+    /// Fails the tells in line whose deadline `now` has reached. Returns the numbers of those that were half sent.
+    pub(super) fn expire(&mut self, now: Instant, pending: &Pending<R>, events: &mut VecDeque<Event<R>>) -> Vec<u32> {
         self.earliest = None;
-        for flow in self.by_target.values_mut() {
+        let mut half_sent = Vec::new();
+        for (target, flow) in &mut self.by_target {
             let leaves = |waiting: &InLine<R>| match waiting.sender {
                 Sender::Ask(_) => waiting.is_dead(pending),
                 Sender::Tell(_) => waiting.deadline.is_over(now),
@@ -220,6 +307,11 @@ impl<R> Flows<R> {
                 flow.line = stays;
                 flow.dead = 0;
                 for waiting in left {
+                    if let Some(number) = waiting.fragments {
+                        half_sent.push(number);
+                        flow.unspend_fragments(ActorId(*target));
+                        flow.stall(ActorId(*target), &mut self.stalled);
+                    }
                     if let Sender::Tell(to) = waiting.sender {
                         events.push_back(expired_in_line(to));
                     }
@@ -229,6 +321,8 @@ impl<R> Flows<R> {
             let next = tells.filter_map(|tell| tell.deadline.instant()).min();
             self.earliest = self.earliest.into_iter().chain(next).min();
         }
+        self.forget_idle(ActorId::NODE);
+        half_sent
     }
 
     /// Empties all lines. Yields the tells that stood there.
@@ -251,7 +345,27 @@ impl<R> Flows<R> {
     }
 }
 
+/// What a line sends by.
+pub(super) struct Way<'a, R> {
+    pub(super) out: &'a mut Outgoing,
+    pub(super) fragmenting: &'a mut Fragmenting,
+    pub(super) pending: &'a mut Pending<R>,
+    pub(super) events: &'a mut VecDeque<Event<R>>,
+}
+
 impl<R> Flow<R> {
+    /// True if the head of the line is half sent.
+    fn is_fragmenting(&self) -> bool {
+        self.line.front().is_some_and(|head| head.fragments.is_some())
+    }
+
+    /// The peer never sees the message whose fragments were given up, so it returns no credit for it.
+    fn unspend_fragments(&mut self, target: ActorId) {
+        if target != ActorId::NODE && !planted::is(Bug::FragmentsKept) {
+            let _ = self.credit.refill(1);
+        }
+    }
+
     fn stall(&mut self, target: ActorId, stalled: &mut VecDeque<ActorId>) {
         if !std::mem::replace(&mut self.stalled, true) {
             stalled.push_back(target);
@@ -260,6 +374,10 @@ impl<R> Flow<R> {
 }
 
 impl<R> InLine<R> {
+    pub(super) fn new(frame: BytesMut, deadline: Deadline, sender: Sender<R>, after: Option<Ticket>) -> Self {
+        InLine { frame, deadline, sender, fragments: None, after }
+    }
+
     fn is_dead(&self, pending: &Pending<R>) -> bool {
         let gone = |request| pending.get(request).is_none() && !planted::is(Bug::DeadFrameSent);
         matches!(self.sender, Sender::Ask(request) if gone(request))

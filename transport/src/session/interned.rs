@@ -41,7 +41,8 @@ impl Interned {
         let index = MessageIndex(self.ours.len() as u32);
         let definition = Definition { name: call.name.to_owned(), schema: call.schema };
         if !planted::is(Bug::DefineSkipped) || index.0 == 0 {
-            out.put(Head::Define { index }, |out| codec::encode_into(&definition, out)).map_err(encode_failure)?;
+            out.put_small(Head::Define { index }, |out| codec::encode_into(&definition, out))
+                .map_err(encode_failure)?;
         }
         self.ours.insert(call.key.0, index);
         self.names.push(call.name);

@@ -5,9 +5,11 @@
 
 mod error;
 mod flow;
+mod fragmenting;
 mod interned;
 mod outgoing;
 mod pending;
+mod reassembly;
 mod types;
 
 use std::collections::VecDeque;
@@ -21,22 +23,28 @@ use mobula_core::{ActorId, CallError, NodeId, NodeUid, RequestId};
 
 pub use error::SessionError;
 use error::{bad_body, check_name, cut};
-use flow::{Flows, InLine, Sender};
+use flow::{Flows, InLine, Sender, Way};
+use fragmenting::{Fragmenting, Ticket};
 use interned::Interned;
-use outgoing::Outgoing;
+use outgoing::{Outgoing, Put};
 use pending::{Ask, Pending};
-pub use types::{Accepted, Call, Event, Hello, Lane, Received, SessionConfig};
+use reassembly::Reassembly;
+pub use types::{Accepted, Call, Event, Hello, Lane, Payload, Received, SessionConfig};
 
 /// One connection's conversation; see the [crate] for the whole.
 pub struct Session<R> {
     config: SessionConfig,
     peer: Option<Hello>,
+    /// What this side has announced.
+    capabilities: u64,
     /// What the handshake proved; the hello has to agree.
     proven: Option<NodeUid>,
     opened: Instant,
     heard: Instant,
     next_ping: Instant,
     out: Outgoing,
+    fragmenting: Fragmenting,
+    reassembly: Reassembly,
     interned: Interned,
     pending: Pending<R>,
     flows: Flows<R>,
@@ -48,16 +56,19 @@ pub struct Session<R> {
 impl<R> Session<R> {
     /// Opens a session at `now` and queues this side's hello. `proven` is the peer that the handshake proved.
     pub fn new(config: SessionConfig, hello: &Hello, proven: Option<NodeUid>, now: Instant) -> Self {
-        let mut out = Outgoing::new(config.send_window_bytes);
+        let mut out = Outgoing::new(&config);
         out.put_hello(|out| codec::encode_into(hello, out));
         Session {
             config,
             peer: None,
+            capabilities: hello.capabilities,
             proven,
             opened: now,
             heard: now,
             next_ping: now + config.heartbeat_interval,
             out,
+            fragmenting: Fragmenting::new(config.fragment_bytes),
+            reassembly: Reassembly::default(),
             interned: Interned::default(),
             pending: Pending::new(),
             flows: Flows::new(),
@@ -90,6 +101,16 @@ impl<R> Session<R> {
     /// Bytes that are queued and not yet [written](Self::handle_written).
     pub fn queued_bytes(&self) -> usize {
         self.out.queued_bytes()
+    }
+
+    /// Bytes of large messages and answers that have begun and are not queued yet, or that wait for their turn.
+    pub fn unsent_large_bytes(&self) -> usize {
+        self.fragmenting.bytes()
+    }
+
+    /// Bytes of the peer's large messages that have not come completely.
+    pub fn reassembly_bytes(&self) -> usize {
+        self.reassembly.bytes()
     }
 
     /// Answers that came after nobody waited for them any more.
@@ -155,6 +176,10 @@ impl<R> Session<R> {
         };
         let in_line = accepted == Accepted::InLine;
         self.pending.insert(request, Ask { deadline: call.deadline, target: call.target, in_line, reply });
+        if in_line {
+            // A large message begins from the line, where later ones wait for its end.
+            self.advance_line(call.target, now);
+        }
         Ok((request, accepted))
     }
 
@@ -172,19 +197,36 @@ impl<R> Session<R> {
     ) -> Result<Accepted, CallError> {
         let message = self.admit(call, now)?;
         let head = Head::Tell { target: call.target, message, budget: call.deadline.budget(now) };
-        self.put_or_line(call, head, body, || Sender::Tell(waiter()))
+        let accepted = self.put_or_line(call, head, body, || Sender::Tell(waiter()))?;
+        if accepted == Accepted::InLine {
+            self.advance_line(call.target, now);
+        }
+        Ok(accepted)
     }
 
     /// True if a message to `target` would not have to stand in line.
     pub fn has_credit(&mut self, target: ActorId) -> bool {
-        self.closed.is_some() || self.flows.has_credit(target, &self.out)
+        self.closed.is_some() || (!self.keeps_its_place(target) && self.flows.has_credit(target, &self.out))
+    }
+
+    /// True if a message to `target` must not overtake large ones to others. On the data lane, what is said to the node
+    /// itself may be about messages that are still on their way.
+    fn keeps_its_place(&self, target: ActorId) -> bool {
+        target == ActorId::NODE && self.config.lane == Lane::Data && !self.fragmenting.is_idle()
+    }
+
+    /// What the head of this side's line is to be given up for is no longer pending.
+    fn left_line(&mut self, target: ActorId) {
+        if let Some(number) = self.flows.left_line(target, &self.pending) {
+            self.fragmenting.give_up(number, &mut self.out);
+        }
     }
 
     /// Gives a pending ask up: its answer will be dropped, and the peer is told. Returns what was kept with it.
     pub fn cancel(&mut self, request: RequestId) -> Option<R> {
         let ask = self.pending.take(request)?;
         if ask.in_line {
-            self.flows.left_line(ask.target, &self.pending);
+            self.left_line(ask.target);
         } else {
             self.out.put_bare(Head::Cancel { request });
         }
@@ -203,9 +245,50 @@ impl<R> Session<R> {
         if self.closed.is_some() {
             return Ok(());
         }
-        self.out
-            .put(Head::Reply { request }, body)
-            .map_err(|error| CallError::Encode { reason: error.to_string(), reply: true })
+        self.put_answer(Head::Reply { request }, request, body).map_err(reply_failure)
+    }
+
+    /// As [`reply`](Self::reply), behind every large message and answer that was sent before: a small answer that
+    /// tells of them must not overtake them.
+    ///
+    /// # Errors
+    /// As for [`reply`](Self::reply).
+    pub fn reply_in_order(
+        &mut self,
+        request: RequestId,
+        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+    ) -> Result<(), CallError> {
+        if self.closed.is_some() || self.fragmenting.is_idle() {
+            return self.reply(request, body);
+        }
+        self.hold_answer(Head::Reply { request }, request, body).map_err(reply_failure)
+    }
+
+    fn put_answer(
+        &mut self,
+        head: Head,
+        request: RequestId,
+        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+    ) -> Result<(), WriteError> {
+        if self.fragmenting.is_answering(request) {
+            return self.hold_answer(head, request, body);
+        }
+        if let Put::Large(frame) = self.out.put(head, body)? {
+            self.fragmenting.answer(request, frame, &mut self.out);
+        }
+        Ok(())
+    }
+
+    fn hold_answer(
+        &mut self,
+        head: Head,
+        request: RequestId,
+        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+    ) -> Result<(), WriteError> {
+        let mut frame = BytesMut::new();
+        frame::write_within(&mut frame, head, self.out.frame_bytes_max(), body)?;
+        self.fragmenting.hold(request, frame);
+        Ok(())
     }
 
     /// Sends one of many answers to a request of the peer.
@@ -220,9 +303,7 @@ impl<R> Session<R> {
         if self.closed.is_some() {
             return Ok(());
         }
-        self.out
-            .put(Head::Item { request }, body)
-            .map_err(|error| CallError::Encode { reason: error.to_string(), reply: true })
+        self.put_answer(Head::Item { request }, request, body).map_err(reply_failure)
     }
 
     /// Lets the peer send `count` more items in answer to `request`, if that is still open.
@@ -236,7 +317,7 @@ impl<R> Session<R> {
     pub fn undelivered(&mut self, target: ActorId, message: MessageIndex, error: &CallError) {
         if self.closed.is_none() {
             // As for a failure, writing it cannot fail.
-            let _ = self.out.put(Head::Undelivered { target, message }, |out| codec::encode_into(error, out));
+            let _ = self.out.put_small(Head::Undelivered { target, message }, |out| codec::encode_into(error, out));
         }
     }
 
@@ -244,7 +325,7 @@ impl<R> Session<R> {
     pub fn fail(&mut self, request: RequestId, error: &CallError) {
         if self.closed.is_none() {
             // The error types are plain data, and their texts are cut: writing them cannot fail.
-            let _ = self.out.put(Head::Failure { request }, |out| codec::encode_into(error, out));
+            let _ = self.put_answer(Head::Failure { request }, request, |out| codec::encode_into(error, out));
         }
     }
 
@@ -258,7 +339,7 @@ impl<R> Session<R> {
     /// Says goodbye, so that the peer knows it was no accident.
     pub fn goodbye(&mut self, text: &str) {
         if self.closed.is_none() {
-            let _ = self.out.put(Head::Goodbye, |out| codec::encode_into(text, out));
+            let _ = self.out.put_small(Head::Goodbye, |out| codec::encode_into(text, out));
         }
     }
 
@@ -277,6 +358,41 @@ impl<R> Session<R> {
         if self.peer.is_none() && !matches!(frame, Frame::Hello { .. }) {
             return Err(SessionError::HelloExpected);
         }
+        self.take_in(frame, now)
+    }
+
+    /// Takes in a frame that came in fragments, the first at `began`: from then its budget counts.
+    fn take_in_reassembled(&mut self, mut bytes: BytesMut, began: Instant) -> Result<Received<'static, R>, SessionError>
+    where
+        R: Clone,
+    {
+        let frame = frame::decode_unprefixed(&bytes)?;
+        let message = matches!(frame, Frame::Ask { .. } | Frame::Tell { .. } | Frame::Post { .. });
+        let answer = matches!(frame, Frame::Reply { .. } | Frame::Failure { .. } | Frame::Item { .. });
+        if !message && !answer {
+            return Err(SessionError::NotToBeFragmented { kind: bytes[0] });
+        }
+        let cut_off = |payload_bytes: usize, bytes: &mut BytesMut| bytes.split_off(bytes.len() - payload_bytes);
+        Ok(match self.take_in(frame, began)? {
+            Received::Request { request, post, target, message, deadline, payload } => {
+                let payload = Payload::Reassembled(cut_off(payload.len(), &mut bytes));
+                Received::Request { request, post, target, message, deadline, payload }
+            }
+            Received::Item { to, payload } => {
+                Received::Item { to, payload: Payload::Reassembled(cut_off(payload.len(), &mut bytes)) }
+            }
+            Received::Reply { to, payload } => {
+                Received::Reply { to, payload: Payload::Reassembled(cut_off(payload.len(), &mut bytes)) }
+            }
+            Received::Failure { to, error } => Received::Failure { to, error },
+            _ => Received::Nothing,
+        })
+    }
+
+    fn take_in<'a>(&mut self, frame: Frame<'a>, now: Instant) -> Result<Received<'a, R>, SessionError>
+    where
+        R: Clone,
+    {
         match frame {
             Frame::Hello { body } => self.receive_hello(body, now)?,
             Frame::Ping { nonce } => self.out.put_urgent(Head::Pong { nonce }),
@@ -293,22 +409,43 @@ impl<R> Session<R> {
                 let deadline = budget.deadline(now);
                 self.interned.check(message)?;
                 let request = Some(request);
-                return Ok(Received::Request { request, post: false, target, message, deadline, payload });
+                return Ok(Received::Request {
+                    request,
+                    post: false,
+                    target,
+                    message,
+                    deadline,
+                    payload: Payload::Whole(payload),
+                });
             }
             Frame::Post { request, target, message, budget, payload } => {
                 let deadline = budget.deadline(now);
                 self.interned.check(message)?;
                 let request = Some(request);
-                return Ok(Received::Request { request, post: true, target, message, deadline, payload });
+                return Ok(Received::Request {
+                    request,
+                    post: true,
+                    target,
+                    message,
+                    deadline,
+                    payload: Payload::Whole(payload),
+                });
             }
             Frame::Tell { target, message, budget, payload } => {
                 let deadline = budget.deadline(now);
                 self.interned.check(message)?;
-                return Ok(Received::Request { request: None, post: false, target, message, deadline, payload });
+                return Ok(Received::Request {
+                    request: None,
+                    post: false,
+                    target,
+                    message,
+                    deadline,
+                    payload: Payload::Whole(payload),
+                });
             }
             Frame::Reply { request, payload } => {
                 if let Some(to) = self.take_answered(request) {
-                    return Ok(Received::Reply { to, payload });
+                    return Ok(Received::Reply { to, payload: Payload::Whole(payload) });
                 }
             }
             Frame::Failure { request, body } => {
@@ -319,7 +456,7 @@ impl<R> Session<R> {
             }
             Frame::Item { request, payload } => {
                 if let Some(to) = self.awaits(request).cloned() {
-                    return Ok(Received::Item { to, payload });
+                    return Ok(Received::Item { to, payload: Payload::Whole(payload) });
                 }
                 self.late_replies += 1;
             }
@@ -331,6 +468,17 @@ impl<R> Session<R> {
             Frame::More { request, count } => return Ok(Received::More { request, count }),
             Frame::Cancel { request } => return Ok(Received::Cancel { request }),
             Frame::Credit { target, count } => self.receive_credit(target, count, now)?,
+            Frame::Fragment { .. } | Frame::FragmentEnd { .. } | Frame::FragmentDrop { .. }
+                if self.capabilities & Hello::FRAGMENTS == 0 =>
+            {
+                return Err(SessionError::FragmentsNotAgreed);
+            }
+            Frame::Fragment { number, bytes } => self.reassembly.add(number, bytes, now)?,
+            Frame::FragmentEnd { number, bytes } => {
+                let (frame, began) = self.reassembly.end(number, bytes)?;
+                return self.take_in_reassembled(frame, began);
+            }
+            Frame::FragmentDrop { number } => self.reassembly.give_up(number)?,
         }
         Ok(Received::Nothing)
     }
@@ -352,9 +500,22 @@ impl<R> Session<R> {
     /// The driver has written so many bytes; senders that waited for the window go on.
     pub fn handle_written(&mut self, bytes: usize, now: Instant) {
         self.out.written(bytes);
+        self.fragmenting.written(bytes);
+        while let Some(target) = self.fragmenting.advance(&mut self.out) {
+            self.flows.head_has_left(target, &mut self.pending, &mut self.events);
+        }
         while !self.out.is_full() {
-            let Some(target) = self.flows.next_stalled() else { break };
-            self.advance_line(target, now);
+            if let Some(target) = self.flows.next_stalled() {
+                self.advance_line(target, now);
+            } else if let Some(target) = self.fragmenting.next_waiting(&mut self.out) {
+                let waited = self.flows.has_room(target);
+                self.advance(target, waited, now);
+            } else {
+                break;
+            }
+        }
+        if self.flows.node_waits() {
+            self.advance_line(ActorId::NODE, now);
         }
     }
 
@@ -402,7 +563,9 @@ impl<R> Session<R> {
             self.expire_asks(now);
         }
         if self.flows.earliest().is_some_and(|at| at <= now) {
-            self.flows.expire(now, &self.pending, &mut self.events);
+            for number in self.flows.expire(now, &self.pending, &mut self.events) {
+                self.fragmenting.give_up(number, &mut self.out);
+            }
         }
         Ok(())
     }
@@ -431,6 +594,8 @@ impl<R> Session<R> {
             self.events.push_back(Event::Failed { to, error: unreachable(false) });
         }
         self.out.clear();
+        self.fragmenting.clear();
+        self.reassembly.clear();
         self.closed = Some((node, reason.to_owned()));
     }
 
@@ -452,9 +617,16 @@ impl<R> Session<R> {
         body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
         sender: impl FnOnce() -> Sender<R>,
     ) -> Result<Accepted, CallError> {
-        if self.flows.may_send(call.target, &self.out) {
+        let in_order = self.keeps_its_place(call.target);
+        if !in_order && self.flows.may_send(call.target, &self.out) {
             return match self.out.put(head, body) {
-                Ok(()) => Ok(Accepted::Queued),
+                Ok(Put::Queued) => Ok(Accepted::Queued),
+                Ok(Put::Large(frame)) => {
+                    self.flows.unspend(call.target);
+                    let waiting = InLine::new(frame, call.deadline, sender(), None);
+                    self.flows.stand_in_line(call.target, waiting, &self.out);
+                    Ok(Accepted::InLine)
+                }
                 Err(error) => {
                     self.flows.unspend(call.target);
                     Err(encode_failure(error))
@@ -462,18 +634,26 @@ impl<R> Session<R> {
             };
         }
         let mut frame = BytesMut::new();
+        let max = self.out.frame_bytes_max();
         let admitted = self.flows.admit_to_line();
-        if let Err(error) = admitted.and_then(|()| frame::write(&mut frame, head, body).map_err(encode_failure)) {
+        if let Err(error) =
+            admitted.and_then(|()| frame::write_within(&mut frame, head, max, body).map_err(encode_failure))
+        {
             self.flows.forget_idle(call.target);
             return Err(error);
         }
-        let waiting = InLine { frame, deadline: call.deadline, sender: sender() };
-        self.flows.stand_in_line(call.target, waiting, &self.out);
+        let after = in_order.then(|| self.fragmenting.ticket());
+        self.flows.stand_in_line(call.target, InLine::new(frame, call.deadline, sender(), after), &self.out);
         Ok(Accepted::InLine)
     }
 
     fn advance_line(&mut self, target: ActorId, now: Instant) {
-        self.flows.advance(target, now, &mut self.out, &mut self.pending, &mut self.events);
+        self.advance(target, None, now);
+    }
+
+    fn advance(&mut self, target: ActorId, waited: Option<Ticket>, now: Instant) {
+        let Session { out, fragmenting, pending, events, .. } = self;
+        self.flows.advance(target, waited, now, &mut Way { out, fragmenting, pending, events });
     }
 
     fn receive_hello(&mut self, body: &[u8], now: Instant) -> Result<(), SessionError> {
@@ -493,6 +673,9 @@ impl<R> Session<R> {
                 proven: proven.to_string(),
                 claimed: hello.node.uid.to_string(),
             });
+        }
+        if !hello.can(Hello::FRAGMENTS) {
+            self.out.never_fragment();
         }
         let waiting = self.flows.open(hello.credit_messages);
         self.peer = Some(hello);
@@ -525,7 +708,7 @@ impl<R> Session<R> {
         for request in self.pending.due(now) {
             let Some(ask) = self.pending.take(request) else { continue };
             if ask.in_line {
-                self.flows.left_line(ask.target, &self.pending);
+                self.left_line(ask.target);
             } else {
                 // The work for it can stop, or need not begin.
                 self.out.put_bare(Head::Cancel { request });
@@ -534,6 +717,10 @@ impl<R> Session<R> {
             self.events.push_back(Event::Failed { to: ask.reply, error });
         }
     }
+}
+
+fn reply_failure(error: WriteError) -> CallError {
+    CallError::Encode { reason: error.to_string(), reply: true }
 }
 
 fn encode_failure(error: WriteError) -> CallError {

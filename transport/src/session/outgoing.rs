@@ -3,11 +3,24 @@
 use bytes::BytesMut;
 use mobula_core::codec::EncodeError;
 use mobula_core::frame::{self, Head, WriteError};
+use mobula_core::limits;
 use mobula_core::planted::{self, Bug};
+
+use super::types::SessionConfig;
 
 /// Pongs wait here only while the wire takes nothing. A peer that pings and never reads must not fill the memory;
 /// it has had answers enough.
 const URGENT_BYTES_MAX: usize = 4096;
+
+/// A large frame that turns up behind more bytes than this was written beside them, so that they are not copied for it.
+const COPIED_BYTES_MAX: usize = 256 * 1024;
+
+/// What became of a frame.
+pub(super) enum Put {
+    Queued,
+    /// It is too large to go in one piece, and is handed back with its length prefix.
+    Large(BytesMut),
+}
 
 pub(super) struct Outgoing {
     /// Frames that must not wait behind data: behind a 16 MiB reply a pong would look like a death.
@@ -16,11 +29,42 @@ pub(super) struct Outgoing {
     /// Bytes in `urgent` and `data` and taken by the driver, not yet written.
     queued_bytes: usize,
     window_bytes: usize,
+    /// Where a frame is written that may turn out to be large.
+    beside: BytesMut,
+    /// What is larger goes in fragments.
+    whole_bytes_max: usize,
+    /// What is larger does not go at all.
+    frame_bytes_max: usize,
 }
 
 impl Outgoing {
-    pub(super) fn new(window_bytes: usize) -> Self {
-        Outgoing { urgent: BytesMut::new(), data: BytesMut::new(), queued_bytes: 0, window_bytes }
+    /// Until the peer's hello says otherwise, it is taken for one that reads fragments.
+    pub(super) fn new(config: &SessionConfig) -> Self {
+        Outgoing {
+            urgent: BytesMut::new(),
+            data: BytesMut::new(),
+            queued_bytes: 0,
+            window_bytes: config.send_window_bytes,
+            beside: BytesMut::new(),
+            whole_bytes_max: config.fragment_bytes.min(limits::FRAME_BYTES_MAX),
+            frame_bytes_max: config.message_bytes_max.min(limits::MESSAGE_BYTES_MAX),
+        }
+    }
+
+    /// The peer reads no fragments.
+    pub(super) fn never_fragment(&mut self) {
+        self.whole_bytes_max = limits::FRAME_BYTES_MAX;
+        self.frame_bytes_max = self.frame_bytes_max.min(limits::FRAME_BYTES_MAX);
+    }
+
+    /// What a frame may take, fragments or not.
+    pub(super) fn frame_bytes_max(&self) -> usize {
+        self.frame_bytes_max
+    }
+
+    /// True if `frame`, with its length prefix, does not go in one piece.
+    pub(super) fn is_large(&self, frame: &[u8]) -> bool {
+        frame.len() > 4 + self.whole_bytes_max
     }
 
     pub(super) fn queued_bytes(&self) -> usize {
@@ -32,7 +76,37 @@ impl Outgoing {
         self.queued_bytes >= self.window_bytes && !planted::is(Bug::WindowIgnored)
     }
 
+    /// Writes a frame that may be large.
     pub(super) fn put(
+        &mut self,
+        head: Head,
+        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+    ) -> Result<Put, WriteError> {
+        let max = self.frame_bytes_max;
+        if self.data.len() > COPIED_BYTES_MAX {
+            self.beside.clear();
+            frame::write_within(&mut self.beside, head, max, body)?;
+            if self.is_large(&self.beside) {
+                return Ok(Put::Large(std::mem::take(&mut self.beside)));
+            }
+            self.data.extend_from_slice(&self.beside);
+            self.queued_bytes += self.beside.len();
+            return Ok(Put::Queued);
+        }
+        let before = self.data.len();
+        frame::write_within(&mut self.data, head, max, body)?;
+        if self.is_large(&self.data[before..]) {
+            let large = self.data.split_off(before);
+            // What is left gets an allocation of its own: the shared one is as large as the large frame.
+            self.data = BytesMut::from(&self.data[..]);
+            return Ok(Put::Large(large));
+        }
+        self.queued_bytes += self.data.len() - before;
+        Ok(Put::Queued)
+    }
+
+    /// Writes a frame of the protocol's own, which is never large.
+    pub(super) fn put_small(
         &mut self,
         head: Head,
         body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
@@ -41,6 +115,16 @@ impl Outgoing {
         frame::write(&mut self.data, head, body)?;
         self.queued_bytes += self.data.len() - before;
         Ok(())
+    }
+
+    /// Writes a frame whose body is there already, within the limit.
+    pub(super) fn put_bytes(&mut self, head: Head, bytes: &[u8]) {
+        let body = |out: &mut BytesMut| {
+            out.extend_from_slice(bytes);
+            Ok(())
+        };
+        // Copying cannot fail.
+        let _ = self.put_small(head, body);
     }
 
     pub(super) fn put_bare(&mut self, head: Head) {
@@ -91,6 +175,7 @@ impl Outgoing {
     pub(super) fn clear(&mut self) {
         self.urgent.clear();
         self.data.clear();
+        self.beside = BytesMut::new();
         self.queued_bytes = 0;
     }
 }

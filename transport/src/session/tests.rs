@@ -7,7 +7,7 @@ use mobula_core::codec::{self, EncodeError};
 use mobula_core::frame::{self, Frame, FrameError, MessageIndex};
 use mobula_core::{ActorId, Budget, CallError, Deadline, MessageKey, NodeId, NodeUid, RequestId, limits};
 
-use super::{Accepted, Call, Event, Hello, Lane, Received, Session, SessionConfig, SessionError};
+use super::{Accepted, Call, Event, Hello, Lane, Payload, Received, Session, SessionConfig, SessionError};
 use crate::credit::{CreditViolation, ReceiveCredit};
 
 mod answers;
@@ -15,6 +15,7 @@ mod cancelling;
 mod closing;
 mod credit;
 mod deadlines;
+mod fragments;
 mod heartbeats;
 mod model;
 mod opening;
@@ -47,7 +48,7 @@ fn peer_id() -> NodeId {
 }
 
 fn hello(node: NodeId, credit_messages: u32) -> Hello {
-    Hello { node, pid: 1, capabilities: 0, credit_messages }
+    Hello { node, pid: 1, capabilities: Hello::CAPABILITIES, credit_messages }
 }
 
 fn us() -> Hello {
@@ -188,6 +189,9 @@ fn shown(bytes: &[u8]) -> Vec<String> {
             Frame::Failure { .. } => "failure".to_owned(),
             Frame::Cancel { request } => format!("cancel {:x}", request.0),
             Frame::Credit { target, count } => format!("credit {target} {count}"),
+            Frame::Fragment { number, bytes } => format!("fragment {number} of {}", bytes.len()),
+            Frame::FragmentEnd { number, bytes } => format!("end of {number} of {}", bytes.len()),
+            Frame::FragmentDrop { number } => format!("drop {number}"),
         });
         rest = &rest[length..];
     }

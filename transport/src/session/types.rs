@@ -1,7 +1,9 @@
 //! What goes into a session and what comes out of it.
 
+use std::ops::Deref;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use mobula_core::frame::MessageIndex;
 use mobula_core::{ActorId, CallError, Deadline, MessageKey, NodeId, RequestId, limits};
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,11 @@ pub struct SessionConfig {
     pub hello_deadline: Duration,
     /// Bytes queued towards the peer before senders wait. Default [`limits::SEND_WINDOW_BYTES`].
     pub send_window_bytes: usize,
+    /// Frames above this go in fragments of this size, to peers that [read](Hello::FRAGMENTS) them; at most
+    /// [`limits::FRAME_BYTES_MAX`] less 6. Default [`limits::FRAGMENT_BYTES`].
+    pub fragment_bytes: usize,
+    /// Messages and answers above this are not sent. Default, and at most, [`limits::MESSAGE_BYTES_MAX`].
+    pub message_bytes_max: usize,
 }
 
 impl SessionConfig {
@@ -39,6 +46,8 @@ impl SessionConfig {
             down_after: limits::DOWN_AFTER,
             hello_deadline: limits::HANDSHAKE_DEADLINE,
             send_window_bytes: limits::SEND_WINDOW_BYTES,
+            fragment_bytes: limits::FRAGMENT_BYTES,
+            message_bytes_max: limits::MESSAGE_BYTES_MAX,
         }
     }
 }
@@ -50,11 +59,24 @@ pub struct Hello {
     pub node: NodeId,
     /// Its process id, for people.
     pub pid: u32,
-    /// Features beyond the version, one bit each; unknown bits are ignored.
+    /// Features beyond the version, one bit each, as [`CAPABILITIES`](Hello::CAPABILITIES); unknown bits are ignored.
     pub capabilities: u64,
     /// Messages that the speaker takes for one of its actors before it returns credit; not 0. The speaker keeps
     /// this window with [`ReceiveCredit`](crate::ReceiveCredit). Default [`limits::CREDIT_MESSAGES`].
     pub credit_messages: u32,
+}
+
+impl Hello {
+    /// Capability: the speaker reads fragments, so messages and answers to it may take up to
+    /// [`limits::MESSAGE_BYTES_MAX`].
+    pub const FRAGMENTS: u64 = 1;
+    /// All capabilities of this build.
+    pub const CAPABILITIES: u64 = Hello::FRAGMENTS;
+
+    /// True if the speaker has announced all of `capabilities`.
+    pub fn can(&self, capabilities: u64) -> bool {
+        self.capabilities & capabilities == capabilities
+    }
 }
 
 /// A message to be sent: to whom, as what, until when.
@@ -97,20 +119,40 @@ pub enum Received<'a, R> {
         target: ActorId,
         message: MessageIndex,
         deadline: Deadline,
-        payload: &'a [u8],
+        payload: Payload<'a>,
     },
     /// An answer to `to`.
-    Reply { to: R, payload: &'a [u8] },
+    Reply { to: R, payload: Payload<'a> },
     /// The failure of `to`.
     Failure { to: R, error: CallError },
     /// One of many answers to `to`, which stays open.
-    Item { to: R, payload: &'a [u8] },
+    Item { to: R, payload: Payload<'a> },
     /// The peer no longer waits for this request.
     Cancel { request: RequestId },
     /// The peer has taken so many items of the answer to this request.
     More { request: RequestId, count: u32 },
     /// A tell to an actor of the peer reached no handler.
     Undelivered { target: ActorId, message: &'static str, error: CallError },
+}
+
+/// The body of a message or an answer.
+#[derive(Clone, Debug)]
+pub enum Payload<'a> {
+    /// In the buffer that was read into.
+    Whole(&'a [u8]),
+    /// It came in fragments.
+    Reassembled(BytesMut),
+}
+
+impl Deref for Payload<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Payload::Whole(bytes) => bytes,
+            Payload::Reassembled(bytes) => bytes,
+        }
+    }
 }
 
 /// What the session wants its driver to tell others.

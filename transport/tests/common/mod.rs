@@ -329,7 +329,7 @@ pub(crate) fn id(uid: u64) -> NodeId {
 }
 
 pub(crate) fn hello(uid: u64) -> Hello {
-    Hello { node: id(uid), pid: uid as u32, capabilities: 0, credit_messages: CREDIT }
+    Hello { node: id(uid), pid: uid as u32, capabilities: Hello::CAPABILITIES, credit_messages: CREDIT }
 }
 
 /// Without a timer that could wake a driver by chance: a lost wake-up has to show.

@@ -8,7 +8,7 @@ fn answers_find_their_asks_in_any_order() {
     assert_eq!(bench.session.pending(), 3);
     assert!(matches!(
         bench.receive(Frame::Reply { request: requests[1], payload: b"yes" }),
-        Ok(Received::Reply { to: "b", payload: b"yes" })
+        Ok(Received::Reply { to: "b", payload: Payload::Whole(b"yes") })
     ));
     let body = codec::encode(&CallError::<mobula_core::Never>::Stopped).unwrap();
     assert!(matches!(

@@ -106,7 +106,7 @@ fn a_requests_deadline_counts_from_its_arrival() {
             panic!("a request")
         };
         assert_eq!((request, target, message), (Some(RequestId(3)), A, MessageIndex(0)));
-        assert_eq!((deadline, payload), (expected, &b"p"[..]));
+        assert_eq!((deadline, &*payload), (expected, &b"p"[..]));
     }
 }
 

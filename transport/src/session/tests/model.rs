@@ -96,6 +96,7 @@ struct Mail {
 
 struct Side {
     session: Session<Number>,
+    fragment_bytes: usize,
     /// Taken from the session, not yet on the wire.
     unsent: BytesMut,
     /// On the wire towards this side, and what it has read of a frame.
@@ -126,12 +127,14 @@ impl World {
         let lane = if random.one_in(2) { Lane::Control } else { Lane::Data };
         let sides = std::array::from_fn(|side| {
             let send_window_bytes = [60, 300, 3000][random.below(3)];
-            let config = SessionConfig { send_window_bytes, ..SessionConfig::new(lane) };
+            let fragment_bytes = [20, 70, limits::FRAGMENT_BYTES][random.below(3)];
+            let config = SessionConfig { send_window_bytes, fragment_bytes, ..SessionConfig::new(lane) };
             let window = 1 + random.below(8) as u32;
             let us = NodeUid(side as u64);
             let session = Session::new(config, &hello(NodeId::new("side", us), window), Some(NodeUid(1 - us.0)), now);
             Side {
                 session,
+                fragment_bytes,
                 unsent: BytesMut::new(),
                 wire: VecDeque::new(),
                 inbox: BytesMut::new(),
@@ -208,7 +211,7 @@ impl World {
         let kind = self.random.below(3);
         let name = ["model::X", "model::Y", "model::Z"][kind];
         let call = Call { target, key: MessageKey(kind as u64), name, schema: 0, deadline };
-        let padding = self.random.below(100);
+        let padding = if self.random.one_in(8) { self.random.below(1000) } else { self.random.below(100) };
         let body = |out: &mut BytesMut| {
             out.extend_from_slice(&(number as u64).to_be_bytes());
             out.resize(out.len() + padding, 0);
@@ -233,7 +236,9 @@ impl World {
                 operation.at_once = accepted == Accepted::Queued;
                 // The first message of a type can be one too many, since its definition goes ahead of it.
                 let first = !std::mem::replace(&mut self.sides[side].introduced[kind], true);
-                assert!(would_go == operation.at_once || first, "has_credit tells what happens");
+                // A large one leaves with its last fragment.
+                let large = 40 + padding > self.sides[side].fragment_bytes;
+                assert!(would_go == operation.at_once || first || large, "has_credit tells what happens");
             }
             Err(error) => operation.outcome = Some(Outcome::Failed(error)),
         }
@@ -281,7 +286,7 @@ impl World {
             match received {
                 Received::Nothing | Received::Define { .. } => {}
                 Received::Reply { to, payload } => {
-                    assert_eq!(payload, &(to as u64).to_be_bytes()[..], "the answer to another ask");
+                    assert_eq!(payload[..8], (to as u64).to_be_bytes(), "the answer to another ask");
                     self.resolve(to, Outcome::Answered);
                 }
                 Received::Failure { to, error } => self.resolve(to, Outcome::Failed(error)),
@@ -344,6 +349,7 @@ impl World {
         let mail = here.held.swap_remove(self.random.below(here.held.len()));
         let request = mail.request.expect("only asks are held");
         let answer = (mail.number as u64).to_be_bytes();
+        let padding = if self.random.one_in(4) { self.random.below(300) } else { 0 };
         match self.random.below(8) {
             // Some handlers never answer; the deadline does.
             0 if mail.deadline != Deadline::NEVER => {}
@@ -352,13 +358,17 @@ impl World {
                 let error = CallError::Panicked { actor: A, message, text, generation: Generation(0) };
                 here.session.fail(request, &error);
             }
-            _ => here
-                .session
-                .reply(request, |out| {
+            kind => {
+                let body = |out: &mut BytesMut| {
                     out.extend_from_slice(&answer);
+                    out.resize(out.len() + padding, 0);
                     Ok(())
-                })
-                .expect("it fits"),
+                };
+                match kind {
+                    2 => here.session.reply_in_order(request, body).expect("it fits"),
+                    _ => here.session.reply(request, body).expect("it fits"),
+                }
+            }
         }
         true
     }
@@ -445,6 +455,7 @@ impl World {
             let session = &self.sides[side].session;
             assert_eq!((session.pending(), session.in_line(), session.queued_bytes()), (0, 0, 0));
             assert_eq!((session.flows.entries(), session.flows.stalled()), (0, 0));
+            assert_eq!((session.unsent_large_bytes(), session.reassembly_bytes()), (0, 0));
         }
     }
 
@@ -453,6 +464,7 @@ impl World {
             let session = &side.session;
             assert_eq!((session.pending(), session.in_line(), session.queued_bytes()), (0, 0, 0));
             assert_eq!((session.flows.entries(), session.flows.stalled()), (0, 0));
+            assert_eq!((session.unsent_large_bytes(), session.reassembly_bytes()), (0, 0));
         }
         for (number, operation) in self.operations.iter().enumerate() {
             match &operation.outcome {

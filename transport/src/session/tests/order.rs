@@ -126,7 +126,8 @@ fn empty_credit_frames_leave_nothing_behind() {
 
 #[test]
 fn a_message_that_cannot_be_written_leaves_no_trace() {
-    let mut bench = Bench::open(1);
+    let message_bytes_max = limits::FRAME_BYTES_MAX;
+    let mut bench = Bench::open_with(SessionConfig { message_bytes_max, ..SessionConfig::new(Lane::Data) }, 1);
     bench.tell(&to(B), "b");
     bench.sent();
     for target in [A, B, ActorId::NODE] {

@@ -11,7 +11,10 @@ fn items_find_their_ask_until_its_reply() {
     bench.sent();
     for payload in [b"1", b"2"] {
         let received = bench.receive(item(a, payload));
-        assert!(matches!(received, Ok(Received::Item { to: "a", payload: p }) if p == payload), "{received:?}");
+        assert!(
+            matches!(&received, Ok(Received::Item { to: "a", payload: p }) if p[..] == payload[..]),
+            "{received:?}"
+        );
     }
     bench.session.more(a, 2);
     assert_eq!(bench.sent(), [format!("more {:x} 2", a.0)]);
