@@ -31,6 +31,7 @@ use crate::mailbox::{Mailbox, Order};
 use crate::monitor::End;
 use crate::node::Node;
 use crate::scope::{self, Place};
+use crate::timers::{Alarm, TimerRows};
 
 /// Makes a message of the end of a linked actor.
 pub(crate) type Trap<A> = fn(&Arc<Shared<A>>, Exit);
@@ -44,6 +45,7 @@ pub(crate) struct Shared<A: Actor<Context = Context<A>>> {
     tenure: Option<Tenure>,
     pub(crate) mailbox: Mailbox<A>,
     pub(crate) end: End,
+    pub(crate) timers: TimerRows<A>,
     /// On a thread of its own, where handlers may compute or block for as long as they like.
     own_thread: bool,
     generation: AtomicU32,
@@ -68,6 +70,7 @@ impl<A: Actor<Context = Context<A>>> Shared<A> {
             tenure,
             mailbox: Mailbox::new(options.mailbox, options.mailbox_policy),
             end: End::default(),
+            timers: TimerRows::default(),
             own_thread: options.own_thread,
             generation: AtomicU32::new(0),
             trap: Mutex::new(None),
@@ -134,6 +137,7 @@ pub(crate) trait AnyShared: Send + Sync {
     fn order(&self, order: Order);
     /// Under which it holds its name.
     fn fence(&self) -> Option<Fence>;
+    fn unstash_all(&self) -> usize;
     /// The `Arc<Shared<A>>`.
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
@@ -145,6 +149,10 @@ impl<A: Actor<Context = Context<A>>> AnyShared for Shared<A> {
 
     fn fence(&self) -> Option<Fence> {
         self.tenure.as_ref().map(|tenure| tenure.fence)
+    }
+
+    fn unstash_all(&self) -> usize {
+        self.mailbox.unstash_all()
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
@@ -160,6 +168,7 @@ pub(crate) struct Cell<A: Actor<Context = Context<A>>> {
     create: Box<dyn FnMut() -> A>,
     budget: RestartBudget,
     life: Life<A>,
+    alarm: Alarm,
     /// Told once, when the first life has started or failed to.
     started: Option<oneshot::Sender<Result<(), SpawnError>>>,
     on_end: Option<OnEnd>,
@@ -197,6 +206,7 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
             create,
             budget,
             life: Life::Unborn,
+            alarm: Alarm::default(),
             started,
             on_end,
             stillborn: None,
@@ -208,6 +218,7 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
     /// True when the cell is over.
     fn turn(&mut self, cx: &mut TaskContext<'_>) -> bool {
         self.shared.mailbox.register(cx.waker());
+        self.alarm.poll(&self.shared, cx);
         while let Some(order) = self.shared.mailbox.take_order() {
             match (&mut self.life, order) {
                 (Life::Running(context), Order::Stop(reason) | Order::Exit(reason)) => {
@@ -276,6 +287,9 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
         *self.shared.last_panic.lock() = Some((self.shared.generation(), text.clone()));
         let mut was_ending = false;
         self.place.tasks.abort_all();
+        self.shared.timers.end_life();
+        // The next life starts where its own state says.
+        self.shared.mailbox.unstash_all();
         if let Life::Running(mut context) = std::mem::replace(&mut self.life, Life::Over) {
             was_ending = matches!(context.ctx().state(), ActorState::Stopping | ActorState::Stopped);
             end_silently(&mut context);
@@ -314,6 +328,7 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
 
     fn finish(&mut self) {
         self.place.tasks.abort_all();
+        self.shared.timers.clear();
         if let Life::Running(mut context) = std::mem::replace(&mut self.life, Life::Over) {
             end_silently(&mut context);
             let _ = catch_unwind(AssertUnwindSafe(|| drop(context)));

@@ -34,8 +34,10 @@ mod router;
 mod scope;
 pub mod shapes;
 mod spawn;
+mod stash;
 mod task;
 mod threads;
+mod timers;
 mod waiting;
 
 pub use actor::{ActorSpec, MessageTable, Placement, RemoteActor};
@@ -54,7 +56,9 @@ pub use registry::{ActorEntry, Registry, RegistryError, TaskEntry};
 pub use reply::Pending;
 pub use router::{AskAll, MemberId, RoutedAsk, Routee, Router, RouterKeeper, Routing, Takes};
 pub use scope::{current_node, fence, stop_with, this};
+pub use stash::{Stashable, unstash_all};
 pub use task::{RemoteTask, Run, TaskError, TaskPanicked, TaskRunner, TaskSpec};
+pub use timers::{Timer, Timers, timers};
 
 #[doc(hidden)]
 pub mod private {

@@ -66,6 +66,8 @@ struct State<A: Actor<Context = Context<A>>> {
     taken: u64,
     /// Senders in line, by their letter's place.
     line: VecDeque<(u64, Arc<Acceptance>)>,
+    /// Put aside by their handlers.
+    stashed: Vec<Box<dyn Letter<A>>>,
     orders: VecDeque<Order>,
     closed: Option<CallError>,
 }
@@ -111,6 +113,7 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
                 policy,
                 taken: 0,
                 line: VecDeque::new(),
+                stashed: Vec::new(),
                 orders: VecDeque::new(),
                 closed: None,
             }),
@@ -206,6 +209,39 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
         Some(letter)
     }
 
+    /// Puts a letter aside that was taken and put off by its handler.
+    fn stash(&self, letter: Box<dyn Letter<A>>) -> Result<(), Refused<A>> {
+        let mut state = self.state.lock();
+        let error = match &state.closed {
+            Some(error) => error.clone(),
+            None if state.stashed.len() >= limits::STASH_MESSAGES => {
+                CallError::Full { limit: limits::STASH_MESSAGES as u64 }
+            }
+            None => {
+                state.stashed.push(letter);
+                return Ok(());
+            }
+        };
+        Err(Refused { letter, error, dropped: false })
+    }
+
+    /// Puts what was put aside in front of all others, in its order. Returns how many these are.
+    pub(crate) fn unstash_all(&self) -> usize {
+        let mut state = self.state.lock();
+        let stashed = std::mem::take(&mut state.stashed);
+        let count = stashed.len();
+        for letter in stashed.into_iter().rev() {
+            // No policy drops what had found its place before.
+            state.letters.push_front(Queued { letter, signal: true });
+        }
+        state.taken -= count as u64;
+        drop(state);
+        if count > 0 {
+            self.cell.wake();
+        }
+        count
+    }
+
     /// Puts a letter that was just taken back to the head of the queue.
     pub(crate) fn put_back(&self, letter: Queued<A>) {
         let mut state = self.state.lock();
@@ -215,6 +251,11 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
 
     pub(crate) fn take_order(&self) -> Option<Order> {
         self.state.lock().orders.pop_front()
+    }
+
+    /// The cell has something else to look at.
+    pub(crate) fn wake(&self) {
+        self.cell.wake();
     }
 
     pub(crate) fn register(&self, waker: &std::task::Waker) {
@@ -231,11 +272,12 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
         let mut state = self.state.lock();
         state.closed.get_or_insert_with(|| error.clone());
         let letters = std::mem::take(&mut state.letters);
+        let stashed = std::mem::take(&mut state.stashed);
         // Their letters tell them.
         let line = std::mem::take(&mut state.line);
         drop(state);
         drop(line);
-        letters.into_iter().map(|queued| queued.letter)
+        stashed.into_iter().chain(letters.into_iter().map(|queued| queued.letter))
     }
 }
 
@@ -244,6 +286,13 @@ impl<A: Actor<Context = Context<A>>> Shared<A> {
     pub(crate) fn dismiss(&self, letter: Box<dyn Letter<A>>, error: CallError) {
         if let Some(undelivered) = letter.refuse(error) {
             self.node.undelivered(self.id, undelivered);
+        }
+    }
+
+    /// Puts a letter aside.
+    pub(crate) fn stash(&self, letter: Box<dyn Letter<A>>) {
+        if let Err(Refused { letter, error, .. }) = self.mailbox.stash(letter) {
+            self.dismiss(letter, error);
         }
     }
 

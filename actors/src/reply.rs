@@ -66,6 +66,13 @@ impl<T> Slot<T> {
         }
     }
 
+    /// The handler has put its message aside: it has not begun after all.
+    fn put_aside(&self) {
+        if let State::Empty { begun, .. } = &mut *self.state.lock() {
+            *begun = false;
+        }
+    }
+
     /// Ready once; a further poll after that stays pending.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<T, CallError>> {
         let mut state = self.state.lock();
@@ -103,6 +110,11 @@ impl<T> Slot<T> {
 
     pub(crate) fn is_cancelled(&self) -> bool {
         matches!(*self.state.lock(), State::Over { cancelled: true })
+    }
+
+    /// The handler has not begun, and may yet.
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(*self.state.lock(), State::Empty { begun: false, .. })
     }
 }
 
@@ -230,6 +242,14 @@ impl<T> ReplyTo<T> {
             Some(Way::Near(slot)) => Caller::Near(Arc::clone(slot) as _),
             Some(Way::Far { flow, request, .. }) => Caller::Far(Arc::clone(flow), *request),
             None => Caller::Nobody,
+        }
+    }
+
+    /// The handler has put its message aside.
+    pub(crate) fn put_aside(&mut self) {
+        self.begun = false;
+        if let Some(Way::Near(slot)) = &self.way {
+            slot.put_aside();
         }
     }
 

@@ -23,6 +23,7 @@ use crate::cell::Shared;
 use crate::reply::ReplyTo;
 use crate::scope::{self, Scope};
 use crate::shapes::{Cause, InScope};
+use crate::stash::{self, Stashable};
 
 /// Takes `response` as a `T`, if that is its type.
 fn taken<T: 'static>(response: &mut dyn Any) -> Option<T> {
@@ -54,6 +55,9 @@ pub(crate) fn respond<A, M>(
         scope::begin_alone();
         ctx.wait(EndAlone);
         return left_to_itself::<A, M>(alone, ctx, reply, shared);
+    }
+    if let Some(stashable) = taken::<Stashable<M>>(&mut response) {
+        return stash::respond(stashable, reply, shared);
     }
     if let Some(response) = response {
         left_to_itself::<A, M>(response, ctx, reply, shared);

@@ -127,3 +127,7 @@ pub const TASK_PREFETCH: usize = 1;
 /// Messages that may wait in a router for a free member, where work is pulled. One more is answered
 /// [`Full`](crate::CallError::Full). Costs the message and about 200 bytes each.
 pub const PULL_QUEUE_MESSAGES: usize = 65_536;
+
+/// Messages that one actor's handlers may have put aside. One more is answered [`Full`](crate::CallError::Full). Costs
+/// the message each.
+pub const STASH_MESSAGES: usize = 1024;

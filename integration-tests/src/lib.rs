@@ -14,6 +14,7 @@ pub mod process;
 pub mod stage;
 pub mod switchboard;
 pub mod tasks;
+pub mod timekeeper;
 pub mod wait;
 pub mod waiter;
 
