@@ -36,6 +36,7 @@ mod scope;
 pub mod shapes;
 mod spawn;
 mod stash;
+mod stream;
 mod task;
 mod threads;
 mod timers;
@@ -59,6 +60,7 @@ pub use reply::Pending;
 pub use router::{AskAll, MemberId, RoutedAsk, Routee, Router, RouterKeeper, Routing, Takes};
 pub use scope::{current_node, fence, stop_with, this};
 pub use stash::{Stashable, unstash_all};
+pub use stream::{ItemSender, ReplyItems, ReplyStream, StreamMessage};
 pub use task::{RemoteTask, Run, TaskError, TaskPanicked, TaskRunner, TaskSpec};
 pub use timers::{Timer, Timers, timers};
 

@@ -47,6 +47,7 @@ pub use mobula_actors::{
 pub use mobula_actors::{AskAll, MemberId, RoutedAsk, Routee, Router, RouterKeeper, Routing, Takes};
 pub use mobula_actors::{Exit, Linking, MonitorGuard, MonitorRef, stop_with, trap_exits};
 pub use mobula_actors::{Fence, Group, GroupEvent, GroupEvents, fence};
+pub use mobula_actors::{ItemSender, ReplyItems, ReplyStream, StreamMessage};
 pub use mobula_actors::{Stashable, Timer, Timers, timers, unstash_all};
 pub use mobula_cluster::{Cluster, ClusterBuilder, ClusterError, MainResult, NodeInfo, ObjectRef, run_main};
 pub use mobula_cluster::{NodeEvents, NodeState, Pool, PoolBuilder};
