@@ -24,7 +24,7 @@ pub enum ExitReason {
         /// What it said.
         text: String,
     },
-    /// It panicked, and its restarts were used up.
+    /// It panicked, and was not restarted any more.
     Panicked {
         /// The last panic's text.
         text: String,
@@ -43,6 +43,13 @@ pub enum ExitReason {
         /// How that one ended.
         cause: Box<ExitReason>,
     },
+    /// It was a supervisor, and the restarts of its children were used up.
+    ChildFailed {
+        /// What it called the child that failed last.
+        child: String,
+        /// How that one failed.
+        cause: Box<ExitReason>,
+    },
 }
 
 impl ExitReason {
@@ -56,10 +63,15 @@ impl ExitReason {
         ExitReason::Linked { with, cause: Box::new(cause.with_room()) }
     }
 
+    /// The end of a supervisor whose restarts were used up when `child` failed by `cause`.
+    pub fn child_failed(child: String, cause: ExitReason) -> Self {
+        ExitReason::ChildFailed { child, cause: Box::new(cause.with_room()) }
+    }
+
     /// The end that caused this one, if another did.
     pub fn cause(&self) -> Option<&ExitReason> {
         match self {
-            ExitReason::Linked { cause, .. } => Some(cause),
+            ExitReason::Linked { cause, .. } | ExitReason::ChildFailed { cause, .. } => Some(cause),
             _ => None,
         }
     }
@@ -98,9 +110,12 @@ impl fmt::Display for ExitReason {
             ExitReason::Shutdown => f.write_str("it was told to stop"),
             ExitReason::Killed => f.write_str("it was killed"),
             ExitReason::Error { text } => write!(f, "it ended with an error: {text}"),
-            ExitReason::Panicked { text } => write!(f, "it panicked, and its restarts were used up: {text}"),
+            ExitReason::Panicked { text } => write!(f, "it panicked: {text}"),
             ExitReason::NoProc => f.write_str("there was no such actor"),
             ExitReason::NoConnection { reason } => write!(f, "its node was lost: {reason}"),
+            ExitReason::ChildFailed { child, cause } => {
+                write!(f, "its child `{child}` failed, and its restarts were used up: {cause}")
+            }
             ExitReason::Linked { with, cause } => write!(f, "it was linked with {with}: {cause}"),
         }
     }

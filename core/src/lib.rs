@@ -19,6 +19,7 @@ mod panic;
 pub mod planted;
 pub mod prescan;
 mod restart;
+mod supervision;
 
 pub use deadline::{Budget, Deadline};
 pub use directory::{Fence, LeaseTimes};
@@ -30,3 +31,4 @@ pub use links::LinkTable;
 pub use message::RemoteMessage;
 pub use panic::panic_text;
 pub use restart::{Decision, RestartBudget, RestartPolicy};
+pub use supervision::{ChildError, ChildKey, ChildState, Effect, RestartType, Strategy, Supervision};

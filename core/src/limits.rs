@@ -51,6 +51,12 @@ pub const LINE_MESSAGES_MAX: usize = 65_536;
 /// Ends of actors that may follow from one another in one exit reason. Of a longer chain the last and the root stay.
 pub const CAUSES_MAX: usize = 8;
 
+/// Time that a child has to stop in order, before its supervisor kills it.
+pub const CHILD_SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// Time that a killed child has to end. One whose handler blocks its thread does not; then its supervisor gives it up.
+pub const KILL_WAIT: Duration = Duration::from_secs(5);
+
 /// Default deadline of an ask.
 pub const ASK_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -73,11 +79,8 @@ pub const LEASE_MIN: Duration = Duration::from_millis(100);
 /// The longest lease that can be chosen.
 pub const LEASE_MAX: Duration = Duration::from_secs(3600);
 
-/// Names that a cluster holds at the same time, and as many memberships in groups. Costs the head about 300 bytes each, and the name three times.
+/// Names that a cluster holds at the same time. Costs the head about 300 bytes each, and the name three times.
 pub const DIRECTORY_ENTRIES_MAX: usize = 1_048_576;
-
-/// Actors in one group. Whoever follows the group is sent all of them with each change: about 50 bytes each.
-pub const GROUP_MEMBERS_MAX: usize = 16_384;
 
 /// Silence after which a peer is suspected: shown, nothing else.
 pub const SUSPECT_AFTER: Duration = Duration::from_secs(3);
