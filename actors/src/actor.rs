@@ -21,6 +21,7 @@ use crate::inbound::Incoming;
 use crate::mailbox::{MailboxPolicy, Placed, Refused};
 use crate::recipient::Recipient;
 use crate::reply::ReplyTo;
+use crate::supervised::Supervised;
 
 /// An actix actor that can be created on any node and called from any node.
 ///
@@ -47,7 +48,7 @@ pub trait RemoteActor: Actor<Context = Context<Self>> {
 }
 
 /// Where a new actor is to live.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Placement {
     /// The node that has the fewest actors of this driver.
@@ -78,6 +79,9 @@ pub(crate) struct SpawnOptions {
     /// It begins its life linked with this actor.
     #[serde(default)]
     pub(crate) link: Option<ActorAddress>,
+    /// Its supervisor restarts it, not its own policy.
+    #[serde(default)]
+    pub(crate) supervised: Option<Box<Supervised>>,
     /// Its end is kept for the monitor that the spawning node sets up behind the spawn.
     #[serde(default)]
     pub(crate) keep_end: bool,
@@ -92,6 +96,7 @@ impl Default for SpawnOptions {
             mailbox_policy: MailboxPolicy::default(),
             own_thread: false,
             link: None,
+            supervised: None,
             keep_end: false,
         }
     }
@@ -247,11 +252,6 @@ impl Routes {
             }
             _ => Err(CallError::UnknownMessage { message: name.to_owned(), actor_type: self.actor_type.to_owned() }),
         }
-    }
-
-    /// True if the message with this registered name may come from other nodes.
-    pub(crate) fn takes(&self, message: &str) -> bool {
-        self.by_key.get(&MessageKey::of(message).0).is_some_and(|route| route.name == message)
     }
 
     /// A recipient of `M` that is the actor itself.

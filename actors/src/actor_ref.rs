@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message};
+use futures::Stream;
 use mobula_core::{ActorAddress, ActorId, CallError, Deadline, ExitReason, NodeId, RemoteMessage};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
@@ -22,7 +23,7 @@ use crate::node::Node;
 use crate::recipient::Recipient;
 use crate::reply::{ReplyTo, Slot};
 use crate::scope;
-use crate::stream::{Channel, ReplyStream, StreamMessage};
+use crate::vitals::{self, Restarted};
 
 /// A reference to an actor, wherever it lives. Cheap to clone; it can be sent in messages and task arguments, and
 /// points to the same actor there.
@@ -72,32 +73,6 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
                 Ask::near(slot, deadline, shared.node.clone())
             }
             Target::Far(far) => far.ask(message, deadline),
-        }
-    }
-
-    /// Sends `message` now and gives the stream of its answers. The deadline is that of the whole stream.
-    ///
-    /// # Errors
-    /// [`CallError`], as the last item.
-    pub fn ask_stream<M>(&self, message: M) -> ReplyStream<M::Item>
-    where
-        A: Handler<M>,
-        M: StreamMessage + Message<Result = ()>,
-    {
-        let deadline = self.wait.of_ask();
-        match &self.target {
-            Target::Near(shared) if scope::is_exclusive(shared) => {
-                ReplyStream::failed(CallError::Deadlock { actor: shared.id })
-            }
-            Target::Near(shared) => {
-                let channel = Channel::new();
-                let reply = ReplyTo::stream(Arc::clone(&channel) as _);
-                if let Err(Refused { letter, error, .. }) = shared.put(Envelope::ask(message, reply, deadline)) {
-                    shared.dismiss(letter, error);
-                }
-                ReplyStream::near(channel, deadline, shared.node.clone())
-            }
-            Target::Far(far) => far.ask_stream(message, deadline),
         }
     }
 
@@ -217,6 +192,20 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
                 // Over the data link, as all signals between linked actors.
                 Linking::sent(far.link().map(|link| control::request(link, &control)))
             }
+        }
+    }
+
+    /// The restarts of the actor from now on, each with the generation that began and how the life before ended. Ends
+    /// with the actor. Of many restarts in a row that are not read, the latest 8 are kept.
+    pub fn watch_restarts(&self) -> impl Stream<Item = Restarted> + Send + Unpin + use<A> {
+        vitals::restarts(self.via(), self.address())
+    }
+
+    /// The node of this process through which the actor is reached.
+    pub(crate) fn via(&self) -> Option<Node> {
+        match &self.target {
+            Target::Near(shared) => Some(shared.node.clone()),
+            Target::Far(far) => far.via(),
         }
     }
 

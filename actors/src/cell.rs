@@ -31,7 +31,9 @@ use crate::mailbox::{Mailbox, Order};
 use crate::monitor::End;
 use crate::node::Node;
 use crate::scope::{self, Place};
+use crate::supervised::Supervised;
 use crate::timers::{Alarm, TimerRows};
+use crate::vitals::{Phase, Vitals};
 
 /// Makes a message of the end of a linked actor.
 pub(crate) type Trap<A> = fn(&Arc<Shared<A>>, Exit);
@@ -49,10 +51,13 @@ pub(crate) struct Shared<A: Actor<Context = Context<A>>> {
     /// On a thread of its own, where handlers may compute or block for as long as they like.
     own_thread: bool,
     generation: AtomicU32,
+    pub(crate) vitals: Vitals,
+    /// Who restarts it, if not its own policy.
+    pub(crate) supervised: Option<Box<Supervised>>,
     /// Set while ends of linked actors are messages to this one.
     trap: Mutex<Option<Trap<A>>>,
-    /// The last panic's text and the life that it ended; it explains replies that were lost with that life.
-    last_panic: Mutex<Option<(Generation, String)>>,
+    /// The life that ended last, and the panic's text if it was one; it explains replies that were lost with that life.
+    last_panic: Mutex<Option<(Generation, Option<String>)>>,
 }
 
 impl<A: Actor<Context = Context<A>>> Shared<A> {
@@ -73,6 +78,8 @@ impl<A: Actor<Context = Context<A>>> Shared<A> {
             timers: TimerRows::default(),
             own_thread: options.own_thread,
             generation: AtomicU32::new(0),
+            vitals: Vitals::default(),
+            supervised: options.supervised.clone(),
             trap: Mutex::new(None),
             last_panic: Mutex::new(None),
         }
@@ -113,7 +120,9 @@ impl<A: Actor<Context = Context<A>>> Shared<A> {
     pub(crate) fn lost(&self, generation: Generation, message: &str) -> CallError {
         let last = self.last_panic.lock();
         match last.as_ref().filter(|(ended, _)| *ended == generation) {
-            Some((_, text)) => self.panicked_in(generation, message, text),
+            Some((_, Some(text))) => self.panicked_in(generation, message, text),
+            // Its life was ended in order, and the handler was under way.
+            Some((_, None)) => CallError::Cancelled { started: true },
             // It was told to stop, and the handler was under way.
             None if self.mailbox.is_closed() => CallError::Cancelled { started: true },
             None => self.panicked_in(generation, message, "the handler's future ended without an answer"),
@@ -124,7 +133,7 @@ impl<A: Actor<Context = Context<A>>> Shared<A> {
     pub(crate) fn ended_by_panic(&self, generation: Generation, message: &str) -> Option<CallError> {
         let last = self.last_panic.lock();
         let (_, text) = last.as_ref().filter(|(ended, _)| *ended == generation)?;
-        Some(self.panicked_in(generation, message, text))
+        Some(self.panicked_in(generation, message, text.as_ref()?))
     }
 
     pub(crate) fn panicked_in(&self, generation: Generation, message: &str, text: &str) -> CallError {
@@ -176,6 +185,11 @@ pub(crate) struct Cell<A: Actor<Context = Context<A>>> {
     stillborn: Option<String>,
     /// Why it was told to stop, while it does.
     ordered: Option<ExitReason>,
+    /// It will not begin again, whatever its supervisor would say.
+    for_good: bool,
+    supervised: bool,
+    /// A life has begun and has not run yet.
+    beginning: bool,
     /// How it ended, or will, as things stand.
     reason: ExitReason,
 }
@@ -185,6 +199,8 @@ enum Life<A: Actor<Context = Context<A>>> {
     Unborn,
     Running(ContextFut<A, Context<A>>),
     Resting(Pin<Box<Sleep>>),
+    /// Ended like this; whether another follows is the supervisor's to say.
+    Waiting(ExitReason),
     Over,
 }
 
@@ -199,6 +215,7 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
     ) -> Self {
         let budget = RestartBudget::new(policy);
         let (started, on_end) = (Some(started), Some(on_end));
+        let supervised = shared.supervised.is_some();
         let place = Place::of_actor(shared.node.clone(), Arc::clone(&shared) as _);
         Cell {
             shared,
@@ -211,6 +228,9 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
             on_end,
             stillborn: None,
             ordered: None,
+            for_good: false,
+            supervised,
+            beginning: false,
             reason: ExitReason::Killed,
         }
     }
@@ -220,22 +240,8 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
         self.shared.mailbox.register(cx.waker());
         self.alarm.poll(&self.shared, cx);
         while let Some(order) = self.shared.mailbox.take_order() {
-            match (&mut self.life, order) {
-                (Life::Running(context), Order::Stop(reason) | Order::Exit(reason)) => {
-                    self.ordered = Some(reason);
-                    // An exclusive handler ends first, and then stops its actor itself.
-                    if self.place.stops.may_stop_now() {
-                        context.ctx().stop();
-                    }
-                }
-                (_, Order::Stop(reason) | Order::Exit(reason)) => {
-                    self.reason = reason;
-                    return true;
-                }
-                (_, Order::Kill) => {
-                    self.reason = ExitReason::Killed;
-                    return true;
-                }
+            if self.obey(order) {
+                return true;
             }
         }
         if self.shared.is_fenced() {
@@ -246,6 +252,7 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
             match &mut self.life {
                 Life::Over => return true,
                 Life::Unborn => self.begin(),
+                Life::Waiting(_) => return false,
                 Life::Resting(sleep) => match sleep.as_mut().poll(cx) {
                     Poll::Pending => return false,
                     Poll::Ready(()) => self.begin(),
@@ -253,13 +260,13 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
                 Life::Running(context) => {
                     match catch_unwind(AssertUnwindSafe(|| scope::poll_context(|| Pin::new(context).poll(cx)))) {
                         Ok(Poll::Pending) => {
-                            self.announce(Ok(()));
+                            self.has_begun();
                             return false;
                         }
                         Ok(Poll::Ready(())) => {
-                            self.reason = self.ordered.take().unwrap_or(ExitReason::Normal);
-                            self.announce(Ok(()));
-                            return true;
+                            self.has_begun();
+                            let reason = self.ordered.take().unwrap_or(ExitReason::Normal);
+                            self.end_life(reason);
                         }
                         Err(panic) => self.fail(&*panic),
                     }
@@ -268,12 +275,68 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
         }
     }
 
+    /// True when the cell is over.
+    fn obey(&mut self, order: Order) -> bool {
+        match (&mut self.life, order) {
+            (Life::Running(context), Order::Stop(reason) | Order::Exit(reason)) => {
+                self.ordered = Some(reason);
+                // An exclusive handler ends first, and then stops its actor itself.
+                if self.place.stops.may_stop_now() {
+                    context.ctx().stop();
+                }
+            }
+            (Life::Running(context), Order::Dismiss) => {
+                self.for_good = true;
+                self.ordered = Some(ExitReason::Shutdown);
+                if self.place.stops.may_stop_now() {
+                    context.ctx().stop();
+                }
+            }
+            (Life::Running(_), Order::Kill) if self.supervised => {
+                let context = self.leave();
+                self.drop_silently(context);
+                self.end_life(ExitReason::Killed);
+            }
+            // Between two lives there is nothing to end that its supervisor does not know of.
+            (Life::Waiting(_), Order::Stop(_) | Order::Exit(_) | Order::Kill) => {}
+            (Life::Waiting(_), Order::Begin) => {
+                self.shared.generation.fetch_add(1, Ordering::Relaxed);
+                self.begin();
+            }
+            (_, Order::Begin) => {}
+            (Life::Waiting(reason), Order::Dismiss | Order::Discard) => {
+                self.reason = reason.clone();
+                return true;
+            }
+            (Life::Waiting(reason), Order::Detach) => {
+                self.supervised = false;
+                let reason = reason.clone();
+                self.restart_or_give_up(reason);
+            }
+            (_, Order::Detach) => self.supervised = false,
+            (_, Order::Stop(reason) | Order::Exit(reason)) => {
+                self.reason = reason;
+                return true;
+            }
+            (_, Order::Dismiss) => {
+                self.reason = ExitReason::Shutdown;
+                return true;
+            }
+            (_, Order::Kill | Order::Discard) => {
+                self.reason = ExitReason::Killed;
+                return true;
+            }
+        }
+        matches!(self.life, Life::Over)
+    }
+
     fn begin(&mut self) {
         let create = &mut self.create;
+        self.beginning = true;
         match catch_unwind(AssertUnwindSafe(create)) {
             Ok(actor) => {
                 let mut context = Context::new().into_future(actor);
-                let pump = Pump { shared: Arc::clone(&self.shared) };
+                let pump = Pump { shared: Arc::clone(&self.shared), waits: true };
                 context.ctx().spawn(pump);
                 self.life = Life::Running(context);
             }
@@ -281,42 +344,99 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
         }
     }
 
+    /// `started` has run.
+    fn has_begun(&mut self) {
+        if std::mem::replace(&mut self.beginning, false) {
+            self.announce(Ok(()));
+            self.shared.vitals.change(self.shared.generation(), Phase::Running);
+        }
+    }
+
     /// A life has ended in a panic: the next begins after a rest, or none does.
     fn fail(&mut self, panic: &(dyn Any + Send)) {
         let text = panic_text(panic);
-        *self.shared.last_panic.lock() = Some((self.shared.generation(), text.clone()));
-        let mut was_ending = false;
-        self.place.tasks.abort_all();
-        self.shared.timers.end_life();
-        // The next life starts where its own state says.
-        self.shared.mailbox.unstash_all();
-        if let Life::Running(mut context) = std::mem::replace(&mut self.life, Life::Over) {
-            was_ending = matches!(context.ctx().state(), ActorState::Stopping | ActorState::Stopped);
-            end_silently(&mut context);
-            // What the user's `Drop` does to itself must not reach the arbiter.
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(context)));
+        *self.shared.last_panic.lock() = Some((self.shared.generation(), Some(text.clone())));
+        let mut was_ending = self.for_good || (self.ordered.is_some() && !self.supervised);
+        let mut context = self.leave();
+        if let Some(context) = &mut context {
+            was_ending |= matches!(context.ctx().state(), ActorState::Stopping | ActorState::Stopped);
         }
+        self.drop_silently(context);
         if self.started.is_some() {
             // It has never run, and its creator is there to hear why: once nothing of it is left.
             self.stillborn = Some(text);
             return;
         }
-        if was_ending {
+        let reason = ExitReason::Panicked { text };
+        if was_ending && !self.supervised {
             // It was told to stop, or stopped itself: that holds, although its hooks failed.
-            tracing::error!(actor = %self.shared.id, panic = %text, "actor panicked while it stopped");
-            self.reason = ExitReason::Panicked { text };
+            tracing::error!(actor = %self.shared.id, %reason, "actor panicked while it stopped");
+            self.reason = reason;
             return;
         }
+        self.ordered = None;
+        match self.supervised {
+            true => self.end_life(reason),
+            false => self.restart_or_give_up(reason),
+        }
+    }
+
+    /// A life has ended: the supervisor says what follows; without one, nothing does.
+    fn end_life(&mut self, reason: ExitReason) {
+        let context = self.leave();
+        self.drop_silently(context);
+        if !self.supervised || self.for_good {
+            self.reason = reason;
+            return;
+        }
+        let generation = self.shared.generation();
+        // A panic has said already how the life ended.
+        let mut last = self.shared.last_panic.lock();
+        if last.as_ref().is_none_or(|(ended, _)| *ended != generation) {
+            *last = Some((generation, None));
+        }
+        drop(last);
+        if !matches!(reason, ExitReason::Normal | ExitReason::Shutdown) {
+            tracing::warn!(actor = %self.shared.id, %reason, "actor failed, its supervisor decides");
+        }
+        self.life = Life::Waiting(reason.clone());
+        self.shared.vitals.change(generation, Phase::Between(reason));
+    }
+
+    fn restart_or_give_up(&mut self, reason: ExitReason) {
         match self.budget.on_failure(now(), self.shared.node.chance().fraction()) {
             Decision::RestartAfter(rest) => {
+                let name = self.shared.identity.as_deref();
+                tracing::warn!(actor = %self.shared.id, name, ?rest, %reason, "actor failed, restarts");
+                self.shared.vitals.change(self.shared.generation(), Phase::Between(reason));
                 self.shared.generation.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(actor = %self.shared.id, name = self.shared.identity, ?rest, panic = %text, "actor panicked, restarts");
                 self.life = Life::Resting(Box::pin(tokio::time::sleep(rest)));
             }
             Decision::GiveUp => {
-                self.reason = ExitReason::Panicked { text: text.clone() };
-                tracing::error!(actor = %self.shared.id, panic = %text, "actor panicked, its restarts are used up");
+                tracing::error!(actor = %self.shared.id, %reason, "actor failed, its restarts are used up");
+                self.life = Life::Over;
+                self.reason = reason;
             }
+        }
+    }
+
+    /// Leaves the life that runs, if one does.
+    fn leave(&mut self) -> Option<ContextFut<A, Context<A>>> {
+        self.place.tasks.abort_all();
+        self.shared.timers.end_life();
+        // The next life starts where its own state says.
+        self.shared.mailbox.unstash_all();
+        match std::mem::replace(&mut self.life, Life::Over) {
+            Life::Running(context) => Some(context),
+            _ => None,
+        }
+    }
+
+    /// What the user's `Drop` does to itself must not reach the arbiter.
+    fn drop_silently(&self, context: Option<ContextFut<A, Context<A>>>) {
+        if let Some(mut context) = context {
+            end_silently(&mut context);
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(context)));
         }
     }
 
@@ -327,21 +447,20 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
     }
 
     fn finish(&mut self) {
-        self.place.tasks.abort_all();
+        let context = self.leave();
+        self.drop_silently(context);
         self.shared.timers.clear();
-        if let Life::Running(mut context) = std::mem::replace(&mut self.life, Life::Over) {
-            end_silently(&mut context);
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(context)));
-        }
         if let Some(on_end) = self.on_end.take() {
             for letter in self.shared.mailbox.close(&CallError::Stopped) {
-                self.shared.dismiss(letter, CallError::Stopped);
+                // A message's own `Drop` may panic; the others are answered all the same, and the end is told.
+                let _ = catch_unwind(AssertUnwindSafe(|| self.shared.dismiss(letter, CallError::Stopped)));
             }
             let (shared, reason) = (Arc::clone(&self.shared), self.reason.clone());
             let (started, stillborn) = (self.started.take(), self.stillborn.take());
             // Its name is free before anybody hears of its end.
             on_end(Afterwards::new(move || {
                 shared.node.links().ended(&shared.node, shared.id, started.is_none(), &reason);
+                shared.vitals.change(shared.generation(), Phase::Over(reason.clone()));
                 shared.end.publish(&reason);
                 if let Some(started) = started {
                     let ended = match stillborn {
@@ -387,12 +506,18 @@ impl<A: Actor<Context = Context<A>>> Drop for Cell<A> {
 /// it back as they hold back actix's own mailbox.
 struct Pump<A: Actor<Context = Context<A>>> {
     shared: Arc<Shared<A>>,
+    /// The life begins: its first turn is for `started` alone, whose failure is another matter than a handler's.
+    waits: bool,
 }
 
 impl<A: Actor<Context = Context<A>>> ActorFuture<A> for Pump<A> {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, actor: &mut A, ctx: &mut Context<A>, cx: &mut TaskContext<'_>) -> Poll<()> {
+    fn poll(mut self: Pin<&mut Self>, actor: &mut A, ctx: &mut Context<A>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        if std::mem::replace(&mut self.waits, false) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let mut begun = None;
         for _ in 0..limits::TURN_MESSAGES_MAX {
             if ctx.waiting() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use mobula_core::directory::{Answer, GroupName, Refusal, Request as DirectoryRequest};
+use mobula_core::directory::{Answer, Refusal, Request as DirectoryRequest};
 use mobula_core::{
     ActorAddress, ActorId, CallError, Deadline, ExitReason, NodeId, RemoteMessage, RequestId, codec, schema_hash,
 };
@@ -20,6 +20,8 @@ use crate::monitor::Watch;
 use crate::node::{Node, NodeLink};
 use crate::reply::{Pending, Slot};
 use crate::scope::{self, Within};
+use crate::supervised::{self, ChildOrder};
+use crate::vitals::{self, LifeNews};
 
 /// An actor could not be created. Nothing of it is left behind, so creating it again is safe.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error, Serialize, Deserialize)]
@@ -147,21 +149,20 @@ pub(crate) enum Control {
         peer: ActorAddress,
         on: bool,
     },
+    /// Answered when there is news of the actor's life that is later than what is known.
+    NextLife {
+        actor: ActorId,
+        known: u64,
+    },
+    /// A supervisor speaks to its child. Wants no answer.
+    Supervise {
+        child: ActorId,
+        order: ChildOrder,
+    },
     /// One end of a link speaks to the other. Wants no answer.
     Signal(Signal),
     /// To the head.
     Directory(DirectoryRequest),
-    /// To the head: answered when the group is another than in the version that is known.
-    FollowGroup {
-        group: GroupName,
-        known: Option<u64>,
-    },
-    /// To the actor's node: puts it into a group, or takes it out.
-    ChangeGroup {
-        actor: ActorId,
-        group: GroupName,
-        join: bool,
-    },
     TaskRunners,
     Report,
 }
@@ -171,8 +172,8 @@ pub(crate) enum ControlReply {
     Spawned(Result<ActorId, SpawnError>),
     Ordered,
     Ended(ExitReason),
+    Life(LifeNews),
     Directory(Answer),
-    GroupChanged(Result<u64, CallError>),
     TaskRunners(Result<Vec<ActorId>, SpawnError>),
     Report(NodeReport),
 }
@@ -196,7 +197,7 @@ pub(crate) fn serve(node: &Node, link: &Arc<NodeLink>, request: &Request<'_>) ->
         }
     };
     // Creating an actor is not undone half-way; waiting is given up at any time.
-    let waits = matches!(control, Control::AwaitEnd { .. } | Control::FollowGroup { .. });
+    let waits = matches!(control, Control::AwaitEnd { .. } | Control::NextLife { .. });
     let (performed, link) = (perform(node, &node.peer_of(link), control), Arc::clone(link));
     let served = Box::pin(async move {
         let reply = performed.await;
@@ -213,15 +214,16 @@ pub(crate) fn serve(node: &Node, link: &Arc<NodeLink>, request: &Request<'_>) ->
 pub(crate) fn hear(node: &Node, link: &Arc<NodeLink>, request: &Request<'_>) {
     match codec::decode::<Control>(request.payload) {
         Ok(Control::Signal(signal)) => node.links().hear(node, link.peer(), signal),
+        Ok(Control::Supervise { child, order }) => supervised::order(node, child, order),
         Ok(_) => tracing::debug!(peer = %link.peer(), "a request that wants no answer, dropped"),
         Err(error) => tracing::debug!(peer = %link.peer(), %error, "an unreadable signal, dropped"),
     }
 }
 
 /// Tells the node at the other end of `link`.
-pub(crate) fn signal(link: &Arc<NodeLink>, signal: Signal) -> Result<(), CallError> {
+pub(crate) fn tell(link: &Arc<NodeLink>, control: &Control) -> Result<(), CallError> {
     let waiter = || Pending(Slot::<()>::new());
-    link.tell(&call(Deadline::NEVER), waiter, |out| codec::encode_into(&Control::Signal(signal), out)).map(|_| ())
+    link.tell(&call(Deadline::NEVER), waiter, |out| codec::encode_into(control, out)).map(|_| ())
 }
 
 /// Does on this node what a request of `from` asks for. What takes no time is done before this returns, in the order in which
@@ -250,15 +252,13 @@ pub(crate) fn perform(node: &Node, from: &NodeId, control: Control) -> BoxFuture
             }
             ready(ControlReply::Ordered)
         }
+        Control::NextLife { actor, known } => Box::pin(vitals::near(node, actor, known).map(ControlReply::Life)),
+        Control::Supervise { child, order } => {
+            supervised::order(node, child, order);
+            ready(ControlReply::Ordered)
+        }
         // Signals come as tells.
         Control::Signal(_) => ready(ControlReply::Ordered),
-        Control::FollowGroup { group, known } => {
-            let served = Arc::clone(node.directory_end()).serve_follower(from.clone(), group, known);
-            Box::pin(served.map(ControlReply::Directory))
-        }
-        Control::ChangeGroup { actor, group, join } => {
-            Box::pin(async move { ControlReply::GroupChanged(own.change_own_group(actor, group, join).await) })
-        }
         Control::Directory(request) => ready(ControlReply::Directory(node.directory_end().serve(from, request))),
         Control::TaskRunners => Box::pin(async move { ControlReply::TaskRunners(own.task_runners().await) }),
         Control::Report => ready(ControlReply::Report(node.report())),

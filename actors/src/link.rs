@@ -213,5 +213,5 @@ fn tell(node: &Node, actor: ActorId, from: ActorAddress, reason: ExitReason) {
 }
 
 fn send(node: &Node, peer: &ActorAddress, signal: Signal) -> Result<(), CallError> {
-    control::signal(&node.link(&peer.node, peer.actor)?, signal)
+    control::tell(&node.link(&peer.node, peer.actor)?, &Control::Signal(signal))
 }

@@ -51,6 +51,14 @@ pub(crate) enum Order {
     Exit(ExitReason),
     /// End now; no hook runs.
     Kill,
+    /// Of a supervisor: begin the next life.
+    Begin,
+    /// Of a supervisor: end for good, through `stopping` and `stopped`.
+    Dismiss,
+    /// Of a supervisor or of the node: end for good, now.
+    Discard,
+    /// The supervisor is lost: go on by the actor's own restart policy.
+    Detach,
 }
 
 pub(crate) struct Mailbox<A: Actor<Context = Context<A>>> {

@@ -278,7 +278,7 @@ impl Answer for DownMail {
     fn accepted(&self) {}
 }
 
-fn reason_told(answer: Result<ControlReply, CallError>) -> ExitReason {
+pub(crate) fn reason_told(answer: Result<ControlReply, CallError>) -> ExitReason {
     match answer {
         Ok(ControlReply::Ended(reason)) => reason,
         Ok(_) => reason_of(crate::node::unexpected()),

@@ -4,19 +4,21 @@ use std::any::Any;
 use std::future::Future;
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use actix::{Actor, Context};
-use mobula_core::{ActorId, CallError, IdMap, LeaseTimes, NodeId, NodeUid, RemoteMessage, limits};
+use futures::future::Either;
+use mobula_core::{ActorId, CallError, IdMap, LeaseTimes, NodeId, NodeUid, RemoteMessage, Strategy, limits};
 use mobula_transport::{Hello, Lane, Link, LinkClosed, SessionConfig, Wire};
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, oneshot};
 
-use crate::actor::{ActorSpec, RemoteActor, Routes};
+use crate::actor::{ActorSpec, Placement, RemoteActor, Routes, SpawnOptions};
 use crate::actor_ref::ActorRef;
 use crate::cell::Shared;
 use crate::chance::Chance;
+use crate::child::{ChildSpec, SupervisorSpec};
 use crate::control::{self, Control, ControlReply, NodeReport, SpawnError};
 use crate::dead_letter::DeadLetters;
 use crate::directory::{Afterwards, DirectoryEnd};
@@ -30,8 +32,11 @@ use crate::registry::{Registry, RegistryError};
 use crate::reply::Pending;
 use crate::scope::{self, Within};
 use crate::spawn;
+use crate::supervised::Supervised;
+use crate::supervisor::{Children, Supervisor};
 use crate::task::TaskRunner;
 use crate::threads::{Thread, Threads};
+use crate::vitals::Vitals;
 
 /// A link between two nodes.
 pub type NodeLink = Link<Pending>;
@@ -105,9 +110,13 @@ struct Inner {
     expiries: Arc<Expiries>,
     chance: Chance,
     links: Links,
+    placer: OnceLock<Placer>,
     /// Ends of actors whose creators are about to monitor them.
     kept: Mutex<IdMap<u64, Watch>>,
 }
+
+/// Where an actor goes.
+type Placer = Box<dyn Fn(&Placement) -> Result<NodeId, SpawnError> + Send + Sync>;
 
 #[derive(Default)]
 struct Actors {
@@ -134,6 +143,8 @@ pub(crate) trait AnyActor: Send + Sync {
     fn order(&self, order: Order);
     fn is_over(&self) -> bool;
     fn end(&self) -> &End;
+    fn vitals(&self) -> &Vitals;
+    fn supervised(&self) -> Option<&Supervised>;
     /// A linked actor has ended.
     fn exit(&self, exit: Exit);
     /// The `Arc<Shared<A>>`.
@@ -157,6 +168,14 @@ impl<A: RemoteActor> AnyActor for Hosted<A> {
 
     fn end(&self) -> &End {
         &self.0.end
+    }
+
+    fn vitals(&self) -> &Vitals {
+        &self.0.vitals
+    }
+
+    fn supervised(&self) -> Option<&Supervised> {
+        self.0.supervised.as_deref()
     }
 
     fn exit(&self, exit: Exit) {
@@ -288,6 +307,7 @@ impl Node {
             expiries,
             chance,
             links: Links::default(),
+            placer: OnceLock::new(),
             kept: Mutex::default(),
         }));
         scope::set_default_node(Some(node.clone()));
@@ -378,6 +398,42 @@ impl Node {
     ) -> Result<ActorRef<A>, SpawnError> {
         spec.options.link = Some(with.address());
         self.spawn_on(node, spec).await
+    }
+
+    /// The control link to `node`, or why there is none.
+    pub(crate) fn control_link_to(&self, node: &NodeId) -> Result<Arc<NodeLink>, CallError> {
+        self.control_link(node).ok_or_else(|| self.unreachable(node))
+    }
+
+    /// Says where actors go that their supervisors do not want beside them: set by whoever knows the cluster's nodes.
+    pub fn set_placer(&self, placer: impl Fn(&Placement) -> Result<NodeId, SpawnError> + Send + Sync + 'static) {
+        // The first holds: a process is a node of one cluster.
+        let _ = self.0.placer.set(Box::new(placer));
+    }
+
+    /// Where a supervisor's child goes.
+    pub(crate) fn place(&self, placement: &Placement) -> Result<NodeId, SpawnError> {
+        match (placement, self.0.placer.get()) {
+            (Placement::Default, _) => Ok(self.id().clone()),
+            (Placement::Node(node), _) => Ok(node.clone()),
+            (_, Some(placer)) => placer(placement),
+            (_, None) => Ok(self.id().clone()),
+        }
+    }
+
+    pub(crate) async fn spawn_encoded(
+        &self,
+        node: &NodeId,
+        actor_type: String,
+        schema: u64,
+        args: Vec<u8>,
+        options: SpawnOptions,
+    ) -> Result<ActorId, SpawnError> {
+        let control = Control::Spawn { actor_type, schema, args, options };
+        match self.request(node, control).await? {
+            ControlReply::Spawned(spawned) => spawned,
+            _ => Err(unexpected().into()),
+        }
     }
 
     pub(crate) fn links(&self) -> &Links {
@@ -537,7 +593,7 @@ impl Node {
             actors.by_id.values().cloned().collect()
         };
         for actor in actors {
-            actor.order(Order::Kill);
+            actor.order(Order::Discard);
         }
         // Ends what else refers to this node.
         scope::forget_default_node(self);
@@ -591,11 +647,6 @@ impl Node {
         &self.0.directory
     }
 
-    /// The times of its lease, and of its heartbeats.
-    pub fn lease_times(&self) -> LeaseTimes {
-        self.0.directory.times()
-    }
-
     /// True once it is shut down.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.actors.read().closed
@@ -603,6 +654,10 @@ impl Node {
 
     pub(crate) fn actor(&self, id: ActorId) -> Option<Arc<dyn AnyActor>> {
         self.0.actors.read().by_id.get(&id.0).cloned()
+    }
+
+    pub(crate) fn actors(&self) -> Vec<Arc<dyn AnyActor>> {
+        self.0.actors.read().by_id.values().cloned().collect()
     }
 
     pub(crate) fn local<A: RemoteActor>(&self, id: ActorId) -> Option<Arc<Shared<A>>> {
@@ -635,11 +690,18 @@ impl Node {
             .0
             .task_runners
             .get_or_try_init(|| async {
-                let mut runners = Vec::new();
-                for _ in 0..self.0.cpus {
-                    runners.push(self.spawn(TaskRunner::spec(()).own_thread()).await?.id());
+                // Task actors are supervised as all others are, and stand in the same tree.
+                let mut spec = SupervisorSpec::new(Strategy::OneForOne);
+                for number in 1..=self.0.cpus {
+                    spec = spec.child(ChildSpec::new(format!("task-{number}"), TaskRunner::spec(()).own_thread()));
                 }
-                Ok::<_, SpawnError>(runners)
+                let (supervisor, ended) = self.spawn_monitor(self.id(), Supervisor::spec(spec)).await?;
+                let children = supervisor.ask(Children { settled: true });
+                let children = match futures::future::select(children, ended).await {
+                    Either::Left((children, _)) => children?,
+                    Either::Right((down, _)) => return Err(SpawnError::Ended { reason: down.reason }),
+                };
+                Ok::<_, SpawnError>(children.into_iter().filter_map(|child| Some(child.actor?.actor)).collect())
             })
             .await?;
         Ok(runners.clone())
@@ -691,6 +753,11 @@ impl Node {
             link.close(reason);
         }
         self.0.links.node_lost(self, peer, reason);
+        for actor in self.actors() {
+            if let Some(supervised) = actor.supervised().filter(|supervised| supervised.by.node == *peer) {
+                actor.order(supervised.orphaned());
+            }
+        }
     }
 
     fn unreachable(&self, node: &NodeId) -> CallError {

@@ -4,18 +4,17 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use mobula_actors::{
-    ActorRef, ActorSpec, DeadLetter, Group, Monitor, Node, NodeConfig, NodeReport, RemoteActor, RemoteTask, SpawnError,
+    ActorRef, ActorSpec, DeadLetter, Monitor, Node, NodeConfig, NodeReport, RemoteActor, RemoteTask, SpawnError,
     TaskSpec,
 };
-use mobula_core::{CallError, NodeId, RemoteMessage};
+use mobula_core::{CallError, NodeId};
 use mobula_transport::preface::Secret;
 use parking_lot::{Mutex, RwLock};
 
 use crate::builder::ClusterBuilder;
 use crate::error::ClusterError;
 use crate::handover::ToNode;
-use crate::members::{Members, NodeInfo, NodeState};
-use crate::node_events::NodeEvents;
+use crate::members::{Members, NodeInfo};
 use crate::node_process::node_info;
 use crate::peers;
 use crate::process::NodeProcess;
@@ -105,14 +104,7 @@ impl Cluster {
         let lease = builder.lease_times()?;
         let config = NodeConfig { name: "node-0".to_owned(), cpus, arbiters, lease, ..NodeConfig::default() };
         let node = Node::start(config)?;
-        let info = NodeInfo {
-            id: node.id().clone(),
-            pid: std::process::id(),
-            address: None,
-            cpus,
-            alive: true,
-            state: NodeState::Up,
-        };
+        let info = NodeInfo { id: node.id().clone(), pid: std::process::id(), address: None, cpus, alive: true };
         Ok(Self::new(node, vec![info], Vec::new(), true))
     }
 
@@ -152,14 +144,7 @@ impl Cluster {
     /// The cluster of `members` as `node`, one of them, sees it: for programs that start and connect nodes themselves,
     /// as test kits do. The nodes outlive the handle.
     pub fn over(node: Node, members: Vec<NodeReport>) -> Cluster {
-        let info = |NodeReport { node, pid, cpus, .. }| NodeInfo {
-            id: node,
-            pid,
-            address: None,
-            cpus,
-            alive: true,
-            state: NodeState::Up,
-        };
+        let info = |NodeReport { node, pid, cpus, .. }| NodeInfo { id: node, pid, address: None, cpus, alive: true };
         Self::of_node(node, members.into_iter().map(info).collect())
     }
 
@@ -171,6 +156,8 @@ impl Cluster {
     fn new(node: Node, members: Vec<NodeInfo>, processes: Vec<NodeProcess>, owns_node: bool) -> Cluster {
         let ids: Vec<NodeId> = members.iter().map(|member| member.id.clone()).collect();
         let members = Arc::new(Mutex::new(Members::new(members)));
+        let placing = Arc::clone(&members);
+        node.set_placer(move |placement| placing.lock().place(placement));
         let tasks = TaskPool::new(node.clone(), Arc::clone(&members));
         for (index, id) in ids.into_iter().enumerate() {
             watch::watch(&node, &members, &id, processes.get(index).map(NodeProcess::ended));
@@ -239,20 +226,6 @@ impl Cluster {
     /// [`CallError`] if the head of the cluster cannot be asked.
     pub async fn find<A: RemoteActor>(&self, name: &str) -> Result<Option<ActorRef<A>>, CallError> {
         self.0.node.find(name).await
-    }
-
-    /// The group of this name among those for `M`, see [`Group`].
-    ///
-    /// # Errors
-    /// [`CallError`] if the head of the cluster cannot be asked.
-    pub async fn group<M: RemoteMessage>(&self, name: &str) -> Result<Group<M>, CallError> {
-        self.0.node.group(name).await
-    }
-
-    /// The states of the nodes from now on: first each as it is, then each that changes, in a stream that does not end.
-    /// States that a node has only passed through between two looks are not told.
-    pub fn watch_nodes(&self) -> NodeEvents {
-        NodeEvents::of(&self.0.members)
     }
 
     /// All nodes, those that are down included, in the order in which they were started.

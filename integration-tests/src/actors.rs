@@ -96,7 +96,7 @@ mobula::remote_actor!(
 );
 
 /// Puts a number into the log. Answers the log's length.
-#[derive(Clone, Debug, Serialize, Deserialize, RemoteMessage)]
+#[derive(Debug, Serialize, Deserialize, RemoteMessage)]
 #[rtype(result = "u64")]
 pub struct Record(pub u64);
 
@@ -248,6 +248,28 @@ impl Handler<Unlisted> for Probe {
 
     fn handle(&mut self, _: Unlisted, _: &mut Context<Self>) -> u64 {
         7
+    }
+}
+
+/// Panics when it is dropped unhandled. For use at home only.
+#[derive(Debug, Serialize, Deserialize, RemoteMessage)]
+#[rtype(result = "()")]
+pub struct Grenade {
+    /// Not handled yet.
+    pub live: bool,
+}
+
+impl Handler<Grenade> for Probe {
+    type Result = ();
+
+    fn handle(&mut self, mut grenade: Grenade, _: &mut Context<Self>) {
+        grenade.live = false;
+    }
+}
+
+impl Drop for Grenade {
+    fn drop(&mut self) {
+        assert!(!self.live, "dropped unhandled");
     }
 }
 

@@ -1,5 +1,7 @@
 //! Actors that come to an end, and actors that hear of it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use actix::prelude::*;
 use mobula::{ActorRef, Down, Exit, MonitorGuard, MonitorRef, Recipient, RemoteMessage, stop_with, this, trap_exits};
 use serde::{Deserialize, Serialize};
@@ -86,6 +88,104 @@ impl Actor for Mayfly {
 }
 
 mobula::remote_actor!(Mayfly, args: String, create: Mayfly, messages: []);
+
+/// Tells when its lives begin and end.
+#[derive(Debug)]
+pub struct Worker(WorkerArgs);
+
+/// What a worker is made from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WorkerArgs {
+    /// It is told this number when a life begins, and 100 more when one ends.
+    pub number: u64,
+    /// Who is told.
+    pub log: Recipient<Record>,
+    /// It does not stop when it is told to.
+    pub stays: bool,
+}
+
+impl Actor for Worker {
+    type Context = Context<Self>;
+
+    fn started(&mut self, _: &mut Context<Self>) {
+        drop(self.0.log.tell(Record(self.0.number)));
+    }
+
+    fn stopping(&mut self, _: &mut Context<Self>) -> Running {
+        if self.0.stays { Running::Continue } else { Running::Stop }
+    }
+
+    fn stopped(&mut self, _: &mut Context<Self>) {
+        drop(self.0.log.tell(Record(self.0.number + 100)));
+    }
+}
+
+mobula::remote_actor!(Worker, args: WorkerArgs, create: Worker, messages: [EndNow, Greet]);
+
+impl Handler<EndNow> for Worker {
+    type Result = ();
+
+    fn handle(&mut self, EndNow { how, .. }: EndNow, ctx: &mut Context<Self>) {
+        match how {
+            How::Stop => ctx.stop(),
+            How::Error(text) => assert!(stop_with(text), "a handler is a turn"),
+            How::Panic(text) => panic!("{text}"),
+        }
+    }
+}
+
+impl Handler<Greet> for Worker {
+    type Result = ();
+
+    fn handle(&mut self, _: Greet, _: &mut Context<Self>) {}
+}
+
+/// Starts once, and never again.
+#[derive(Debug)]
+pub struct OneStart(Recipient<Record>);
+
+static STARTED: AtomicBool = AtomicBool::new(false);
+
+impl Actor for OneStart {
+    type Context = Context<Self>;
+
+    fn started(&mut self, _: &mut Context<Self>) {
+        drop(self.0.tell(Record(0)));
+        assert!(!STARTED.swap(true, Ordering::Relaxed), "no second start");
+    }
+}
+
+mobula::remote_actor!(OneStart, args: Recipient<Record>, create: OneStart, messages: [EndNow]);
+
+impl Handler<EndNow> for OneStart {
+    type Result = ();
+
+    fn handle(&mut self, _: EndNow, _: &mut Context<Self>) {
+        panic!("the first");
+    }
+}
+
+/// Sends itself, as it starts, what it panics at.
+#[derive(Debug)]
+pub struct Hasty;
+
+impl Actor for Hasty {
+    type Context = Context<Self>;
+
+    fn started(&mut self, _: &mut Context<Self>) {
+        drop(this::<Self>().expect("its hook runs").tell(EndNow::silently(How::Stop)));
+    }
+}
+
+mobula::remote_actor!(Hasty, args: (), create: |()| Hasty, messages: []);
+
+impl Handler<EndNow> for Hasty {
+    type Result = ();
+
+    fn handle(&mut self, _: EndNow, _: &mut Context<Self>) {
+        panic!("too soon");
+    }
+}
 
 /// What a sentry has heard, in order.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]

@@ -2,7 +2,9 @@
 
 use actix::{Actor, Context};
 use mobula::{CallError, Cluster, ExitReason, Outcome, RemoteActor, SpawnError};
-use mobula_integration_tests::actors::{Block, Counter, CounterRef, Entered, Log, Open, Probe, Record, Whereabouts};
+use mobula_integration_tests::actors::{
+    Block, Counter, CounterRef, Entered, Grenade, Log, Open, Probe, Record, Whereabouts,
+};
 use mobula_integration_tests::process::Process;
 use mobula_integration_tests::stage::run_plain;
 use mobula_integration_tests::wait::LONG;
@@ -20,6 +22,7 @@ suites! {
     an_actor_with_its_own_thread_blocks_nobody on [embedded, processes, memory];
     an_actor_that_panics_while_it_stops_has_ended on [embedded];
     its_own_thread_ends_with_the_actor on [processes];
+    a_message_that_panics_as_it_is_dropped_hides_no_end on [embedded];
 }
 
 fn is_over<T>(answer: &Result<T, CallError>) -> bool {
@@ -174,4 +177,19 @@ fn a_cluster_that_was_shut_down_creates_no_actor() {
         let refused = within(LONG, "an answer", cluster.spawn(Probe::spec(0))).await;
         assert_eq!(refused.expect_err("it is over"), SpawnError::NodeEnding);
     });
+}
+
+async fn a_message_that_panics_as_it_is_dropped_hides_no_end(stage: Stage) {
+    let probe = stage.probe(0).await;
+    let held = stage.hold(&probe).await;
+    let queued = [probe.ask(Record(1)), probe.ask(Record(2))];
+    within(LONG, "room", probe.tell(Grenade { live: true })).await.expect("there is room");
+    let behind = probe.ask(Record(3));
+    let monitor = probe.monitor();
+    probe.kill().await.expect("the order arrives");
+    assert_eq!(within(LONG, "its end", monitor).await.reason, ExitReason::Killed);
+    for queued in queued.into_iter().chain([behind]) {
+        assert_eq!(within(LONG, "queued mail", queued).await, Err(CallError::Stopped));
+    }
+    drop(held);
 }

@@ -73,7 +73,6 @@ impl Shape {
 /// Methods of `ActorRef` itself: they would hide the generated ones of the same name.
 const NAMES_OF_ACTOR_REF: &[&str] = &[
     "ask",
-    "ask_stream",
     "tell",
     "tell_acked",
     "try_tell",
@@ -82,6 +81,7 @@ const NAMES_OF_ACTOR_REF: &[&str] = &[
     "link",
     "unlink",
     "address",
+    "watch_restarts",
     "stop",
     "stop_gracefully",
     "kill",

@@ -44,17 +44,20 @@ pub use mobula_actors::{
     Node, NodeReport, Placement, Recipient, RemoteActor, RemoteTask, SpawnError, TaskEntry, TaskError, TaskSpec, Tell,
     current_call, current_node, register_actor, register_task, remote_actor, shapes, this,
 };
+pub use mobula_actors::{
+    AddChild, ChildInfo, ChildSpec, Children, DeleteChild, Exit, Linking, MonitorGuard, MonitorRef, Orphans,
+    RestartChild, Restarted, Supervisor, SupervisorError, SupervisorSpec, TerminateChild, stop_with, trap_exits,
+};
 pub use mobula_actors::{AskAll, MemberId, RoutedAsk, Routee, Router, RouterKeeper, Routing, Takes};
-pub use mobula_actors::{Exit, Linking, MonitorGuard, MonitorRef, stop_with, trap_exits};
-pub use mobula_actors::{Fence, Group, GroupEvent, GroupEvents, fence};
-pub use mobula_actors::{ItemSender, ReplyItems, ReplyStream, StreamMessage};
+pub use mobula_actors::{Fence, fence};
 pub use mobula_actors::{Stashable, Timer, Timers, timers, unstash_all};
 pub use mobula_cluster::{Cluster, ClusterBuilder, ClusterError, MainResult, NodeInfo, ObjectRef, run_main};
-pub use mobula_cluster::{NodeEvents, NodeState, Pool, PoolBuilder};
+pub use mobula_cluster::{Pool, PoolBuilder};
 pub use mobula_core::{
     ActorAddress, ActorId, CallError, ExitReason, Generation, Never, NodeId, NodeUid, Outcome, RemoteMessage,
     RestartPolicy, schema_hash,
 };
+pub use mobula_core::{ChildError, ChildState, RestartType, Strategy};
 pub use mobula_macros::{RemoteMessage, actor, main, task};
 pub use serde;
 

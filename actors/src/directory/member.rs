@@ -1,6 +1,7 @@
 //! A member: claims names for its actors, keeps its lease, and ends its named actors when that is over.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use mobula_core::directory::{Answer, Found, Refusal, Request};
@@ -62,11 +63,13 @@ impl Node {
             let refusal = Refusal::BadName { bytes: bytes as u64, limit: limits::NAME_BYTES_MAX as u64 };
             return Err(SpawnError::NoGrant(refusal));
         }
-        self.ensure_lease().await.map_err(SpawnError::NoGrant)?;
         let directory = self.directory_end();
+        if !directory.lease.holds(now()) {
+            self.renew_once().await?;
+        }
         // From here on its end is told, whatever becomes of the claim.
         directory.listed.lock().insert(actor);
-        let number = directory.next_number();
+        let number = directory.next_number.fetch_add(1, Ordering::Relaxed);
         let (name, actor_type) = (identity.to_owned(), actor_type.to_owned());
         match self.ask_directory(Request::Claim { number, name, actor, actor_type }).await? {
             // The answer may have been under way for longer than the lease lasts.
@@ -86,7 +89,7 @@ impl Node {
         if !directory.listed.lock().remove(&actor) {
             return drop(after);
         }
-        let number = directory.next_number();
+        let number = directory.next_number.fetch_add(1, Ordering::Relaxed);
         let request = Request::End { number, actor };
         let head = directory.head();
         if head == *self.id() {
@@ -102,27 +105,23 @@ impl Node {
         });
     }
 
-    pub(crate) async fn ask_directory(&self, request: Request) -> Result<Answer, CallError> {
+    async fn ask_directory(&self, request: Request) -> Result<Answer, CallError> {
         match self.request(&self.head(), Control::Directory(request)).await? {
             ControlReply::Directory(answer) => Ok(answer),
             _ => Err(unexpected()),
         }
     }
 
-    pub(crate) fn refused(&self, refusal: &Refusal) -> CallError {
+    fn refused(&self, refusal: &Refusal) -> CallError {
         CallError::Unreachable { node: self.head(), sent: false, reason: refusal.to_string() }
     }
 
-    /// Begins the lease, if nothing has yet.
-    pub(crate) async fn ensure_lease(&self) -> Result<(), Refusal> {
-        let lease = &self.directory_end().lease;
-        if lease.holds(now()) {
-            return Ok(());
-        }
+    async fn renew_once(&self) -> Result<(), SpawnError> {
         let sent = now();
-        let answer = self.ask_directory(Request::Renew { heard: None }).await.map_err(|_| Refusal::LeaseOver)?;
+        let answer = self.ask_directory(Request::Renew { heard: None }).await?;
+        let lease = &self.directory_end().lease;
         self.renewed(sent, answer);
-        if lease.holds(now()) { Ok(()) } else { Err(Refusal::LeaseOver) }
+        if lease.holds(now()) { Ok(()) } else { Err(SpawnError::NoGrant(Refusal::LeaseOver)) }
     }
 
     fn renewed(&self, sent: Instant, answer: Answer) {
