@@ -21,6 +21,7 @@ use crate::inbound::Incoming;
 use crate::mailbox::{MailboxPolicy, Placed, Refused};
 use crate::recipient::Recipient;
 use crate::reply::ReplyTo;
+use crate::snapshot::SnapshotPolicy;
 use crate::supervised::Supervised;
 
 /// An actix actor that can be created on any node and called from any node.
@@ -82,6 +83,9 @@ pub(crate) struct SpawnOptions {
     /// Its supervisor restarts it, not its own policy.
     #[serde(default)]
     pub(crate) supervised: Option<Box<Supervised>>,
+    /// When its state is saved, if at all.
+    #[serde(default)]
+    pub(crate) snapshots: Option<SnapshotPolicy>,
     /// Its end is kept for the monitor that the spawning node sets up behind the spawn.
     #[serde(default)]
     pub(crate) keep_end: bool,
@@ -97,6 +101,7 @@ impl Default for SpawnOptions {
             own_thread: false,
             link: None,
             supervised: None,
+            snapshots: None,
             keep_end: false,
         }
     }

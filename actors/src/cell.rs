@@ -31,6 +31,7 @@ use crate::mailbox::{Mailbox, Order};
 use crate::monitor::End;
 use crate::node::Node;
 use crate::scope::{self, Place};
+use crate::snapshot::Keeper;
 use crate::supervised::Supervised;
 use crate::timers::{Alarm, TimerRows};
 use crate::vitals::{Phase, Vitals};
@@ -48,6 +49,7 @@ pub(crate) struct Shared<A: Actor<Context = Context<A>>> {
     pub(crate) mailbox: Mailbox<A>,
     pub(crate) end: End,
     pub(crate) timers: TimerRows<A>,
+    pub(crate) snapshots: Option<Arc<Keeper>>,
     /// On a thread of its own, where handlers may compute or block for as long as they like.
     own_thread: bool,
     generation: AtomicU32,
@@ -76,6 +78,7 @@ impl<A: Actor<Context = Context<A>>> Shared<A> {
             mailbox: Mailbox::new(options.mailbox, options.mailbox_policy),
             end: End::default(),
             timers: TimerRows::default(),
+            snapshots: None,
             own_thread: options.own_thread,
             generation: AtomicU32::new(0),
             vitals: Vitals::default(),
@@ -147,6 +150,7 @@ pub(crate) trait AnyShared: Send + Sync {
     /// Under which it holds its name.
     fn fence(&self) -> Option<Fence>;
     fn unstash_all(&self) -> usize;
+    fn snapshots(&self) -> Option<Arc<Keeper>>;
     /// The `Arc<Shared<A>>`.
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
@@ -162,6 +166,10 @@ impl<A: Actor<Context = Context<A>>> AnyShared for Shared<A> {
 
     fn unstash_all(&self) -> usize {
         self.mailbox.unstash_all()
+    }
+
+    fn snapshots(&self) -> Option<Arc<Keeper>> {
+        self.snapshots.clone()
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
@@ -331,10 +339,21 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
     }
 
     fn begin(&mut self) {
-        let create = &mut self.create;
         self.beginning = true;
-        match catch_unwind(AssertUnwindSafe(create)) {
+        let (create, shared) = (&mut self.create, &self.shared);
+        let made = catch_unwind(AssertUnwindSafe(|| {
+            let mut actor = create();
+            if let Some(snapshots) = &shared.snapshots {
+                snapshots.restore(&mut actor);
+            }
+            actor
+        }));
+        match made {
             Ok(actor) => {
+                if let Some(every) = self.shared.snapshots.as_ref().and_then(|snapshots| snapshots.interval()) {
+                    self.shared.timers.beat(every);
+                    self.shared.mailbox.wake();
+                }
                 let mut context = Context::new().into_future(actor);
                 let pump = Pump { shared: Arc::clone(&self.shared), waits: true };
                 context.ctx().spawn(pump);
@@ -450,6 +469,9 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
         let context = self.leave();
         self.drop_silently(context);
         self.shared.timers.clear();
+        if let Some(snapshots) = &self.shared.snapshots {
+            snapshots.close();
+        }
         if let Some(on_end) = self.on_end.take() {
             for letter in self.shared.mailbox.close(&CallError::Stopped) {
                 // A message's own `Drop` may panic; the others are answered all the same, and the end is told.
@@ -522,6 +544,9 @@ impl<A: Actor<Context = Context<A>>> ActorFuture<A> for Pump<A> {
         for _ in 0..limits::TURN_MESSAGES_MAX {
             if ctx.waiting() {
                 return Poll::Pending;
+            }
+            if let Some(snapshots) = &self.shared.snapshots {
+                snapshots.between_messages(actor, now());
             }
             let Some(letter) = self.shared.mailbox.take() else { return Poll::Pending };
             if self.shared.is_fenced() {

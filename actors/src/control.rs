@@ -20,6 +20,7 @@ use crate::monitor::Watch;
 use crate::node::{Node, NodeLink};
 use crate::reply::{Pending, Slot};
 use crate::scope::{self, Within};
+use crate::snapshot::SnapshotError;
 use crate::supervised::{self, ChildOrder};
 use crate::vitals::{self, LifeNews};
 
@@ -91,6 +92,14 @@ pub enum SpawnError {
     NoThread {
         /// What the system said.
         reason: String,
+    },
+    /// What was saved of the actor cannot be used, or its state could not be saved. What lies in the store is as it was.
+    #[error("`{actor_type}` cannot begin with its snapshots: {error}")]
+    Snapshot {
+        /// The registered name.
+        actor_type: String,
+        /// What is wrong.
+        error: SnapshotError,
     },
     /// The node shuts down.
     #[error("the node is shutting down")]

@@ -79,6 +79,9 @@ where
             Owed::Answer(reply) => Some(reply),
             Owed::Acceptance(_) | Owed::Nothing => None,
         };
+        if let Some(snapshots) = &shared.snapshots {
+            snapshots.message();
+        }
         // The mailbox has room again as soon as the handler begins.
         drop(ticket);
         let caller = reply.as_ref().map_or(Caller::Nobody, ReplyTo::caller);

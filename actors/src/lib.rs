@@ -34,6 +34,7 @@ mod respond;
 mod router;
 mod scope;
 pub mod shapes;
+mod snapshot;
 mod spawn;
 mod stash;
 mod supervised;
@@ -61,6 +62,10 @@ pub use registry::{ActorEntry, Registry, RegistryError, TaskEntry};
 pub use reply::Pending;
 pub use router::{AskAll, MemberId, RoutedAsk, Routee, Router, RouterKeeper, Routing, Takes};
 pub use scope::{current_node, fence, stop_with, this};
+pub use snapshot::{
+    MemorySnapshots, SaveSnapshot, Snapshot, SnapshotEntry, SnapshotError, SnapshotFailure, SnapshotPolicy,
+    SnapshotStore, save_snapshot,
+};
 pub use stash::{Stashable, unstash_all};
 pub use supervised::Orphans;
 pub use supervisor::{AddChild, Children, DeleteChild, RestartChild, Supervisor, TerminateChild};

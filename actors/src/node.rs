@@ -31,6 +31,7 @@ use crate::recipient::Recipient;
 use crate::registry::{Registry, RegistryError};
 use crate::reply::Pending;
 use crate::scope::{self, Within};
+use crate::snapshot::SnapshotHost;
 use crate::spawn;
 use crate::supervised::Supervised;
 use crate::supervisor::{Children, Supervisor};
@@ -111,6 +112,7 @@ struct Inner {
     chance: Chance,
     links: Links,
     placer: OnceLock<Placer>,
+    snapshots: SnapshotHost,
     /// Ends of actors whose creators are about to monitor them.
     kept: Mutex<IdMap<u64, Watch>>,
 }
@@ -308,6 +310,7 @@ impl Node {
             chance,
             links: Links::default(),
             placer: OnceLock::new(),
+            snapshots: SnapshotHost::default(),
             kept: Mutex::default(),
         }));
         scope::set_default_node(Some(node.clone()));
@@ -613,6 +616,10 @@ impl Node {
     /// A number from 0 to 1, from this node's randomness: where in its bounds a rest falls, so that crowds disperse.
     pub fn jitter(&self) -> f64 {
         self.0.chance.fraction()
+    }
+
+    pub(crate) fn snapshots(&self) -> &SnapshotHost {
+        &self.0.snapshots
     }
 
     pub(crate) fn chance(&self) -> &Chance {

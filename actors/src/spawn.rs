@@ -8,6 +8,7 @@ use crate::actor::{RemoteActor, SpawnOptions};
 use crate::cell::{Cell, Shared};
 use crate::control::SpawnError;
 use crate::node::{Hosted, Node, Registration};
+use crate::snapshot;
 
 /// Creates an actor on `node` and waits until its `started` has run. The actor itself never crosses threads: its
 /// arguments do.
@@ -23,7 +24,17 @@ pub(crate) async fn spawn<A: RemoteActor>(
         Some(identity) => Some(node.claim(id, identity, A::NAME).await?),
         None => None,
     };
-    let shared = Arc::new(Shared::new(id, node.clone(), &options, identity, tenure));
+    let snapshots = match options.snapshots {
+        Some(policy) => {
+            let opened = snapshot::open(node, A::NAME, policy, identity.clone()).await;
+            let failed = |error| SpawnError::Snapshot { actor_type: A::NAME.to_owned(), error };
+            Some(Arc::new(opened.map_err(failed)?))
+        }
+        None => None,
+    };
+    let mut shared = Shared::new(id, node.clone(), &options, identity, tenure);
+    shared.snapshots = snapshots;
+    let shared = Arc::new(shared);
     registration.enter(Arc::new(Hosted::<A>(Arc::clone(&shared))))?;
     if options.keep_end {
         node.keep_end(shared.id);

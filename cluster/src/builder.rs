@@ -19,6 +19,7 @@ pub struct ClusterBuilder {
     pub(crate) base_port: Option<u16>,
     pub(crate) executable: Option<PathBuf>,
     pub(crate) lease: Option<Duration>,
+    pub(crate) snapshots: Option<String>,
 }
 
 impl ClusterBuilder {
@@ -30,6 +31,7 @@ impl ClusterBuilder {
             base_port: None,
             executable: None,
             lease: None,
+            snapshots: None,
         }
     }
 
@@ -72,6 +74,13 @@ impl ClusterBuilder {
     /// one.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = Some(lease);
+        self
+    }
+
+    /// Where the snapshots of named actors lie: `file:///var/lib/mobula/snapshots`, a directory that all nodes reach. What
+    /// another cluster has left there under the same names is found. Default: nowhere, and snapshots serve restarts only.
+    pub fn snapshots(mut self, url: impl Into<String>) -> Self {
+        self.snapshots = Some(url.into());
         self
     }
 

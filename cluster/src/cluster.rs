@@ -103,7 +103,11 @@ impl Cluster {
         let arbiters = builder.arbiters(cpus as usize)?;
         let lease = builder.lease_times()?;
         let config = NodeConfig { name: "node-0".to_owned(), cpus, arbiters, lease, ..NodeConfig::default() };
+        let store = builder.snapshots.as_deref().map(mobula_snapshots::open).transpose()?;
         let node = Node::start(config)?;
+        if let Some(store) = store {
+            node.set_snapshot_store(store);
+        }
         let info = NodeInfo { id: node.id().clone(), pid: std::process::id(), address: None, cpus, alive: true };
         Ok(Self::new(node, vec![info], Vec::new(), true))
     }
@@ -119,6 +123,9 @@ impl Cluster {
         let lease = builder.lease_times()?;
         let config = NodeConfig { name: "driver".to_owned(), lease, ..NodeConfig::default() };
         let node = Node::start(config)?;
+        if let Some(url) = &builder.snapshots {
+            node.set_snapshot_store(mobula_snapshots::open(url)?);
+        }
         let mut starting = Vec::new();
         for number in 0..nodes {
             let part = ToNode::Become {
@@ -129,6 +136,7 @@ impl Cluster {
                 port: builder.port(number)?,
                 driver: node.id().clone(),
                 lease,
+                snapshots: builder.snapshots.clone(),
             };
             starting.push(NodeProcess::start(executable.clone(), part));
         }

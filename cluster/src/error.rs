@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use mobula_actors::NodeError;
+use mobula_actors::{NodeError, SnapshotError};
 use mobula_core::limits;
 use mobula_transport::LinkClosed;
 use mobula_transport::tcp::ConnectError;
@@ -73,6 +73,9 @@ pub enum ClusterError {
     /// A connection between nodes ended before it was of use.
     #[error(transparent)]
     Link(#[from] LinkClosed),
+    /// The store for snapshots cannot be used.
+    #[error(transparent)]
+    Snapshots(#[from] SnapshotError),
     /// What this build cannot do.
     #[error("{0}")]
     Unsupported(String),

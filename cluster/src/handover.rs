@@ -29,6 +29,9 @@ pub(crate) enum ToNode {
         port: u16,
         driver: NodeId,
         lease: LeaseTimes,
+        /// The URL of the store.
+        #[serde(default)]
+        snapshots: Option<String>,
     },
     /// Second: all nodes of the cluster, in the order of their numbers.
     Join { peers: Vec<PeerAddress> },

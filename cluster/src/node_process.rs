@@ -45,8 +45,8 @@ pub(crate) fn run(socket: UnixStream) -> ExitCode {
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).try_init();
 
     let part = match handover::receive(&socket) {
-        Ok(ToNode::Become { name, secret, cpus, arbiters, port, driver, lease }) => {
-            Part { name, secret, cpus, arbiters, port, driver, lease }
+        Ok(ToNode::Become { name, secret, cpus, arbiters, port, driver, lease, snapshots }) => {
+            Part { name, secret, cpus, arbiters, port, driver, lease, snapshots }
         }
         Ok(ToNode::Join { .. }) => return fail(&socket, "it was to join before it had a part", false),
         // Without a driver there is nothing to be.
@@ -76,6 +76,7 @@ struct Part {
     port: u16,
     driver: mobula_core::NodeId,
     lease: LeaseTimes,
+    snapshots: Option<String>,
 }
 
 struct Failure {
@@ -96,6 +97,9 @@ async fn start(part: Part, socket: &Arc<UnixStream>) -> Result<Node, Failure> {
         ..NodeConfig::default()
     };
     let node = Node::start(config).map_err(|error| failed(error.to_string()))?;
+    if let Some(url) = &part.snapshots {
+        node.set_snapshot_store(mobula_snapshots::open(url).map_err(|error| failed(error.to_string()))?);
+    }
     node.set_head(&part.driver);
     let fenced = node.fenced();
     node.control_runtime().spawn(async move {

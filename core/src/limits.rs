@@ -134,6 +134,13 @@ pub const TASK_PREFETCH: usize = 1;
 /// [`Full`](crate::CallError::Full). Costs the message and about 200 bytes each.
 pub const PULL_QUEUE_MESSAGES: usize = 65_536;
 
+/// 64 MiB: the largest state that is saved. A larger one is not, with
+/// `SnapshotError::TooLarge`. Costs that much memory for each actor with snapshots, and twice as much while one is taken.
+pub const SNAPSHOT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Snapshots of one actor that are kept in a store: the newest, and those before it in case that cannot be read.
+pub const SNAPSHOTS_KEPT: usize = 3;
+
 /// Messages that one actor's handlers may have put aside. One more is answered [`Full`](crate::CallError::Full). Costs
 /// the message each.
 pub const STASH_MESSAGES: usize = 1024;

@@ -8,6 +8,7 @@ pub mod actors;
 pub mod door;
 pub mod gates;
 pub mod holders;
+pub mod ledger;
 pub mod mortals;
 pub mod patient;
 pub mod process;

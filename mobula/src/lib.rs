@@ -50,6 +50,10 @@ pub use mobula_actors::{
 };
 pub use mobula_actors::{AskAll, MemberId, RoutedAsk, Routee, Router, RouterKeeper, Routing, Takes};
 pub use mobula_actors::{Fence, fence};
+pub use mobula_actors::{
+    MemorySnapshots, SaveSnapshot, Snapshot, SnapshotEntry, SnapshotError, SnapshotFailure, SnapshotPolicy,
+    SnapshotStore, register_snapshot, save_snapshot,
+};
 pub use mobula_actors::{Stashable, Timer, Timers, timers, unstash_all};
 pub use mobula_cluster::{Cluster, ClusterBuilder, ClusterError, MainResult, NodeInfo, ObjectRef, run_main};
 pub use mobula_cluster::{Pool, PoolBuilder};

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Context as TaskContext;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,9 @@ use mobula_transport::now;
 use parking_lot::Mutex;
 use tokio::time::Sleep;
 
+use crate::acceptance::Acceptance;
 use crate::cell::Shared;
+use crate::dead_letter::Undelivered;
 use crate::envelope::Envelope;
 use crate::mailbox::Letter;
 use crate::reply::{ReplyTo, Slot};
@@ -257,6 +260,18 @@ impl<A: Actor<Context = Context<A>>> TimerRows<A> {
         }
     }
 
+    /// The cell looks after its actor so often in this life, also while no message comes.
+    pub(crate) fn beat(&self, every: Duration) {
+        let make = || {
+            let waiting = Arc::new(AtomicBool::new(true));
+            Some((Box::new(Beat(Arc::clone(&waiting))) as Box<dyn Letter<A>>, Arc::new(waiting) as Arc<dyn Sent>))
+        };
+        if let Some(at) = now().checked_add(every) {
+            let row = Row { timer: Timer(Arc::default()), every: Some(every), name: None, make: Box::new(make) };
+            self.0.lock().get_or_insert_default().table.insert(at, row);
+        }
+    }
+
     /// The actor has ended.
     pub(crate) fn clear(&self) {
         // Messages are the user's to drop, without our lock.
@@ -335,6 +350,33 @@ where
     let slot = Slot::<M::Reply>::new();
     let letter = Envelope::ask(message, ReplyTo::near(Arc::clone(&slot)), Deadline::NEVER);
     (letter, Arc::new(Waiter(slot)))
+}
+
+/// A letter that says nothing: that its turn comes is enough.
+struct Beat(Arc<AtomicBool>);
+
+impl<A: Actor<Context = Context<A>>> Letter<A> for Beat {
+    fn deliver(self: Box<Self>, _: &mut A, _: &mut Context<A>, _: &Arc<Shared<A>>, _: Instant) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    fn refuse(self: Box<Self>, _: CallError) -> Option<Undelivered> {
+        None
+    }
+
+    fn stand_in_line(&mut self) -> Option<Arc<Acceptance>> {
+        None
+    }
+}
+
+impl Sent for Arc<AtomicBool> {
+    fn is_waiting(&self) -> bool {
+        self.load(Ordering::Relaxed)
+    }
+
+    fn cancel(&self) -> bool {
+        self.swap(false, Ordering::Relaxed)
+    }
 }
 
 /// The one sleeper for the timers of an actor.
