@@ -259,6 +259,11 @@ impl Routes {
         }
     }
 
+    /// True if the message with this registered name may come from other nodes.
+    pub(crate) fn takes(&self, message: &str) -> bool {
+        self.by_key.get(&MessageKey::of(message).0).is_some_and(|route| route.name == message)
+    }
+
     /// A recipient of `M` that is the actor itself.
     pub(crate) fn recipient<M: RemoteMessage>(&self, actor: &dyn Any) -> Option<Recipient<M>> {
         let made = (self.by_key.get(&M::KEY.0)?.recipient)(actor)?;

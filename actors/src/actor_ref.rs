@@ -23,6 +23,7 @@ use crate::node::Node;
 use crate::recipient::Recipient;
 use crate::reply::{ReplyTo, Slot};
 use crate::scope;
+use crate::stream::{Channel, ReplyStream, StreamMessage};
 use crate::vitals::{self, Restarted};
 
 /// A reference to an actor, wherever it lives. Cheap to clone; it can be sent in messages and task arguments, and
@@ -73,6 +74,32 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
                 Ask::near(slot, deadline, shared.node.clone())
             }
             Target::Far(far) => far.ask(message, deadline),
+        }
+    }
+
+    /// Sends `message` now and gives the stream of its answers. The deadline is that of the whole stream.
+    ///
+    /// # Errors
+    /// [`CallError`], as the last item.
+    pub fn ask_stream<M>(&self, message: M) -> ReplyStream<M::Item>
+    where
+        A: Handler<M>,
+        M: StreamMessage + Message<Result = ()>,
+    {
+        let deadline = self.wait.of_ask();
+        match &self.target {
+            Target::Near(shared) if scope::is_exclusive(shared) => {
+                ReplyStream::failed(CallError::Deadlock { actor: shared.id })
+            }
+            Target::Near(shared) => {
+                let channel = Channel::new();
+                let reply = ReplyTo::stream(Arc::clone(&channel) as _);
+                if let Err(Refused { letter, error, .. }) = shared.put(Envelope::ask(message, reply, deadline)) {
+                    shared.dismiss(letter, error);
+                }
+                ReplyStream::near(channel, deadline, shared.node.clone())
+            }
+            Target::Far(far) => far.ask_stream(message, deadline),
         }
     }
 

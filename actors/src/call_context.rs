@@ -1,5 +1,6 @@
 //! What a handler may know of the call that it serves: until when somebody waits, and whether anybody still does.
 
+use std::any::Any;
 use std::future::{Future, pending};
 use std::pin::pin;
 use std::sync::Arc;
@@ -47,7 +48,12 @@ impl CallContext {
     /// True once nobody waits for the answer: the caller dropped its ask, the deadline has passed, or the connection to
     /// the caller's node has ended. A tell can only pass its deadline.
     pub fn is_cancelled(&self) -> bool {
-        self.token.as_ref().is_some_and(|token| token.is_fired()) || self.deadline.is_over(mobula_transport::now())
+        self.token.as_ref().is_some_and(|token| token.is_fired()) || self.is_late()
+    }
+
+    /// True once the deadline has passed.
+    pub(crate) fn is_late(&self) -> bool {
+        self.deadline.is_over(mobula_transport::now())
     }
 
     /// Ready once [`is_cancelled`](Self::is_cancelled) would be true; if it never is, never. Cancel-safe. To be awaited
@@ -108,6 +114,10 @@ impl Token {
 pub(crate) trait NearCall: Send + Sync {
     /// What fires when nobody waits any more; none if the answer is there.
     fn token(&self) -> Option<Arc<Token>>;
+    /// Where the items of the answer go, a `Channel` of their type, if it is a stream.
+    fn items(self: Arc<Self>) -> Option<Arc<dyn Any + Send + Sync>> {
+        None
+    }
 }
 
 /// Who waits for the handler that runs.

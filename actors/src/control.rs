@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use mobula_core::directory::{Answer, Refusal, Request as DirectoryRequest};
+use mobula_core::directory::{Answer, GroupName, Refusal, Request as DirectoryRequest};
 use mobula_core::{
     ActorAddress, ActorId, CallError, Deadline, ExitReason, NodeId, RemoteMessage, RequestId, codec, schema_hash,
 };
@@ -172,6 +172,17 @@ pub(crate) enum Control {
     Signal(Signal),
     /// To the head.
     Directory(DirectoryRequest),
+    /// To the head: answered when the group is another than in the version that is known.
+    FollowGroup {
+        group: GroupName,
+        known: Option<u64>,
+    },
+    /// To the actor's node: puts it into a group, or takes it out.
+    ChangeGroup {
+        actor: ActorId,
+        group: GroupName,
+        join: bool,
+    },
     TaskRunners,
     Report,
 }
@@ -183,6 +194,7 @@ pub(crate) enum ControlReply {
     Ended(ExitReason),
     Life(LifeNews),
     Directory(Answer),
+    GroupChanged(Result<u64, CallError>),
     TaskRunners(Result<Vec<ActorId>, SpawnError>),
     Report(NodeReport),
 }
@@ -206,7 +218,7 @@ pub(crate) fn serve(node: &Node, link: &Arc<NodeLink>, request: &Request<'_>) ->
         }
     };
     // Creating an actor is not undone half-way; waiting is given up at any time.
-    let waits = matches!(control, Control::AwaitEnd { .. } | Control::NextLife { .. });
+    let waits = matches!(control, Control::AwaitEnd { .. } | Control::FollowGroup { .. } | Control::NextLife { .. });
     let (performed, link) = (perform(node, &node.peer_of(link), control), Arc::clone(link));
     let served = Box::pin(async move {
         let reply = performed.await;
@@ -268,6 +280,13 @@ pub(crate) fn perform(node: &Node, from: &NodeId, control: Control) -> BoxFuture
         }
         // Signals come as tells.
         Control::Signal(_) => ready(ControlReply::Ordered),
+        Control::FollowGroup { group, known } => {
+            let served = Arc::clone(node.directory_end()).serve_follower(from.clone(), group, known);
+            Box::pin(served.map(ControlReply::Directory))
+        }
+        Control::ChangeGroup { actor, group, join } => {
+            Box::pin(async move { ControlReply::GroupChanged(own.change_own_group(actor, group, join).await) })
+        }
         Control::Directory(request) => ready(ControlReply::Directory(node.directory_end().serve(from, request))),
         Control::TaskRunners => Box::pin(async move { ControlReply::TaskRunners(own.task_runners().await) }),
         Control::Report => ready(ControlReply::Report(node.report())),

@@ -12,6 +12,7 @@ use crate::dead_letter::{DeadLetter, Unheard, sending_node};
 use crate::node::{Node, NodeLink};
 use crate::reply::{Answer, Pending, Slot};
 use crate::scope;
+use crate::stream::{Channel, ReplyStream, StreamMessage};
 
 pub(crate) struct Far {
     pub(crate) node: NodeId,
@@ -35,6 +36,19 @@ impl Far {
         let waiter = Pending(Arc::clone(&slot) as _);
         let sent = link.ask(&self.call::<M>(deadline), waiter, |out| codec::encode_into(&message, out));
         Ask::far(slot, link, sent)
+    }
+
+    pub(crate) fn ask_stream<M: StreamMessage>(&self, message: M, deadline: Deadline) -> ReplyStream<M::Item> {
+        let link = match self.link() {
+            Ok(link) => link,
+            Err(error) => return ReplyStream::failed(error),
+        };
+        let channel = Channel::new();
+        let waiter = Pending(Arc::clone(&channel) as _);
+        match link.ask(&self.call::<M>(deadline), waiter, |out| codec::encode_into(&message, out)) {
+            Ok(request) => ReplyStream::far(channel, link, request),
+            Err((error, _)) => ReplyStream::failed(error),
+        }
     }
 
     pub(crate) fn tell<M: RemoteMessage>(&self, message: M, deadline: Deadline) -> Tell<M> {

@@ -233,6 +233,10 @@ impl Inbound<Pending> for NodeInbound {
         }
     }
 
+    fn more(&mut self, _: &Arc<NodeLink>, request: RequestId, count: u32) -> Result<(), SessionError> {
+        Ok(self.requests.more(request, count)?)
+    }
+
     fn undelivered(&mut self, link: &Arc<NodeLink>, actor: ActorId, message: &'static str, reason: CallError) {
         let node = link.peer().clone();
         self.node.dead_letter_elsewhere(DeadLetter { node, actor, message, reason, body: None });

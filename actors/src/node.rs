@@ -654,6 +654,11 @@ impl Node {
         &self.0.directory
     }
 
+    /// The times of its lease, and of its heartbeats.
+    pub fn lease_times(&self) -> LeaseTimes {
+        self.0.directory.times()
+    }
+
     /// True once it is shut down.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.actors.read().closed

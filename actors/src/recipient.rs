@@ -130,6 +130,17 @@ impl<M: RemoteMessage> Post<M> for FarPost {
 }
 
 impl<M: RemoteMessage> Recipient<M> {
+    /// The actor itself if it lives on `via`, else the way to it from there.
+    pub(crate) fn at(node: NodeId, actor: ActorId, via: Option<Node>) -> Self {
+        if let Some(here) = &via
+            && here.id().uid == node.uid
+            && let Some(near) = here.recipient::<M>(actor)
+        {
+            return near;
+        }
+        Recipient(Arc::new(FarPost { far: Arc::new(Far::new(node, actor, via)), wait: Wait::Default }))
+    }
+
     /// As [`ActorRef::ask`].
     pub fn ask(&self, message: M) -> Ask<M> {
         self.0.ask(message)
@@ -242,13 +253,6 @@ impl<'de, M: RemoteMessage> Deserialize<'de> for Recipient<M> {
             let text = format!("a recipient of `{message}` where one of `{}` is expected", M::NAME);
             return Err(serde::de::Error::custom(text));
         }
-        let via = scope::current_node();
-        if let Some(here) = &via
-            && here.id().uid == node.uid
-            && let Some(near) = here.recipient::<M>(actor)
-        {
-            return Ok(near);
-        }
-        Ok(Recipient(Arc::new(FarPost { far: Arc::new(Far::new(node, actor, via)), wait: Wait::Default })))
+        Ok(Recipient::at(node, actor, scope::current_node()))
     }
 }

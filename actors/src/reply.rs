@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::BytesMut;
 use mobula_core::codec::{self, EncodeError};
 use mobula_core::{CallError, RequestId};
-use mobula_transport::Waiter;
+use mobula_transport::{SessionError, Waiter};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -150,6 +150,22 @@ pub(crate) trait Answer: Send + Sync {
     fn answer(&self, answer: Result<&[u8], CallError>);
     /// A tell in line has left.
     fn accepted(&self) {}
+    /// One of many answers.
+    ///
+    /// # Errors
+    /// It closes the connection.
+    fn item(&self, _payload: &[u8]) -> Result<(), SessionError> {
+        // Nobody waits for such.
+        Ok(())
+    }
+}
+
+/// A stream that is answered within the process.
+pub(crate) trait NearStream: NearCall {
+    fn end(&self, end: Result<(), CallError>);
+    /// The handler begins. False if nobody waits any more: then it must not.
+    fn begin(&self) -> bool;
+    fn is_cancelled(&self) -> bool;
 }
 
 impl<T: DeserializeOwned + Send> Answer for Slot<T> {
@@ -157,6 +173,12 @@ impl<T: DeserializeOwned + Send> Answer for Slot<T> {
         self.put(answer.and_then(|bytes| {
             codec::decode(bytes).map_err(|error| CallError::Decode { reason: error.to_string(), reply: true })
         }));
+    }
+
+    fn item(&self, _: &[u8]) -> Result<(), SessionError> {
+        let reason = "the message is answered with a stream: send it with `ask_stream`".to_owned();
+        self.put(Err(CallError::Decode { reason, reply: true }));
+        Ok(())
     }
 }
 
@@ -171,6 +193,10 @@ impl Waiter for Pending {
 
     fn accepted(self) {
         self.0.accepted();
+    }
+
+    fn item(&self, payload: &[u8]) -> Result<(), SessionError> {
+        self.0.item(payload)
     }
 }
 
@@ -189,12 +215,22 @@ pub(crate) struct ReplyTo<T> {
 
 enum Way<T> {
     Near(Arc<Slot<T>>),
-    Far { flow: Arc<Flow>, request: RequestId, encode: fn(&T, &mut BytesMut) -> Result<(), EncodeError> },
+    /// The answer itself says only that it has ended.
+    Stream(Arc<dyn NearStream>),
+    Far {
+        flow: Arc<Flow>,
+        request: RequestId,
+        encode: fn(&T, &mut BytesMut) -> Result<(), EncodeError>,
+    },
 }
 
 impl<T> ReplyTo<T> {
     pub(crate) fn near(slot: Arc<Slot<T>>) -> Self {
         ReplyTo { way: Some(Way::Near(slot)), begun: false }
+    }
+
+    pub(crate) fn stream(stream: Arc<dyn NearStream>) -> Self {
+        ReplyTo { way: Some(Way::Stream(stream)), begun: false }
     }
 
     /// To a request that is [in progress](crate::requests) until this has its answer.
@@ -212,6 +248,7 @@ impl<T> ReplyTo<T> {
     fn answer(&mut self, answer: Result<T, CallError>) {
         match self.way.take() {
             Some(Way::Near(slot)) => slot.put(answer),
+            Some(Way::Stream(stream)) => stream.end(answer.map(|_| ())),
             Some(Way::Far { flow, request, encode }) => {
                 flow.requests.end(request);
                 match answer {
@@ -228,6 +265,7 @@ impl<T> ReplyTo<T> {
     pub(crate) fn begin(&mut self) -> bool {
         self.begun = match &self.way {
             Some(Way::Near(slot)) => slot.begin(),
+            Some(Way::Stream(stream)) => stream.begin(),
             Some(Way::Far { .. }) | None => true,
         };
         self.begun
@@ -240,6 +278,7 @@ impl<T> ReplyTo<T> {
     {
         match &self.way {
             Some(Way::Near(slot)) => Caller::Near(Arc::clone(slot) as _),
+            Some(Way::Stream(stream)) => Caller::Near(Arc::clone(stream) as _),
             Some(Way::Far { flow, request, .. }) => Caller::Far(Arc::clone(flow), *request),
             None => Caller::Nobody,
         }
@@ -257,6 +296,7 @@ impl<T> ReplyTo<T> {
     pub(crate) fn is_cancelled(&self) -> bool {
         match &self.way {
             Some(Way::Near(slot)) => slot.is_cancelled(),
+            Some(Way::Stream(stream)) => stream.is_cancelled(),
             Some(Way::Far { flow, request, .. }) => flow.requests.is_cancelled(*request),
             None => false,
         }

@@ -6,10 +6,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use mobula_core::{IdMap, RequestId};
+use mobula_core::{IdMap, RequestId, limits};
+use mobula_transport::CreditViolation;
 use parking_lot::Mutex;
 
 use crate::call_context::Token;
+use crate::stream::Gate;
 
 #[derive(Default)]
 pub(crate) struct Requests {
@@ -30,6 +32,8 @@ struct Row {
     cancelled: bool,
     /// Made when the handler asks for it.
     token: Option<Arc<Token>>,
+    /// It is answered with items.
+    gate: Option<Arc<Gate>>,
 }
 
 impl Requests {
@@ -75,6 +79,26 @@ impl Requests {
             return Some(Token::new_fired());
         }
         Some(Arc::clone(row.token.get_or_insert_default()))
+    }
+
+    /// The answer will be items. None if there was an answer already.
+    pub(crate) fn open_stream(&self, request: RequestId) -> Option<Arc<Gate>> {
+        let mut rows = self.rows.lock();
+        let row = rows.by_id.get_mut(&request.0)?;
+        Some(Arc::clone(row.gate.get_or_insert_with(|| Arc::new(Gate::new()))))
+    }
+
+    /// The sender of a request has taken `count` items.
+    ///
+    /// # Errors
+    /// [`CreditViolation`] if it cannot have.
+    pub(crate) fn more(&self, request: RequestId, count: u32) -> Result<(), CreditViolation> {
+        let gate = match self.rows.lock().by_id.get(&request.0) {
+            // It comes late.
+            None => return Ok(()),
+            Some(row) => row.gate.clone(),
+        };
+        gate.ok_or(CreditViolation { window: limits::STREAM_WINDOW_ITEMS })?.refill(count)
     }
 
     /// The connection has ended: nobody will hear any answer.
@@ -132,6 +156,19 @@ mod tests {
         requests.end(A);
         requests.end(B);
         assert!(requests.token(A).is_none(), "it was answered");
+        assert!(requests.is_empty());
+    }
+
+    #[test]
+    fn more_is_for_streams_that_have_sent_so_much() {
+        let (requests, window) = (Requests::default(), limits::STREAM_WINDOW_ITEMS);
+        assert_eq!(requests.more(A, 1), Ok(()), "late, or never asked");
+        requests.begin(A);
+        assert_eq!(requests.more(A, 1), Err(CreditViolation { window }), "nothing was sent");
+        assert!(requests.open_stream(A).is_some());
+        assert_eq!(requests.more(A, 1), Err(CreditViolation { window }), "nothing was sent yet");
+        requests.end(A);
+        assert!(requests.open_stream(A).is_none());
         assert!(requests.is_empty());
     }
 }

@@ -4,17 +4,18 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use mobula_actors::{
-    ActorRef, ActorSpec, DeadLetter, Monitor, Node, NodeConfig, NodeReport, RemoteActor, RemoteTask, SpawnError,
+    ActorRef, ActorSpec, DeadLetter, Group, Monitor, Node, NodeConfig, NodeReport, RemoteActor, RemoteTask, SpawnError,
     TaskSpec,
 };
-use mobula_core::{CallError, NodeId};
+use mobula_core::{CallError, NodeId, RemoteMessage};
 use mobula_transport::preface::Secret;
 use parking_lot::{Mutex, RwLock};
 
 use crate::builder::ClusterBuilder;
 use crate::error::ClusterError;
 use crate::handover::ToNode;
-use crate::members::{Members, NodeInfo};
+use crate::members::{Members, NodeInfo, NodeState};
+use crate::node_events::NodeEvents;
 use crate::node_process::node_info;
 use crate::peers;
 use crate::process::NodeProcess;
@@ -108,7 +109,14 @@ impl Cluster {
         if let Some(store) = store {
             node.set_snapshot_store(store);
         }
-        let info = NodeInfo { id: node.id().clone(), pid: std::process::id(), address: None, cpus, alive: true };
+        let info = NodeInfo {
+            id: node.id().clone(),
+            pid: std::process::id(),
+            address: None,
+            cpus,
+            alive: true,
+            state: NodeState::Up,
+        };
         Ok(Self::new(node, vec![info], Vec::new(), true))
     }
 
@@ -152,7 +160,14 @@ impl Cluster {
     /// The cluster of `members` as `node`, one of them, sees it: for programs that start and connect nodes themselves,
     /// as test kits do. The nodes outlive the handle.
     pub fn over(node: Node, members: Vec<NodeReport>) -> Cluster {
-        let info = |NodeReport { node, pid, cpus, .. }| NodeInfo { id: node, pid, address: None, cpus, alive: true };
+        let info = |NodeReport { node, pid, cpus, .. }| NodeInfo {
+            id: node,
+            pid,
+            address: None,
+            cpus,
+            alive: true,
+            state: NodeState::Up,
+        };
         Self::of_node(node, members.into_iter().map(info).collect())
     }
 
@@ -234,6 +249,20 @@ impl Cluster {
     /// [`CallError`] if the head of the cluster cannot be asked.
     pub async fn find<A: RemoteActor>(&self, name: &str) -> Result<Option<ActorRef<A>>, CallError> {
         self.0.node.find(name).await
+    }
+
+    /// The group of this name among those for `M`, see [`Group`].
+    ///
+    /// # Errors
+    /// [`CallError`] if the head of the cluster cannot be asked.
+    pub async fn group<M: RemoteMessage>(&self, name: &str) -> Result<Group<M>, CallError> {
+        self.0.node.group(name).await
+    }
+
+    /// The states of the nodes from now on: first each as it is, then each that changes, in a stream that does not end.
+    /// States that a node has only passed through between two looks are not told.
+    pub fn watch_nodes(&self) -> NodeEvents {
+        NodeEvents::of(&self.0.members)
     }
 
     /// All nodes, those that are down included, in the order in which they were started.

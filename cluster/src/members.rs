@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use mobula_actors::{Placement, SpawnError};
 use mobula_core::NodeId;
+use tokio::sync::watch;
 
 /// One node of the cluster.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -19,6 +20,20 @@ pub struct NodeInfo {
     pub cpus: u32,
     /// False once it is down, for ever in this life.
     pub alive: bool,
+    /// What this process knows of its health.
+    pub state: NodeState,
+}
+
+/// The health of a node, as another sees it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum NodeState {
+    /// It is heard.
+    Up,
+    /// It has been silent for 3 s, or three eighths of the lease. It may come back, and nothing is done about it.
+    Suspect,
+    /// It is lost or dead, for ever in this life.
+    Down,
 }
 
 /// The members, in the order of their numbers.
@@ -26,6 +41,7 @@ pub struct NodeInfo {
 pub(crate) struct Members {
     members: Vec<Member>,
     next_in_turn: usize,
+    changed: watch::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -38,7 +54,7 @@ struct Member {
 impl Members {
     pub(crate) fn new(nodes: Vec<NodeInfo>) -> Self {
         let members = nodes.into_iter().map(|info| Member { info, placed: 0 }).collect();
-        Members { members, next_in_turn: 0 }
+        Members { members, next_in_turn: 0, changed: watch::Sender::new(()) }
     }
 
     pub(crate) fn nodes(&self) -> Vec<NodeInfo> {
@@ -47,10 +63,30 @@ impl Members {
 
     /// Marks a node as down. False if it was already, or is unknown.
     pub(crate) fn down(&mut self, node: &NodeId) -> bool {
-        self.members
-            .iter_mut()
-            .find(|member| member.info.id == *node)
-            .is_some_and(|member| std::mem::replace(&mut member.info.alive, false))
+        let member = self.members.iter_mut().find(|member| member.info.id == *node);
+        let was_up = member.is_some_and(|member| {
+            member.info.state = NodeState::Down;
+            std::mem::replace(&mut member.info.alive, false)
+        });
+        if was_up {
+            self.changed.send_replace(());
+        }
+        was_up
+    }
+
+    /// A node that is not down is silent, or heard again.
+    pub(crate) fn suspect(&mut self, node: &NodeId, silent: bool) {
+        let state = if silent { NodeState::Suspect } else { NodeState::Up };
+        let member = self.members.iter_mut().find(|member| member.info.id == *node && member.info.alive);
+        if let Some(member) = member.filter(|member| member.info.state != state) {
+            member.info.state = state;
+            self.changed.send_replace(());
+        }
+    }
+
+    /// Hears of every change.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// Chooses the node for an actor, and counts it there.
@@ -101,7 +137,7 @@ mod tests {
 
     fn node(number: u64) -> NodeInfo {
         let id = NodeId::new(&format!("node-{number}"), NodeUid(number));
-        NodeInfo { id, pid: 0, address: None, cpus: 1, alive: true }
+        NodeInfo { id, pid: 0, address: None, cpus: 1, alive: true, state: NodeState::Up }
     }
 
     fn three() -> Members {

@@ -15,7 +15,7 @@ use rustix::process::{Signal, getpid, kill_process, set_parent_process_death_sig
 
 use crate::cluster::{self, Cluster};
 use crate::handover::{self, PeerAddress, ToDriver, ToNode};
-use crate::members::NodeInfo;
+use crate::members::{NodeInfo, NodeState};
 use crate::peers;
 use crate::process::NODE_VARIABLE;
 
@@ -140,7 +140,8 @@ async fn join(node: &Node, peers: &[PeerAddress], secret: &Secret) -> Result<(),
 }
 
 pub(crate) fn node_info(peer: &PeerAddress) -> NodeInfo {
-    NodeInfo { id: peer.id.clone(), pid: peer.pid, address: Some(peer.address), cpus: peer.cpus, alive: true }
+    let (id, address) = (peer.id.clone(), Some(peer.address));
+    NodeInfo { id, pid: peer.pid, address, cpus: peer.cpus, alive: true, state: NodeState::Up }
 }
 
 /// Ends this process when the driver's end of the socket closes, however busy its arbiters are.

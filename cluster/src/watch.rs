@@ -1,4 +1,4 @@
-//! Watches the other nodes: whose connection ends is lost, whose process is reaped is dead.
+//! Watches the other nodes: who is silent is suspected, whose connection ends is lost, whose process is reaped is dead.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -21,7 +21,19 @@ pub(crate) fn watch(
         // Where links do not come back, the end of one is the end of its peer, as far as calls are concerned. It proves
         // nothing: the peer keeps its names until its lease is over.
         node.clone().control_runtime().spawn(async move {
-            let reason = link.closed().await.reason;
+            let times = node.lease_times();
+            let mut looks = tokio::time::interval(times.heartbeat);
+            let closed = link.closed();
+            tokio::pin!(closed);
+            let reason = loop {
+                tokio::select! {
+                    closed = &mut closed => break closed.reason,
+                    _ = looks.tick() => {
+                        let silence = mobula_transport::now().saturating_duration_since(link.heard());
+                        members.lock().suspect(&member, silence >= times.suspect_after);
+                    }
+                }
+            };
             members.lock().down(&member);
             node.peer_lost(&member, &reason);
         });

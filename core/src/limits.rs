@@ -79,8 +79,11 @@ pub const LEASE_MIN: Duration = Duration::from_millis(100);
 /// The longest lease that can be chosen.
 pub const LEASE_MAX: Duration = Duration::from_secs(3600);
 
-/// Names that a cluster holds at the same time. Costs the head about 300 bytes each, and the name three times.
+/// Names that a cluster holds at the same time, and as many memberships in groups. Costs the head about 300 bytes each, and the name three times.
 pub const DIRECTORY_ENTRIES_MAX: usize = 1_048_576;
+
+/// Actors in one group. Whoever follows the group is sent all of them with each change: about 50 bytes each.
+pub const GROUP_MEMBERS_MAX: usize = 16_384;
 
 /// Silence after which a peer is suspected: shown, nothing else.
 pub const SUSPECT_AFTER: Duration = Duration::from_secs(3);

@@ -96,7 +96,7 @@ mobula::remote_actor!(
 );
 
 /// Puts a number into the log. Answers the log's length.
-#[derive(Debug, Serialize, Deserialize, RemoteMessage)]
+#[derive(Clone, Debug, Serialize, Deserialize, RemoteMessage)]
 #[rtype(result = "u64")]
 pub struct Record(pub u64);
 

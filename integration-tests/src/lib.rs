@@ -1,7 +1,7 @@
 //! What the tests in `tests/` share: actors and tasks to be called, and the places to call them in.
 //!
 //! A suite is an async function over a [`Stage`]; [`suites!`] runs it on every [`Kind`] of stage that it names.
-//! [`actors`], [`mortals`], [`patient`] and [`tasks`] are linked into the test processes and into their node processes (`src/bin/node_host.rs`)
+//! [`actors`], [`mortals`], [`patient`], [`streamer`] and [`tasks`] are linked into the test processes and into their node processes (`src/bin/node_host.rs`)
 //! alike. [`gates`] hold a handler where a test wants it, so that no test has to sleep. [`process`] looks at other
 //! processes through `/proc`, so these tests run on Linux only.
 pub mod actors;
@@ -13,6 +13,7 @@ pub mod mortals;
 pub mod patient;
 pub mod process;
 pub mod stage;
+pub mod streamer;
 pub mod switchboard;
 pub mod tasks;
 pub mod timekeeper;

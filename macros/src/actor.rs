@@ -73,6 +73,7 @@ impl Shape {
 /// Methods of `ActorRef` itself: they would hide the generated ones of the same name.
 const NAMES_OF_ACTOR_REF: &[&str] = &[
     "ask",
+    "ask_stream",
     "tell",
     "tell_acked",
     "try_tell",

@@ -49,14 +49,15 @@ pub use mobula_actors::{
     RestartChild, Restarted, Supervisor, SupervisorError, SupervisorSpec, TerminateChild, stop_with, trap_exits,
 };
 pub use mobula_actors::{AskAll, MemberId, RoutedAsk, Routee, Router, RouterKeeper, Routing, Takes};
-pub use mobula_actors::{Fence, fence};
+pub use mobula_actors::{Fence, Group, GroupEvent, GroupEvents, fence};
+pub use mobula_actors::{ItemSender, ReplyItems, ReplyStream, StreamMessage};
 pub use mobula_actors::{
     MemorySnapshots, SaveSnapshot, Snapshot, SnapshotEntry, SnapshotError, SnapshotFailure, SnapshotPolicy,
     SnapshotStore, register_snapshot, save_snapshot,
 };
 pub use mobula_actors::{Stashable, Timer, Timers, timers, unstash_all};
 pub use mobula_cluster::{Cluster, ClusterBuilder, ClusterError, MainResult, NodeInfo, ObjectRef, run_main};
-pub use mobula_cluster::{Pool, PoolBuilder};
+pub use mobula_cluster::{NodeEvents, NodeState, Pool, PoolBuilder};
 pub use mobula_core::{
     ActorAddress, ActorId, CallError, ExitReason, Generation, Never, NodeId, NodeUid, Outcome, RemoteMessage,
     RestartPolicy, schema_hash,

@@ -1,11 +1,13 @@
 //! The head: serves members, and looks after leases that run out.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mobula_core::directory::{Answer, Refusal, Request};
+use mobula_core::directory::{Answer, GroupName, Refusal, Request};
 use mobula_core::{NodeId, NodeUid};
 use mobula_transport::now;
+use tokio::sync::watch;
 
 use super::DirectoryEnd;
 
@@ -38,11 +40,46 @@ impl DirectoryEnd {
         let members = own.members();
         let answer = own.request(from, request, self.clock.now());
         let more = own.members() > members;
+        let changed = own.take_changed_groups();
         drop(own);
         if more {
             self.changed.notify_one();
         }
+        self.tell_followers(changed);
         answer
+    }
+
+    /// Answers with the members of `group` as soon as they are others than in the version `known`.
+    pub(crate) async fn serve_follower(self: Arc<Self>, from: NodeId, group: GroupName, known: Option<u64>) -> Answer {
+        let mut changes = {
+            let mut followers = self.followers.lock();
+            followers.retain(|_, told| told.receiver_count() > 0);
+            followers.entry(group.clone()).or_default().subscribe()
+        };
+        loop {
+            match self.serve(&from, Request::Members { group: group.clone() }) {
+                Answer::Members(members) if known == Some(members.version) => {}
+                answer => return answer,
+            }
+            // The sender stays as long as anybody listens.
+            if changes.changed().await.is_err() {
+                return Answer::Done;
+            }
+        }
+    }
+
+    fn tell_followers(&self, changed: BTreeSet<GroupName>) {
+        if changed.is_empty() {
+            return;
+        }
+        let told: Vec<watch::Sender<()>> = {
+            let followers = self.followers.lock();
+            changed.iter().filter_map(|group| followers.get(group).cloned()).collect()
+        };
+        for told in told {
+            // Who has just gone needs no news.
+            let _ = told.send(());
+        }
     }
 
     /// A peer is gone, or silent.
@@ -52,17 +89,23 @@ impl DirectoryEnd {
 
     /// A peer is known to be dead.
     pub(crate) fn peer_dead(&self, peer: NodeUid) {
-        self.own.lock().dead(peer);
+        let changed = {
+            let mut own = self.own.lock();
+            own.dead(peer);
+            own.take_changed_groups()
+        };
+        self.tell_followers(changed);
     }
 
     /// Frees what members held whose leases have run out. Runs as long as the node's control runtime.
     pub(crate) async fn look_after_leases(self: Arc<Self>) {
         loop {
-            let next = {
+            let (next, changed) = {
                 let mut own = self.own.lock();
                 own.tick(self.clock.now());
-                own.next_deadline().map(|at| self.clock.instant(at))
+                (own.next_deadline().map(|at| self.clock.instant(at)), own.take_changed_groups())
             };
+            self.tell_followers(changed);
             match next {
                 Some(at) => {
                     let _ = tokio::time::timeout_at(at.into(), self.changed.notified()).await;

@@ -1,7 +1,6 @@
 //! A member: claims names for its actors, keeps its lease, and ends its named actors when that is over.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use mobula_core::directory::{Answer, Found, Refusal, Request};
@@ -63,13 +62,11 @@ impl Node {
             let refusal = Refusal::BadName { bytes: bytes as u64, limit: limits::NAME_BYTES_MAX as u64 };
             return Err(SpawnError::NoGrant(refusal));
         }
+        self.ensure_lease().await.map_err(SpawnError::NoGrant)?;
         let directory = self.directory_end();
-        if !directory.lease.holds(now()) {
-            self.renew_once().await?;
-        }
         // From here on its end is told, whatever becomes of the claim.
         directory.listed.lock().insert(actor);
-        let number = directory.next_number.fetch_add(1, Ordering::Relaxed);
+        let number = directory.next_number();
         let (name, actor_type) = (identity.to_owned(), actor_type.to_owned());
         match self.ask_directory(Request::Claim { number, name, actor, actor_type }).await? {
             // The answer may have been under way for longer than the lease lasts.
@@ -89,7 +86,7 @@ impl Node {
         if !directory.listed.lock().remove(&actor) {
             return drop(after);
         }
-        let number = directory.next_number.fetch_add(1, Ordering::Relaxed);
+        let number = directory.next_number();
         let request = Request::End { number, actor };
         let head = directory.head();
         if head == *self.id() {
@@ -105,23 +102,27 @@ impl Node {
         });
     }
 
-    async fn ask_directory(&self, request: Request) -> Result<Answer, CallError> {
+    pub(crate) async fn ask_directory(&self, request: Request) -> Result<Answer, CallError> {
         match self.request(&self.head(), Control::Directory(request)).await? {
             ControlReply::Directory(answer) => Ok(answer),
             _ => Err(unexpected()),
         }
     }
 
-    fn refused(&self, refusal: &Refusal) -> CallError {
+    pub(crate) fn refused(&self, refusal: &Refusal) -> CallError {
         CallError::Unreachable { node: self.head(), sent: false, reason: refusal.to_string() }
     }
 
-    async fn renew_once(&self) -> Result<(), SpawnError> {
-        let sent = now();
-        let answer = self.ask_directory(Request::Renew { heard: None }).await?;
+    /// Begins the lease, if nothing has yet.
+    pub(crate) async fn ensure_lease(&self) -> Result<(), Refusal> {
         let lease = &self.directory_end().lease;
+        if lease.holds(now()) {
+            return Ok(());
+        }
+        let sent = now();
+        let answer = self.ask_directory(Request::Renew { heard: None }).await.map_err(|_| Refusal::LeaseOver)?;
         self.renewed(sent, answer);
-        if lease.holds(now()) { Ok(()) } else { Err(SpawnError::NoGrant(Refusal::LeaseOver)) }
+        if lease.holds(now()) { Ok(()) } else { Err(Refusal::LeaseOver) }
     }
 
     fn renewed(&self, sent: Instant, answer: Answer) {

@@ -1,20 +1,22 @@
 //! This node's end of the cluster's directory: as its head, or as a member that asks the head.
 //!
 //! The decisions are in [`mobula_core::directory`]. Here they meet the clock and the control connection.
+mod follow;
 mod head;
 mod lease;
 mod member;
 
-use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use mobula_core::directory::{Directory, LeaseTimes};
+use mobula_core::directory::{Directory, GroupName, LeaseTimes};
 use mobula_core::{ActorId, Fence, NodeId};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
+pub(crate) use follow::GroupView;
 use lease::LeaseCell;
 pub(crate) use member::Afterwards;
 
@@ -35,6 +37,10 @@ pub(crate) struct DirectoryEnd {
     /// Actors of this node that hold something in the directory.
     listed: Mutex<HashSet<ActorId>>,
     next_number: AtomicU64,
+    /// As the head: whom to tell when a group changes.
+    followers: Mutex<HashMap<GroupName, watch::Sender<()>>>,
+    /// The groups that are followed here.
+    views: Mutex<HashMap<GroupName, Weak<GroupView>>>,
     /// True once the lease is over.
     fenced: watch::Sender<bool>,
 }
@@ -67,8 +73,15 @@ impl DirectoryEnd {
             heard: Mutex::default(),
             listed: Mutex::default(),
             next_number: AtomicU64::new(0),
+            followers: Mutex::default(),
+            views: Mutex::default(),
             fenced: watch::Sender::new(false),
         })
+    }
+
+    /// For a request that changes something.
+    fn next_number(&self) -> u64 {
+        self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(crate) fn times(&self) -> LeaseTimes {

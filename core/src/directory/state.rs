@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::groups::Groups;
 use super::repeats::Repeats;
-use super::{Answer, Fence, Found, LeaseTimes, Refusal, Request};
+use super::{Answer, Fence, Found, GroupName, LeaseTimes, Refusal, Request};
 use crate::{ActorId, NodeId, NodeUid, limits};
 
 /// What the head knows. `now` is the time since the head's start; it never runs backwards.
@@ -17,8 +18,9 @@ pub struct Directory {
     last_fence: u64,
     members: BTreeMap<NodeUid, Member>,
     names: BTreeMap<String, Holder>,
-    /// What each actor holds; the other direction of `names`.
-    holdings: BTreeMap<(NodeUid, ActorId), BTreeSet<String>>,
+    groups: Groups,
+    /// What each actor holds; the other direction of `names` and `groups`.
+    holdings: BTreeMap<(NodeUid, ActorId), Holding>,
     /// Members that are no more. Their uids never come back.
     gone: BTreeSet<NodeUid>,
 }
@@ -42,6 +44,13 @@ struct Holder {
     fence: Fence,
 }
 
+/// What one actor holds.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Holding {
+    names: BTreeSet<String>,
+    groups: BTreeSet<GroupName>,
+}
+
 /// Requests of one member that may be missing before later ones are refused: none is ever missing on a connection.
 const GAPS_MAX: usize = 4096;
 
@@ -56,6 +65,7 @@ impl Directory {
             times,
             last_fence: 0,
             names: BTreeMap::new(),
+            groups: Groups::default(),
             holdings: BTreeMap::new(),
             gone: BTreeSet::new(),
         }
@@ -83,6 +93,18 @@ impl Directory {
                 }
                 Answer::Done
             }
+            Request::Join { number, group, actor } => match self.admit(from, number, now) {
+                Ok(is_new) => self.join(is_new, group, Found { node: from.clone(), actor }),
+                Err(refusal) => Answer::Refused(refusal),
+            },
+            Request::Leave { number, group, actor } => {
+                if let Some(member) = self.members.get_mut(&from.uid) {
+                    member.repeats.is_new(number);
+                    self.leave(&group, Found { node: from.clone(), actor });
+                }
+                Answer::Changed { at: self.groups.changes() }
+            }
+            Request::Members { group } => Answer::Members(self.groups.members(&group)),
             Request::Find { name, actor_type } => Answer::Found(self.find(&name, &actor_type).cloned()),
         }
     }
@@ -108,13 +130,12 @@ impl Directory {
             return;
         }
         self.gone.insert(member);
-        if self.members.remove(&member).is_some() {
-            let all = (member, ActorId(0))..=(member, ActorId(u64::MAX));
-            let actors: Vec<ActorId> = self.holdings.range(all).map(|((_, actor), _)| *actor).collect();
-            for actor in actors {
-                self.release(member, actor);
-            }
+        let all = (member, ActorId(0))..=(member, ActorId(u64::MAX));
+        let actors: Vec<ActorId> = self.holdings.range(all).map(|((_, actor), _)| *actor).collect();
+        for actor in actors {
+            self.release(member, actor);
         }
+        self.members.remove(&member);
     }
 
     /// Frees what members held whose lease and margin are over at `now`.
@@ -130,6 +151,16 @@ impl Directory {
     /// When [`tick`](Self::tick) will have something to do, unless a lease is renewed.
     pub fn next_deadline(&self) -> Option<Duration> {
         self.members.values().filter_map(|member| member.until).min().map(|until| until + self.times.margin)
+    }
+
+    /// Groups whose members have changed since this was last asked.
+    pub fn take_changed_groups(&mut self) -> BTreeSet<GroupName> {
+        self.groups.take_changed()
+    }
+
+    /// Groups that have members.
+    pub fn groups(&self) -> usize {
+        self.groups.len()
     }
 
     /// Names that are held.
@@ -193,23 +224,71 @@ impl Directory {
         if !is_new {
             return Answer::Refused(Refusal::Repeated);
         }
-        if !(1..=limits::NAME_BYTES_MAX).contains(&name.len()) || actor_type.len() > limits::NAME_BYTES_MAX {
-            let bytes = name.len().max(actor_type.len()) as u64;
-            return Answer::Refused(Refusal::BadName { bytes, limit: limits::NAME_BYTES_MAX as u64 });
+        if let Err(refusal) = check_name(&name, &actor_type) {
+            return Answer::Refused(refusal);
         }
         if self.names.len() >= limits::DIRECTORY_ENTRIES_MAX {
             return Answer::Refused(Refusal::Full { limit: limits::DIRECTORY_ENTRIES_MAX as u64 });
         }
         self.last_fence += 1;
         let fence = Fence(self.last_fence);
-        self.holdings.entry((found.node.uid, found.actor)).or_default().insert(name.clone());
+        self.holdings.entry((found.node.uid, found.actor)).or_default().names.insert(name.clone());
         self.names.insert(name, Holder { found, actor_type, fence });
         Answer::Granted(fence)
     }
 
-    fn release(&mut self, node: NodeUid, actor: ActorId) {
-        for name in self.holdings.remove(&(node, actor)).unwrap_or_default() {
-            self.names.remove(&name);
+    fn join(&mut self, is_new: bool, group: GroupName, member: Found) -> Answer {
+        let key = (member.node.uid, member.actor);
+        let is_in = self.holdings.get(&key).is_some_and(|holding| holding.groups.contains(&group));
+        if !is_new && !is_in {
+            return Answer::Refused(Refusal::Repeated);
+        }
+        if let Err(refusal) = check_name(&group.name, &group.message) {
+            return Answer::Refused(refusal);
+        }
+        match self.groups.join(&group, member) {
+            Ok(joined) => {
+                if joined {
+                    self.holdings.entry(key).or_default().groups.insert(group);
+                }
+                Answer::Changed { at: self.groups.changes() }
+            }
+            Err(refusal) => Answer::Refused(refusal),
         }
     }
+
+    fn leave(&mut self, group: &GroupName, member: Found) {
+        let key = (member.node.uid, member.actor);
+        if let Some(holding) = self.holdings.get_mut(&key)
+            && holding.groups.remove(group)
+        {
+            if holding.groups.is_empty() && holding.names.is_empty() {
+                self.holdings.remove(&key);
+            }
+            self.groups.leave(group, &member);
+        }
+    }
+
+    fn release(&mut self, node: NodeUid, actor: ActorId) {
+        let Some(holding) = self.holdings.remove(&(node, actor)) else { return };
+        for name in holding.names {
+            self.names.remove(&name);
+        }
+        if let Some(node) = self.members.get(&node).map(|member| member.id.clone()) {
+            let member = Found { node, actor };
+            for group in holding.groups {
+                self.groups.leave(&group, &member);
+            }
+        }
+    }
+}
+
+/// A name, and the registered name that goes with it.
+fn check_name(name: &str, registered: &str) -> Result<(), Refusal> {
+    let limit = limits::NAME_BYTES_MAX;
+    if (1..=limit).contains(&name.len()) && registered.len() <= limit {
+        return Ok(());
+    }
+    let bytes = if name.is_empty() { 0 } else { name.len().max(registered.len()) };
+    Err(Refusal::BadName { bytes: bytes as u64, limit: limit as u64 })
 }

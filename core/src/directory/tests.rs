@@ -124,6 +124,55 @@ fn names_have_a_length_and_a_number() {
     assert!(matches!(directory.request(&node(1), claim(2, "", 1), secs(0)), Answer::Refused(Refusal::BadName { .. })));
 }
 
+fn chat() -> GroupName {
+    GroupName { name: "chat".to_owned(), message: "test::Say".to_owned() }
+}
+
+fn members(directory: &mut Directory) -> Members {
+    match directory.request(&node(1), Request::Members { group: chat() }, secs(0)) {
+        Answer::Members(members) => members,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_group_is_a_set_that_loses_what_has_ended() {
+    let mut directory = directory();
+    let join = |number, actor| Request::Join { number, group: chat(), actor: ActorId(actor) };
+    let leave = |number, actor| Request::Leave { number, group: chat(), actor: ActorId(actor) };
+    assert_eq!(members(&mut directory), Members { version: 0, at: 0, members: vec![] });
+    directory.request(&node(2), RENEW, secs(0));
+    directory.request(&node(3), RENEW, secs(0));
+    for (number, at) in [(0, 1), (0, 1), (1, 1)] {
+        // Joining twice is being there once.
+        assert_eq!(directory.request(&node(2), join(number, 7), secs(0)), Answer::Changed { at });
+    }
+    assert_eq!(directory.request(&node(3), join(0, 7), secs(0)), Answer::Changed { at: 2 });
+    assert_eq!(directory.request(&node(2), join(2, 8), secs(0)), Answer::Changed { at: 3 });
+    assert_eq!(directory.take_changed_groups().into_iter().collect::<Vec<_>>(), [chat()]);
+    let all = members(&mut directory);
+    assert_eq!((all.version, all.members), (3, vec![found(2, 7), found(2, 8), found(3, 7)]));
+    // Out by its own will, with its end, with its node.
+    assert_eq!(directory.request(&node(2), leave(3, 7), secs(0)), Answer::Changed { at: 4 });
+    assert_eq!(directory.request(&node(2), join(1, 7), secs(0)), Answer::Refused(Refusal::Repeated));
+    assert_eq!(directory.request(&node(2), end(4, 8), secs(0)), Answer::Done);
+    assert_eq!(members(&mut directory).members, [found(3, 7)]);
+    directory.dead(NodeUid(3));
+    assert_eq!(members(&mut directory), Members { version: 0, at: 6, members: vec![] });
+    assert_eq!((directory.groups(), directory.holdings()), (0, 0));
+}
+
+#[test]
+fn a_group_has_a_number_of_members() {
+    let mut directory = directory();
+    let limit = limits::GROUP_MEMBERS_MAX as u64;
+    let join = |number| Request::Join { number, group: chat(), actor: ActorId(number) };
+    for number in 0..limit {
+        assert!(matches!(directory.request(&node(1), join(number), secs(0)), Answer::Changed { .. }));
+    }
+    assert_eq!(directory.request(&node(1), join(limit), secs(0)), Answer::Refused(Refusal::Full { limit }));
+}
+
 /// A member as its node sees itself.
 struct Member {
     id: NodeId,

@@ -47,6 +47,29 @@ pub enum Request {
         /// An actor of the asking member.
         actor: ActorId,
     },
+    /// Puts an actor into a group, or keeps it there.
+    Join {
+        /// Of this request.
+        number: u64,
+        /// The group.
+        group: GroupName,
+        /// An actor of the asking member.
+        actor: ActorId,
+    },
+    /// Takes an actor out of a group.
+    Leave {
+        /// Of this request.
+        number: u64,
+        /// The group.
+        group: GroupName,
+        /// An actor of the asking member.
+        actor: ActorId,
+    },
+    /// Asks who is in a group.
+    Members {
+        /// The group.
+        group: GroupName,
+    },
     /// Asks who holds a name.
     Find {
         /// The name.
@@ -70,14 +93,41 @@ pub enum Answer {
     Taken(Found),
     /// It is so now.
     Done,
+    /// The group is so since change number `at`.
+    Changed {
+        /// See [`Members::at`].
+        at: u64,
+    },
+    /// Who is in the group.
+    Members(Members),
     /// Who holds the name.
     Found(Option<Found>),
     /// The head does not do it.
     Refused(Refusal),
 }
 
+/// A group: actors that take one message, under one name.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+pub struct GroupName {
+    /// The user's name for it.
+    pub name: String,
+    /// The registered name of the message.
+    pub message: String,
+}
+
+/// Who is in a group.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Members {
+    /// Differs whenever the members do. 0 for an empty group.
+    pub version: u64,
+    /// The number of the last change of any group that is contained.
+    pub at: u64,
+    /// The members, each once.
+    pub members: Vec<Found>,
+}
+
 /// An actor of some node.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct Found {
     /// Where it lives.
     pub node: NodeId,
@@ -101,10 +151,11 @@ pub enum Refusal {
     /// A repetition of a request whose effect is past.
     #[error("the request came a second time, after its effect had ended")]
     Repeated,
-    /// The directory is full.
-    #[error("the directory is full: it takes {limit} entries")]
+    /// The directory, or the group, is full.
+    #[error("no room: {limit} entries is the most")]
     Full {
-        /// [`limits::DIRECTORY_ENTRIES_MAX`](crate::limits::DIRECTORY_ENTRIES_MAX).
+        /// [`limits::DIRECTORY_ENTRIES_MAX`](crate::limits::DIRECTORY_ENTRIES_MAX), or
+        /// [`limits::GROUP_MEMBERS_MAX`](crate::limits::GROUP_MEMBERS_MAX).
         limit: u64,
     },
     /// The name cannot be one.

@@ -38,12 +38,12 @@ pub trait Waiter: Clone + Send + 'static {
     fn answer(self, answer: Result<&[u8], CallError>);
     /// The tell that stood in line is on its way.
     fn accepted(self);
-    /// One of many answers. Called as `answer` is.
+    /// One of many answers. Called as `answer` is. One that nobody awaits may be dropped.
     ///
     /// # Errors
-    /// [`SessionError`] closes the connection: it is not the kind of answer that is awaited, or one too many.
+    /// [`SessionError`] closes the connection: it is one too many.
     fn item(&self, _payload: &[u8]) -> Result<(), SessionError> {
-        Err(SessionError::ItemUnwanted)
+        Ok(())
     }
 }
 

@@ -29,8 +29,6 @@ pub enum SessionError {
     TooManyMessageTypes { max: usize },
     #[error("UndefinedMessage: message type {index} was never introduced")]
     UndefinedMessage { index: u32 },
-    #[error("ItemUnwanted: an item came where a single answer is awaited")]
-    ItemUnwanted,
     #[error("RequestTwice: request {request:x} is in progress already")]
     RequestTwice { request: u64 },
     #[error("FragmentsNotAgreed: a fragment came, and this side has not announced that it reads them")]

@@ -1,0 +1,121 @@
+//! The side of a stream that asked.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures::Stream;
+use futures::stream::FusedStream;
+use mobula_core::{CallError, Deadline, RequestId};
+
+use super::Channel;
+use super::channel::Next;
+use crate::node::{Node, NodeLink};
+
+/// The answers to a message sent with [`ask_stream`](crate::ActorRef::ask_stream): a stream of items in the order in which
+/// they were sent.
+///
+/// The message was sent when this was made, even if it is never polled. At its end comes nothing more, or one last error:
+/// the producer panicked, its node was lost, the deadline passed, an item could not be decoded. Items that came before
+/// are there before it.
+/// # Cancel safety
+/// Dropping it cancels the producer; what was not read is lost. Dropping the future of one item loses nothing.
+#[must_use = "the message is sent, but dropping the stream cancels its producer"]
+pub struct ReplyStream<T: Send + 'static> {
+    channel: Arc<Channel<T>>,
+    way: Way,
+    over: bool,
+}
+
+enum Way {
+    Near {
+        deadline: Deadline,
+        node: Node,
+        /// Its row among the node's deadlines, once it has been waited for.
+        row: Option<usize>,
+    },
+    Far {
+        link: Arc<NodeLink>,
+        request: RequestId,
+    },
+    /// Failed when it was sent; the channel has the reason.
+    Failed,
+}
+
+impl<T: Send + 'static> ReplyStream<T> {
+    pub(crate) fn near(channel: Arc<Channel<T>>, deadline: Deadline, node: Node) -> Self {
+        ReplyStream { channel, way: Way::Near { deadline, node, row: None }, over: false }
+    }
+
+    pub(crate) fn far(channel: Arc<Channel<T>>, link: &Arc<NodeLink>, request: RequestId) -> Self {
+        ReplyStream { channel, way: Way::Far { link: Arc::clone(link), request }, over: false }
+    }
+
+    pub(crate) fn failed(error: CallError) -> Self {
+        let channel = Channel::new();
+        channel.finish(Err(error), false);
+        ReplyStream { channel, way: Way::Failed, over: false }
+    }
+
+    fn forget_deadline(&mut self) {
+        if let Way::Near { node, row, .. } = &mut self.way
+            && let Some(row) = row.take()
+        {
+            node.expiries().remove(row);
+        }
+    }
+}
+
+impl<T: Send + 'static> Stream for ReplyStream<T> {
+    type Item = Result<T, CallError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if this.over {
+            return Poll::Ready(None);
+        }
+        // A connection keeps the deadlines of what it has sent; the node those of what it hands over itself.
+        if let Way::Near { deadline, node, row: row @ None } = &mut this.way
+            && let Some(at) = deadline.instant()
+        {
+            *row = Some(node.expiries().insert(at, Arc::clone(&this.channel) as _));
+        }
+        let item = match ready!(this.channel.poll_next(cx)) {
+            Next::Item { item, more } => {
+                if let (Some(count), Way::Far { link, request }) = (more, &this.way) {
+                    link.more(*request, count);
+                    link.kick();
+                }
+                return Poll::Ready(Some(Ok(item)));
+            }
+            Next::Error(error) => Some(Err(error)),
+            Next::End => None,
+        };
+        this.over = true;
+        this.forget_deadline();
+        Poll::Ready(item)
+    }
+}
+
+impl<T: Send + 'static> FusedStream for ReplyStream<T> {
+    fn is_terminated(&self) -> bool {
+        self.over
+    }
+}
+
+impl<T: Send + 'static> Drop for ReplyStream<T> {
+    fn drop(&mut self) {
+        self.forget_deadline();
+        self.channel.abandon();
+        if let Way::Far { link, request } = &self.way {
+            // Nothing, if the stream has had its end.
+            link.cancel(*request);
+        }
+    }
+}
+
+impl<T: Send + 'static> std::fmt::Debug for ReplyStream<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ReplyStream")
+    }
+}
