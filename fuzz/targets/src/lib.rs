@@ -1,0 +1,32 @@
+//! A function for each parser of bytes that a peer sends: it takes any bytes, and panics if a promise is broken.
+//!
+//! libFuzzer runs them (`fuzz/run`), and so do the tests of this crate: over the corpus in `fuzz/corpus/<target>`, over
+//! changed copies of it, and with a count of what is allocated.
+//!
+//! A finding: put its bytes into the corpus under a name that says what it was, see the test fail, mend the code.
+
+mod bodies;
+mod frames;
+mod joining;
+mod session;
+
+/// A target: takes any bytes.
+pub type Target = fn(&[u8]);
+
+/// All targets, by the name of their corpus.
+pub const TARGETS: [(&str, Target); 9] = [
+    ("frame", frames::frame),
+    ("frame_stream", frames::frame_stream),
+    ("prescan", bodies::prescanned),
+    ("bodies", bodies::bodies),
+    ("hello", session::hello),
+    ("preface", joining::preface),
+    ("join_request", joining::join_request),
+    ("token", joining::token),
+    ("session", session::two_peers),
+];
+
+/// The target of that name.
+pub fn target(name: &str) -> Option<Target> {
+    TARGETS.iter().find(|(known, _)| *known == name).map(|(_, target)| *target)
+}
