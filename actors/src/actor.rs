@@ -18,6 +18,7 @@ use crate::cell::Shared;
 use crate::envelope::{Envelope, Owed};
 use crate::graceful;
 use crate::inbound::Incoming;
+use crate::keyed;
 use crate::mailbox::{MailboxPolicy, Placed, Refused};
 use crate::recipient::Recipient;
 use crate::reply::ReplyTo;
@@ -197,8 +198,13 @@ impl<A: RemoteActor> MessageTable<A> {
         A: Handler<M>,
         M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
     {
-        let route =
-            Route { name: M::NAME, schema: M::SCHEMA, dispatch: dispatch::<A, M>, recipient: recipient::<A, M> };
+        let route = Route {
+            name: M::NAME,
+            schema: M::SCHEMA,
+            dispatch: dispatch::<A, M>,
+            keyed: keyed::dispatch::<A, M>,
+            recipient: recipient::<A, M>,
+        };
         self.routes.by_key.insert(M::KEY.0, route);
     }
 }
@@ -219,6 +225,8 @@ pub(crate) struct Route {
     pub(crate) name: &'static str,
     pub(crate) schema: u64,
     pub(crate) dispatch: Dispatch,
+    /// For a message that bears the key of its actor.
+    keyed: Dispatch,
     recipient: MakeRecipient,
 }
 
@@ -231,7 +239,7 @@ pub(crate) type Dispatch = fn(&dyn Any, Incoming<'_>) -> Result<(), CallError>;
 impl Route {
     /// The route of a message that the cell itself takes, of every actor.
     pub(crate) fn built_in(name: &'static str, schema: u64, dispatch: Dispatch) -> Self {
-        Route { name, schema, dispatch, recipient: |_| None }
+        Route { name, schema, dispatch, keyed: dispatch, recipient: |_| None }
     }
 }
 
@@ -246,6 +254,16 @@ impl Routes {
             let (key, graceful) = graceful::route::<A>();
             table.routes.by_key.insert(key, graceful);
             Box::leak(Box::new(table.routes))
+        })
+    }
+
+    /// The routes to all keyed actors of a type, made once per process.
+    pub(crate) fn of_keyed<A: RemoteActor>() -> &'static Routes {
+        static ALL: Mutex<Option<HashMap<TypeId, &'static Routes>>> = Mutex::new(None);
+        let plain = Self::of::<A>();
+        ALL.lock().get_or_insert_default().entry(TypeId::of::<A>()).or_insert_with(|| {
+            let by_key = plain.by_key.iter().map(|(key, route)| (*key, Route { dispatch: route.keyed, ..*route }));
+            Box::leak(Box::new(Routes { actor_type: A::NAME, by_key: by_key.collect() }))
         })
     }
 

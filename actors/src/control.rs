@@ -84,6 +84,12 @@ pub enum SpawnError {
         /// Where.
         node: NodeId,
     },
+    /// Names that begin with `keyed:` are those of keyed actors.
+    #[error("the name `{name}` begins with `keyed:`, which keyed actors bear: choose another")]
+    ReservedName {
+        /// What was asked for.
+        name: String,
+    },
     /// The head of the cluster did not give it its name.
     #[error("no name for the actor: {0}")]
     NoGrant(Refusal),

@@ -3,7 +3,9 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use mobula_core::{ActorId, CallError, Deadline, NodeId, RemoteMessage, codec, limits};
+use bytes::BytesMut;
+use mobula_core::codec::{self, EncodeError};
+use mobula_core::{ActorId, CallError, Deadline, NodeId, RemoteMessage, limits};
 use mobula_transport::{Accepted, Call, now};
 
 use crate::acceptance::Acceptance;
@@ -28,13 +30,22 @@ impl Far {
     }
 
     pub(crate) fn ask<M: RemoteMessage>(&self, message: M, deadline: Deadline) -> Ask<M> {
+        self.ask_with(deadline, |out| codec::encode_into(&message, out))
+    }
+
+    /// As [`ask`](Self::ask), the message as `body` writes it.
+    pub(crate) fn ask_with<M: RemoteMessage>(
+        &self,
+        deadline: Deadline,
+        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+    ) -> Ask<M> {
         let link = match self.link() {
             Ok(link) => link,
             Err(error) => return Ask::failed(error),
         };
         let slot = Slot::new();
         let waiter = Pending(Arc::clone(&slot) as _);
-        let sent = link.ask(&self.call::<M>(deadline), waiter, |out| codec::encode_into(&message, out));
+        let sent = link.ask(&self.call::<M>(deadline), waiter, body);
         Ask::far(slot, link, sent)
     }
 
@@ -52,16 +63,22 @@ impl Far {
     }
 
     pub(crate) fn tell<M: RemoteMessage>(&self, message: M, deadline: Deadline) -> Tell<M> {
+        self.tell_with(deadline, |out| codec::encode_into(&message, out))
+    }
+
+    /// As [`tell`](Self::tell), the message as `body` writes it.
+    pub(crate) fn tell_with<M: RemoteMessage>(
+        &self,
+        deadline: Deadline,
+        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+    ) -> Tell<M> {
         let link = match self.link() {
             Ok(link) => link,
             Err(error) => return self.refused(error),
         };
         let mut acceptance = None;
-        let told = link.tell(
-            &self.call::<M>(deadline),
-            || self.waiter::<M>(acceptance.insert(Acceptance::near())),
-            |out| codec::encode_into(&message, out),
-        );
+        let told =
+            link.tell(&self.call::<M>(deadline), || self.waiter::<M>(acceptance.insert(Acceptance::near())), body);
         match (told, acceptance) {
             (Err(error), _) => self.refused(error),
             (Ok(Accepted::InLine), Some(acceptance)) => Tell::far(acceptance),

@@ -274,6 +274,21 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
         self.state.lock().closed.is_some()
     }
 
+    /// Closes the mailbox and orders the actor to stop, if nothing waits in it: so that nothing is refused that had found
+    /// a place. False if something does.
+    pub(crate) fn close_if_empty(&self) -> bool {
+        let mut state = self.state.lock();
+        if !state.letters.is_empty() || !state.stashed.is_empty() || !state.orders.is_empty() || state.closed.is_some()
+        {
+            return false;
+        }
+        state.closed = Some(CallError::Stopped);
+        state.orders.push_back(Order::Stop(ExitReason::Normal));
+        drop(state);
+        self.cell.wake();
+        true
+    }
+
     /// Refuses whatever comes. What is inside or in line comes back, to be refused.
     #[must_use = "whoever waits for these letters has to be told"]
     pub(crate) fn close(&self, error: &CallError) -> impl Iterator<Item = Box<dyn Letter<A>>> + use<A> {

@@ -24,6 +24,7 @@ use crate::dead_letter::DeadLetters;
 use crate::directory::{Afterwards, DirectoryEnd};
 use crate::expiry::Expiries;
 use crate::inbound::NodeInbound;
+use crate::keyed::{self, KeyedActors};
 use crate::link::{Exit, Links};
 use crate::mailbox::Order;
 use crate::monitor::{End, Monitor, Watch};
@@ -100,6 +101,7 @@ struct Inner {
     registry: &'static Registry,
     actors: RwLock<Actors>,
     directory: Arc<DirectoryEnd>,
+    keyed: KeyedActors,
     next_actor: AtomicU64,
     threads: Threads,
     /// Actors on each of the arbiters.
@@ -293,6 +295,7 @@ impl Node {
             credit_messages: limits::CREDIT_MESSAGES,
         };
         let directory = DirectoryEnd::new(&hello.node, config.lease);
+        let keyed = KeyedActors::new(&hello.node);
         threads.control.spawn(Arc::clone(&directory).look_after_leases());
         let node = Node(Arc::new(Inner {
             hello,
@@ -300,6 +303,7 @@ impl Node {
             registry,
             actors: RwLock::default(),
             directory,
+            keyed,
             next_actor: AtomicU64::new(1),
             loads: threads.arbiters.iter().map(|_| Arc::default()).collect(),
             threads,
@@ -664,7 +668,19 @@ impl Node {
         self.0.actors.read().closed
     }
 
+    pub(crate) fn keyed(&self) -> &KeyedActors {
+        &self.0.keyed
+    }
+
+    /// True if the node with this uid is down, as far as this one knows.
+    pub(crate) fn is_lost(&self, node: NodeUid) -> bool {
+        self.0.peers.read().lost.contains_key(&node.0)
+    }
+
     pub(crate) fn actor(&self, id: ActorId) -> Option<Arc<dyn AnyActor>> {
+        if keyed::is_gate(id) {
+            return self.gate(id);
+        }
         self.0.actors.read().by_id.get(&id.0).cloned()
     }
 

@@ -1,14 +1,15 @@
 //! What this executable can create and run, by name. Filled at link time; checked when a node starts.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use futures::future::BoxFuture;
 use mobula_core::{ActorId, codec};
 
 use crate::actor::{MessageTable, RemoteActor, Routes, SpawnOptions};
 use crate::control::SpawnError;
-use crate::node::Node;
+use crate::keyed::KeyedActor;
+use crate::node::{AnyActor, Node};
 use crate::task::{RemoteTask, Run, TaskRunner};
 
 /// A registered actor type.
@@ -42,6 +43,19 @@ fn spawn_encoded<A: RemoteActor>(
     })
 }
 
+/// A registered type of keyed actors.
+pub struct KeyedEntry {
+    name: &'static str,
+    pub(crate) gate: fn(&Node) -> Arc<dyn AnyActor>,
+}
+
+impl KeyedEntry {
+    /// The entry of `A`, for [`keyed_actor!`](crate::keyed_actor).
+    pub const fn of<A: KeyedActor>() -> Self {
+        KeyedEntry { name: A::NAME, gate: crate::keyed::gate::<A> }
+    }
+}
+
 /// A registered task.
 pub struct TaskEntry {
     pub(crate) name: &'static str,
@@ -56,6 +70,7 @@ impl TaskEntry {
 }
 
 inventory::collect!(ActorEntry);
+inventory::collect!(KeyedEntry);
 inventory::collect!(TaskEntry);
 
 /// Two registrations contradict each other; no node starts.
@@ -71,6 +86,7 @@ pub struct RegistryError {
 /// All registrations of this executable.
 pub struct Registry {
     actors: HashMap<&'static str, &'static ActorEntry>,
+    keyed: HashMap<u64, &'static KeyedEntry>,
 }
 
 impl Registry {
@@ -85,12 +101,17 @@ impl Registry {
 
     fn collect() -> Result<Registry, RegistryError> {
         let twice = |what, name: &str| RegistryError { what, name: name.to_owned() };
-        let mut registry = Registry { actors: HashMap::new() };
+        let mut registry = Registry { actors: HashMap::new(), keyed: HashMap::new() };
         let mut messages = HashMap::new();
         let mut tasks = HashSet::new();
         for entry in inventory::iter::<TaskEntry> {
             if !tasks.insert(entry.name) {
                 return Err(twice("tasks", entry.name));
+            }
+        }
+        for entry in inventory::iter::<KeyedEntry> {
+            if registry.keyed.insert(crate::keyed::gate_id(entry.name).0, entry).is_some() {
+                return Err(twice("types of keyed actors", entry.name));
             }
         }
         for entry in inventory::iter::<ActorEntry> {
@@ -105,6 +126,11 @@ impl Registry {
             }
         }
         Ok(registry)
+    }
+
+    /// The type of keyed actors with this gate.
+    pub(crate) fn keyed(&self, gate: ActorId) -> Option<&'static KeyedEntry> {
+        self.keyed.get(&gate.0).copied()
     }
 
     pub(crate) fn actor(&self, name: &str) -> Option<&'static ActorEntry> {

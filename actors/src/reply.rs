@@ -211,6 +211,8 @@ impl std::fmt::Debug for Pending {
 pub(crate) struct ReplyTo<T> {
     way: Option<Way<T>>,
     begun: bool,
+    /// Lives as long as the answer is owed.
+    owes: Option<Arc<()>>,
 }
 
 enum Way<T> {
@@ -226,7 +228,7 @@ enum Way<T> {
 
 impl<T> ReplyTo<T> {
     pub(crate) fn near(slot: Arc<Slot<T>>) -> Self {
-        ReplyTo { way: Some(Way::Near(slot)), begun: false }
+        ReplyTo { way: Some(Way::Near(slot)), begun: false, owes: None }
     }
 
     pub(crate) fn stream(stream: Arc<dyn NearStream>) -> Self {
@@ -238,7 +240,13 @@ impl<T> ReplyTo<T> {
     where
         T: Serialize,
     {
-        ReplyTo { way: Some(Way::Far { flow, request, encode: codec::encode_into::<T> }), begun: false }
+        ReplyTo { way: Some(Way::Far { flow, request, encode: codec::encode_into::<T> }), begun: false, owes: None }
+    }
+
+    /// The same, which holds `owes` until it has its answer.
+    pub(crate) fn owing(mut self, owes: Arc<()>) -> Self {
+        self.owes = Some(owes);
+        self
     }
 
     pub(crate) fn send(mut self, answer: Result<T, CallError>) {

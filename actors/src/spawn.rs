@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use crate::actor::{RemoteActor, SpawnOptions};
 use crate::cell::{Cell, Shared};
 use crate::control::SpawnError;
+use crate::keyed::KEYED;
 use crate::node::{Hosted, Node, Registration};
 use crate::snapshot;
 
@@ -17,9 +18,22 @@ pub(crate) async fn spawn<A: RemoteActor>(
     args: A::Args,
     options: SpawnOptions,
 ) -> Result<Arc<Shared<A>>, SpawnError> {
+    let identity = options.name.clone();
+    if let Some(name) = identity.as_ref().filter(|name| name.starts_with(KEYED)) {
+        return Err(SpawnError::ReservedName { name: name.clone() });
+    }
+    spawn_as(node, args, options, identity).await
+}
+
+/// As [`spawn`], known in the cluster by `identity`, whatever its options say.
+pub(crate) async fn spawn_as<A: RemoteActor>(
+    node: &Node,
+    args: A::Args,
+    options: SpawnOptions,
+    identity: Option<String>,
+) -> Result<Arc<Shared<A>>, SpawnError> {
     let id = node.next_actor_id();
     let registration = Registration::new(node, id);
-    let identity = options.name.clone();
     let tenure = match &identity {
         Some(identity) => Some(node.claim(id, identity, A::NAME).await?),
         None => None,

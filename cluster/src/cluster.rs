@@ -4,8 +4,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use mobula_actors::{
-    ActorRef, ActorSpec, DeadLetter, Group, Monitor, Node, NodeConfig, NodeReport, RemoteActor, RemoteTask, SpawnError,
-    TaskSpec,
+    ActorRef, ActorSpec, DeadLetter, Group, KeyedActor, KeyedRef, Monitor, Node, NodeConfig, NodeReport, RemoteActor,
+    RemoteTask, SpawnError, TaskSpec,
 };
 use mobula_core::{CallError, NodeId, RemoteMessage};
 use mobula_transport::preface::Secret;
@@ -178,6 +178,7 @@ impl Cluster {
 
     fn new(node: Node, members: Vec<NodeInfo>, processes: Vec<NodeProcess>, owns_node: bool) -> Cluster {
         let ids: Vec<NodeId> = members.iter().map(|member| member.id.clone()).collect();
+        node.set_homes(ids.clone());
         let members = Arc::new(Mutex::new(Members::new(members)));
         let placing = Arc::clone(&members);
         node.set_placer(move |placement| placing.lock().place(placement));
@@ -249,6 +250,11 @@ impl Cluster {
     /// [`CallError`] if the head of the cluster cannot be asked.
     pub async fn find<A: RemoteActor>(&self, name: &str) -> Result<Option<ActorRef<A>>, CallError> {
         self.0.node.find(name).await
+    }
+
+    /// The keyed actor with this key, wherever it lives; it is created when it is first called. See [`KeyedActor`].
+    pub fn keyed<A: KeyedActor>(&self, key: &str) -> KeyedRef<A> {
+        self.0.node.keyed_ref(key)
     }
 
     /// The group of this name among those for `M`, see [`Group`].

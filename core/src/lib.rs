@@ -18,6 +18,7 @@ mod panic;
 #[doc(hidden)]
 pub mod planted;
 pub mod prescan;
+mod rendezvous;
 mod restart;
 mod supervision;
 
@@ -30,5 +31,6 @@ pub use ids::{ActorAddress, ActorId, Generation, MessageKey, NodeId, NodeUid, Re
 pub use links::LinkTable;
 pub use message::RemoteMessage;
 pub use panic::panic_text;
+pub use rendezvous::rendezvous;
 pub use restart::{Decision, RestartBudget, RestartPolicy};
 pub use supervision::{ChildError, ChildKey, ChildState, Effect, RestartType, Strategy, Supervision};

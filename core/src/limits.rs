@@ -85,6 +85,13 @@ pub const DIRECTORY_ENTRIES_MAX: usize = 1_048_576;
 /// Actors in one group. Whoever follows the group is sent all of them with each change: about 50 bytes each.
 pub const GROUP_MEMBERS_MAX: usize = 16_384;
 
+/// A keyed actor to which nothing was sent for so long, and which owes no answer, is stopped until it is called again.
+pub const KEYED_IDLE: Duration = Duration::from_secs(300);
+
+/// Messages that may wait for a keyed actor that is being created. One more is refused with
+/// [`Full`](crate::CallError::Full).
+pub const KEYED_WAITING: usize = 4096;
+
 /// Silence after which a peer is suspected: shown, nothing else.
 pub const SUSPECT_AFTER: Duration = Duration::from_secs(3);
 

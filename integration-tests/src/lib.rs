@@ -4,6 +4,7 @@
 //! [`actors`], [`mortals`], [`patient`], [`streamer`] and [`tasks`] are linked into the test processes and into their node processes (`src/bin/node_host.rs`)
 //! alike. [`gates`] hold a handler where a test wants it, so that no test has to sleep. [`process`] looks at other
 //! processes through `/proc`, so these tests run on Linux only.
+pub mod accounts;
 pub mod actors;
 pub mod door;
 pub mod gates;

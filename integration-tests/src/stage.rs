@@ -98,7 +98,8 @@ impl Stage {
                         connect_by_memory(one, other).await;
                     }
                 }
-                let homes = nodes[1..].iter().map(|node| node.id().clone()).collect();
+                let homes: Vec<NodeId> = nodes[1..].iter().map(|node| node.id().clone()).collect();
+                nodes.iter().for_each(|node| node.set_homes(homes.clone()));
                 Stage { kind, caller: nodes[0].clone(), homes, under: Under::Nodes(nodes) }
             }
         }
