@@ -22,6 +22,7 @@ use crate::reply::{Pending, Slot};
 use crate::scope::{self, Within};
 use crate::snapshot::SnapshotError;
 use crate::supervised::{self, ChildOrder};
+use crate::tree::SupervisionTree;
 use crate::vitals::{self, LifeNews};
 
 /// An actor could not be created. Nothing of it is left behind, so creating it again is safe.
@@ -190,6 +191,7 @@ pub(crate) enum Control {
         join: bool,
     },
     TaskRunners,
+    Tree,
     Report,
 }
 
@@ -202,6 +204,7 @@ pub(crate) enum ControlReply {
     Directory(Answer),
     GroupChanged(Result<u64, CallError>),
     TaskRunners(Result<Vec<ActorId>, SpawnError>),
+    Tree(SupervisionTree),
     Report(NodeReport),
 }
 
@@ -295,6 +298,7 @@ pub(crate) fn perform(node: &Node, from: &NodeId, control: Control) -> BoxFuture
         }
         Control::Directory(request) => ready(ControlReply::Directory(node.directory_end().serve(from, request))),
         Control::TaskRunners => Box::pin(async move { ControlReply::TaskRunners(own.task_runners().await) }),
+        Control::Tree => ready(ControlReply::Tree(SupervisionTree::of(node))),
         Control::Report => ready(ControlReply::Report(node.report())),
     }
 }

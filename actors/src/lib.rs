@@ -45,6 +45,7 @@ mod supervisor;
 mod task;
 mod threads;
 mod timers;
+mod tree;
 mod vitals;
 mod waiting;
 
@@ -77,6 +78,7 @@ pub use supervised::Orphans;
 pub use supervisor::{AddChild, Children, DeleteChild, RestartChild, Supervisor, TerminateChild};
 pub use task::{RemoteTask, Run, TaskError, TaskPanicked, TaskRunner, TaskSpec};
 pub use timers::{Timer, Timers, timers};
+pub use tree::{SupervisionTree, TreeActor};
 pub use vitals::Restarted;
 
 #[doc(hidden)]

@@ -8,7 +8,9 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use actix::{Actor, Context};
 use futures::future::Either;
-use mobula_core::{ActorId, CallError, IdMap, LeaseTimes, NodeId, NodeUid, RemoteMessage, Strategy, limits};
+use mobula_core::{
+    ActorAddress, ActorId, CallError, IdMap, LeaseTimes, NodeId, NodeUid, RemoteMessage, Strategy, limits,
+};
 use mobula_transport::{Hello, Lane, Link, LinkClosed, SessionConfig, Wire};
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
@@ -38,6 +40,7 @@ use crate::supervised::Supervised;
 use crate::supervisor::{Children, Supervisor};
 use crate::task::TaskRunner;
 use crate::threads::{Thread, Threads};
+use crate::tree::{SupervisionTree, TreeActor};
 use crate::vitals::Vitals;
 
 /// A link between two nodes.
@@ -148,6 +151,7 @@ pub(crate) trait AnyActor: Send + Sync {
     fn is_over(&self) -> bool;
     fn end(&self) -> &End;
     fn vitals(&self) -> &Vitals;
+    fn in_tree(&self) -> TreeActor;
     fn supervised(&self) -> Option<&Supervised>;
     /// A linked actor has ended.
     fn exit(&self, exit: Exit);
@@ -176,6 +180,16 @@ impl<A: RemoteActor> AnyActor for Hosted<A> {
 
     fn vitals(&self) -> &Vitals {
         &self.0.vitals
+    }
+
+    fn in_tree(&self) -> TreeActor {
+        TreeActor {
+            actor: ActorAddress { node: self.0.node.id().clone(), actor: self.0.id },
+            actor_type: A::NAME.to_owned(),
+            name: self.0.identity.clone(),
+            generation: self.0.generation(),
+            child_of: self.supervised().map(|supervised| (supervised.by.clone(), supervised.child.clone())),
+        }
     }
 
     fn supervised(&self) -> Option<&Supervised> {
@@ -483,6 +497,17 @@ impl Node {
     pub async fn report_of(&self, node: &NodeId) -> Result<NodeReport, CallError> {
         match self.request(node, Control::Report).await? {
             ControlReply::Report(report) => Ok(report),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The trees of supervisors of `node`.
+    ///
+    /// # Errors
+    /// [`CallError`] if it cannot be asked.
+    pub async fn tree_of(&self, node: &NodeId) -> Result<SupervisionTree, CallError> {
+        match self.request(node, Control::Tree).await? {
+            ControlReply::Tree(tree) => Ok(tree),
             _ => Err(unexpected()),
         }
     }

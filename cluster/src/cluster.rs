@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mobula_actors::{
     ActorRef, ActorSpec, DeadLetter, Group, KeyedActor, KeyedRef, Monitor, Node, NodeConfig, NodeReport, RemoteActor,
-    RemoteTask, SpawnError, TaskSpec,
+    RemoteTask, SpawnError, SupervisionTree, TaskSpec,
 };
 use mobula_core::{CallError, NodeId, RemoteMessage};
 use mobula_transport::preface::Secret;
@@ -282,6 +282,18 @@ impl Cluster {
     /// [`CallError`] if it cannot be asked.
     pub async fn report(&self, node: &NodeId) -> Result<NodeReport, CallError> {
         self.0.node.report_of(node).await
+    }
+
+    /// The trees of supervisors on all live nodes, to be looked at or printed.
+    ///
+    /// # Errors
+    /// [`CallError`] if a live node cannot be asked.
+    pub async fn supervision_tree(&self) -> Result<SupervisionTree, CallError> {
+        let mut tree = SupervisionTree::default();
+        for member in self.nodes().iter().filter(|member| member.alive) {
+            tree.add(self.0.node.tree_of(&member.id).await?);
+        }
+        Ok(tree)
     }
 
     /// The node of this process: in a driver, the one through which it calls others.

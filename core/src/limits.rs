@@ -57,6 +57,9 @@ pub const CHILD_SHUTDOWN: Duration = Duration::from_secs(5);
 /// Time that a killed child has to end. One whose handler blocks its thread does not; then its supervisor gives it up.
 pub const KILL_WAIT: Duration = Duration::from_secs(5);
 
+/// Supervised actors that one node lists when it is asked for its trees. Costs some 200 bytes each.
+pub const TREE_ACTORS_MAX: usize = 10_000;
+
 /// Default deadline of an ask.
 pub const ASK_DEADLINE: Duration = Duration::from_secs(30);
 

@@ -11,6 +11,7 @@ use mobula::{
 use mobula_integration_tests::actors::{Log, Panic, Probe, Record};
 use mobula_integration_tests::mortals::{EndNow, Greet, Hasty, How, Mortal, OneStart, Worker, WorkerArgs};
 use mobula_integration_tests::process::{Process, Signal};
+use mobula_integration_tests::tasks::square;
 use mobula_integration_tests::wait::LONG;
 use mobula_integration_tests::{Stage, eventually, suites, within};
 
@@ -28,6 +29,7 @@ suites! {
     a_child_of_another_node_is_restarted_there on [embedded, processes, memory];
     children_of_a_lost_supervisor_stop_or_go_on on [processes];
     a_child_of_a_lost_node_starts_elsewhere on [processes];
+    the_tree_shows_who_supervises_whom on [embedded, processes];
     restarts_can_be_watched on [embedded, processes, memory];
     a_start_that_fails_again_backs_off_and_gives_up on [embedded, processes];
     a_panic_of_the_first_message_is_no_failed_start on [embedded, memory];
@@ -315,6 +317,27 @@ async fn a_child_of_a_lost_node_starts_elsewhere(stage: Stage) {
     .await;
     assert_eq!(moved.node(), stage.home(0));
     assert_eq!(within(LONG, "the moved child", moved.ask(Record(1))).await, Ok(2));
+}
+
+async fn the_tree_shows_who_supervises_whom(stage: Stage) {
+    let inner = SupervisorSpec::new(Strategy::OneForOne)
+        .child(ChildSpec::new("away", Mortal::spec(()).node_affinity(stage.home(1))));
+    let spec = SupervisorSpec::new(Strategy::OneForOne).child(ChildSpec::new("inner", Supervisor::spec(inner)));
+    let outer = supervise(&stage, spec).await;
+    let inner = child::<Supervisor>(&outer, "inner").await;
+    let away = child::<Mortal>(&inner, "away").await;
+    panic_in(&away).await;
+    within(LONG, "the next life", away.ask(Greet)).await.expect("it answers");
+    within(LONG, "a task", stage.cluster().submit(square::task(4))).await.expect("it runs");
+    let tree = within(LONG, "the tree", stage.cluster().supervision_tree()).await.expect("the nodes answer");
+    let children: Vec<_> = tree.children_of(&inner.address()).collect();
+    assert!(matches!(&children[..], [child] if child.actor == away.address()), "{tree}");
+    assert_eq!(children[0].generation, Generation(1));
+    let line = format!("    away: mobula-integration-tests::Mortal {}, restarted 1x", away.address());
+    let text = tree.to_string();
+    assert!(text.lines().any(|shown| shown == line), "{text}");
+    // Task actors stand in a tree as all others do.
+    assert!(text.contains("  task-1: mobula::TaskRunner"), "{text}");
 }
 
 async fn restarts_can_be_watched(stage: Stage) {
