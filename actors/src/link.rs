@@ -105,15 +105,16 @@ impl Links {
             return;
         }
         let is_near = peer.node == own.node;
-        {
+        let is_new = {
             let mut table = self.0.lock();
-            // Twice is once, but the other end may not know of it yet.
-            table.link(actor, peer.clone());
             if is_near {
                 table.link(peer.actor, own.clone());
             }
-        }
-        if !is_near {
+            table.link(actor, peer.clone())
+        };
+        // A link that stands here is known at the other end, or on its way there: a second signal could only come after
+        // an unlink of that end, and bring the link back.
+        if is_new && !is_near {
             let signal = Signal::Link { from: actor, to: peer.actor };
             if let Err(error) = send(node, &peer, signal) {
                 self.exit(node, actor, peer.clone(), reason_of(error));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mobula::{ActorRef, CallError, Exit, ExitReason, Monitor, RemoteActor, SpawnError};
-use mobula_integration_tests::actors::{Panic, Probe, Record};
+use mobula_integration_tests::actors::{Log, Panic, Probe, Record};
 use mobula_integration_tests::mortals::{AllHeard, EndNow, Greet, Heard, How, Mayfly, Mortal, Sentry, TrapExits};
 use mobula_integration_tests::process::{Process, Signal};
 use mobula_integration_tests::wait::LONG;
@@ -28,7 +28,23 @@ async fn linked(stage: &Stage, other_home: usize) -> (ActorRef<Mortal>, ActorRef
     let (one, other) = (stage.spawn(0, Mortal::spec(())).await, stage.spawn(other_home, Mortal::spec(())).await);
     within(LONG, "the link", one.link(&other)).await.expect("the node has it");
     within(LONG, "the link", other.link(&one)).await.expect("the node has it");
+    if other_home != 0 {
+        settled(stage, 0, 1).await;
+        settled(stage, 1, 0).await;
+    }
     (one, other)
+}
+
+/// Waits until what has been sent from one home to the other is there: signals go in order with messages.
+async fn settled(stage: &Stage, from: usize, to: usize) {
+    let (teller, log) = (stage.spawn(from, Mortal::spec(())).await, stage.probe(to).await);
+    let last = EndNow { how: How::Stop, to: Some(log.clone().into()), count: 1 };
+    within(LONG, "the last", teller.ask(last)).await.expect("it answers");
+    eventually(LONG, "the last", async || {
+        let log = log.ask(Log).await.expect("it answers");
+        (log.len() > 1).then_some(())
+    })
+    .await;
 }
 
 /// A monitor that is in force at its actor's node.
