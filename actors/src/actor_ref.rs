@@ -66,8 +66,12 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
                 Ask::failed(CallError::Deadlock { actor: shared.id })
             }
             Target::Near(shared) => {
+                let message = match shared.node.pass_message(message) {
+                    Ok(message) => message,
+                    Err(error) => return Ask::failed(error),
+                };
                 let slot = Slot::new();
-                let reply = ReplyTo::near(Arc::clone(&slot));
+                let reply = ReplyTo::near(Arc::clone(&slot)).passing(&shared.node);
                 if let Err(Refused { letter, error, .. }) = shared.put(Envelope::ask(message, reply, deadline)) {
                     shared.dismiss(letter, error);
                 }
@@ -92,6 +96,10 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
                 ReplyStream::failed(CallError::Deadlock { actor: shared.id })
             }
             Target::Near(shared) => {
+                let message = match shared.node.pass_message(message) {
+                    Ok(message) => message,
+                    Err(error) => return ReplyStream::failed(error),
+                };
                 let channel = Channel::new();
                 let reply = ReplyTo::stream(Arc::clone(&channel) as _);
                 if let Err(Refused { letter, error, .. }) = shared.put(Envelope::ask(message, reply, deadline)) {
@@ -148,7 +156,10 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
     {
         let deadline = self.wait.of_tell();
         match &self.target {
-            Target::Near(shared) => shared.try_put(Envelope::tell(message, deadline)).map_err(|refused| refused.error),
+            Target::Near(shared) => {
+                let message = shared.node.pass_message(message)?;
+                shared.try_put(Envelope::tell(message, deadline)).map_err(|refused| refused.error)
+            }
             Target::Far(far) => far.try_tell(message, deadline),
         }
     }
@@ -327,6 +338,14 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
         }
     }
 
+    /// The same reference, whose asks wait as long as the call that is being handled may take.
+    pub(crate) fn as_far_as_the_call(&self) -> Self {
+        match self.wait {
+            Wait::Default => self.with_wait(Wait::ForEver),
+            Wait::For(_) | Wait::ForEver => self.clone(),
+        }
+    }
+
     pub(crate) fn with_wait(&self, wait: Wait) -> Self {
         ActorRef { target: self.target.clone(), wait }
     }
@@ -359,6 +378,14 @@ where
     A: Actor<Context = Context<A>> + Handler<M>,
     M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
 {
+    let message = match shared.node.pass_message(message) {
+        Ok(message) => message,
+        Err(reason) => {
+            let (node, actor) = (shared.node.id().clone(), shared.id);
+            let letter = DeadLetter { node, actor, message: M::NAME, reason, body: None };
+            return Tell::refused(Unheard::new(Some(shared.node.clone()), letter));
+        }
+    };
     match shared.put(Envelope::tell(message, deadline)) {
         Ok(Placed::InLine(Some(acceptance))) => Tell::near(acceptance, deadline, &shared.node),
         Ok(Placed::Inside | Placed::InLine(None)) => Tell::accepted(),

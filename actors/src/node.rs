@@ -24,6 +24,7 @@ use crate::child::{ChildSpec, SupervisorSpec};
 use crate::control::{self, Control, ControlReply, NodeReport, SpawnError};
 use crate::dead_letter::DeadLetters;
 use crate::directory::{Afterwards, DirectoryEnd};
+use crate::encode_local;
 use crate::expiry::Expiries;
 use crate::inbound::NodeInbound;
 use crate::keyed::{self, KeyedActors};
@@ -67,6 +68,10 @@ pub struct NodeConfig {
     /// How long the node's lease with the head lasts, and when a silent peer is lost. The same on all nodes. Default
     /// 8 s.
     pub lease: LeaseTimes,
+    /// Write and read messages, answers and items between actors of this node as well, as the wire would. For tests: it
+    /// finds the types that do not survive it. References stay references. Default false, or true where the environment
+    /// says `MOBULA_ENCODE_LOCAL=1`.
+    pub encode_local_calls: bool,
 }
 
 impl Default for NodeConfig {
@@ -80,6 +85,7 @@ impl Default for NodeConfig {
             single_thread: false,
             seed: None,
             lease: LeaseTimes::default(),
+            encode_local_calls: encode_local::is_asked_for(),
         }
     }
 }
@@ -113,6 +119,7 @@ struct Inner {
     /// Ids, not references: those would keep the node, and so themselves, for ever.
     task_runners: OnceCell<Vec<ActorId>>,
     dead_letters: DeadLetters,
+    encode_local_calls: bool,
     expiries: Arc<Expiries>,
     chance: Chance,
     links: Links,
@@ -324,6 +331,7 @@ impl Node {
             peers: RwLock::default(),
             task_runners: OnceCell::new(),
             dead_letters: DeadLetters::default(),
+            encode_local_calls: config.encode_local_calls,
             expiries,
             chance,
             links: Links::default(),
@@ -653,6 +661,10 @@ impl Node {
 
     pub(crate) fn chance(&self) -> &Chance {
         &self.0.chance
+    }
+
+    pub(crate) fn encodes_local_calls(&self) -> bool {
+        self.0.encode_local_calls
     }
 
     pub(crate) fn dead_letters(&self) -> &DeadLetters {

@@ -12,8 +12,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::call_context::{Caller, NearCall, Token};
+use crate::encode_local::Pass;
 use crate::expiry::Expire;
 use crate::inbound::Flow;
+use crate::node::Node;
 use crate::scope;
 
 /// Where one answer of type `T` is put and picked up, once.
@@ -213,6 +215,8 @@ pub(crate) struct ReplyTo<T> {
     begun: bool,
     /// Lives as long as the answer is owed.
     owes: Option<Arc<()>>,
+    /// What the answer goes through, where calls within the node are encoded.
+    pass: Option<(Node, Pass<T>)>,
 }
 
 enum Way<T> {
@@ -228,11 +232,11 @@ enum Way<T> {
 
 impl<T> ReplyTo<T> {
     pub(crate) fn near(slot: Arc<Slot<T>>) -> Self {
-        ReplyTo { way: Some(Way::Near(slot)), begun: false, owes: None }
+        ReplyTo { way: Some(Way::Near(slot)), begun: false, owes: None, pass: None }
     }
 
     pub(crate) fn stream(stream: Arc<dyn NearStream>) -> Self {
-        ReplyTo { way: Some(Way::Stream(stream)), begun: false }
+        ReplyTo { way: Some(Way::Stream(stream)), begun: false, owes: None, pass: None }
     }
 
     /// To a request that is [in progress](crate::requests) until this has its answer.
@@ -240,12 +244,22 @@ impl<T> ReplyTo<T> {
     where
         T: Serialize,
     {
-        ReplyTo { way: Some(Way::Far { flow, request, encode: codec::encode_into::<T> }), begun: false, owes: None }
+        let way = Some(Way::Far { flow, request, encode: codec::encode_into::<T> });
+        ReplyTo { way, begun: false, owes: None, pass: None }
     }
 
     /// The same, which holds `owes` until it has its answer.
     pub(crate) fn owing(mut self, owes: Arc<()>) -> Self {
         self.owes = Some(owes);
+        self
+    }
+
+    /// The same, within a node that may encode its own calls.
+    pub(crate) fn passing(mut self, node: &Node) -> Self
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        self.pass = node.pass_answer().map(|pass| (node.clone(), pass));
         self
     }
 
@@ -255,7 +269,10 @@ impl<T> ReplyTo<T> {
 
     fn answer(&mut self, answer: Result<T, CallError>) {
         match self.way.take() {
-            Some(Way::Near(slot)) => slot.put(answer),
+            Some(Way::Near(slot)) => slot.put(match self.pass.take() {
+                Some((node, pass)) => answer.and_then(|value| pass(&node, value)),
+                None => answer,
+            }),
             Some(Way::Stream(stream)) => stream.end(answer.map(|_| ())),
             Some(Way::Far { flow, request, encode }) => {
                 flow.requests.end(request);

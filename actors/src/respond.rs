@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::cell::Shared;
+use crate::forward::Forward;
 use crate::reply::ReplyTo;
 use crate::scope::{self, Scope};
 use crate::shapes::{Cause, InScope};
@@ -58,6 +59,9 @@ pub(crate) fn respond<A, M>(
     }
     if let Some(stashable) = taken::<Stashable<M>>(&mut response) {
         return stash::respond(stashable, reply, shared);
+    }
+    if let Some(forward) = taken::<Forward<M::Reply>>(&mut response) {
+        return forward.run(reply, shared);
     }
     if let Some(response) = response {
         left_to_itself::<A, M>(response, ctx, reply, shared);

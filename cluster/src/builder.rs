@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use mobula_actors::NodeConfig;
 use mobula_core::{LeaseTimes, limits};
 
 use crate::cluster::Cluster;
@@ -20,6 +21,7 @@ pub struct ClusterBuilder {
     pub(crate) executable: Option<PathBuf>,
     pub(crate) lease: Option<Duration>,
     pub(crate) snapshots: Option<String>,
+    pub(crate) encode_local_calls: bool,
 }
 
 impl ClusterBuilder {
@@ -32,6 +34,7 @@ impl ClusterBuilder {
             executable: None,
             lease: None,
             snapshots: None,
+            encode_local_calls: NodeConfig::default().encode_local_calls,
         }
     }
 
@@ -65,6 +68,13 @@ impl ClusterBuilder {
     /// and it must register the types that are used.
     pub fn executable(mut self, path: impl Into<PathBuf>) -> Self {
         self.executable = Some(path.into());
+        self
+    }
+
+    /// Writes and reads messages, answers and items within a process as well, as the wire would: tests then find the types
+    /// that do not survive it. Default false, or true where the environment says `MOBULA_ENCODE_LOCAL=1`.
+    pub fn encode_local_calls(mut self, encode: bool) -> Self {
+        self.encode_local_calls = encode;
         self
     }
 

@@ -103,7 +103,9 @@ impl Cluster {
         let cpus = builder.cpus()?;
         let arbiters = builder.arbiters(cpus as usize)?;
         let lease = builder.lease_times()?;
-        let config = NodeConfig { name: "node-0".to_owned(), cpus, arbiters, lease, ..NodeConfig::default() };
+        let encode_local_calls = builder.encode_local_calls;
+        let name = "node-0".to_owned();
+        let config = NodeConfig { name, cpus, arbiters, lease, encode_local_calls, ..NodeConfig::default() };
         let store = builder.snapshots.as_deref().map(mobula_snapshots::open).transpose()?;
         let node = Node::start(config)?;
         if let Some(store) = store {
@@ -129,7 +131,8 @@ impl Cluster {
         };
         let secret = Secret::random().map_err(std::io::Error::from)?;
         let lease = builder.lease_times()?;
-        let config = NodeConfig { name: "driver".to_owned(), lease, ..NodeConfig::default() };
+        let encode_local_calls = builder.encode_local_calls;
+        let config = NodeConfig { name: "driver".to_owned(), lease, encode_local_calls, ..NodeConfig::default() };
         let node = Node::start(config)?;
         if let Some(url) = &builder.snapshots {
             node.set_snapshot_store(mobula_snapshots::open(url)?);
@@ -145,6 +148,7 @@ impl Cluster {
                 driver: node.id().clone(),
                 lease,
                 snapshots: builder.snapshots.clone(),
+                encode_local_calls,
             };
             starting.push(NodeProcess::start(executable.clone(), part));
         }

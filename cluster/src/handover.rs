@@ -32,6 +32,7 @@ pub(crate) enum ToNode {
         /// The URL of the store.
         #[serde(default)]
         snapshots: Option<String>,
+        encode_local_calls: bool,
     },
     /// Second: all nodes of the cluster, in the order of their numbers.
     Join { peers: Vec<PeerAddress> },

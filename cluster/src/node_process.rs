@@ -45,8 +45,8 @@ pub(crate) fn run(socket: UnixStream) -> ExitCode {
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).try_init();
 
     let part = match handover::receive(&socket) {
-        Ok(ToNode::Become { name, secret, cpus, arbiters, port, driver, lease, snapshots }) => {
-            Part { name, secret, cpus, arbiters, port, driver, lease, snapshots }
+        Ok(ToNode::Become { name, secret, cpus, arbiters, port, driver, lease, snapshots, encode_local_calls }) => {
+            Part { name, secret, cpus, arbiters, port, driver, lease, snapshots, encode_local_calls }
         }
         Ok(ToNode::Join { .. }) => return fail(&socket, "it was to join before it had a part", false),
         // Without a driver there is nothing to be.
@@ -77,6 +77,7 @@ struct Part {
     driver: mobula_core::NodeId,
     lease: LeaseTimes,
     snapshots: Option<String>,
+    encode_local_calls: bool,
 }
 
 struct Failure {
@@ -94,6 +95,7 @@ async fn start(part: Part, socket: &Arc<UnixStream>) -> Result<Node, Failure> {
         arbiters: part.arbiters.saturating_sub(1),
         use_current_thread: true,
         lease: part.lease,
+        encode_local_calls: part.encode_local_calls,
         ..NodeConfig::default()
     };
     let node = Node::start(config).map_err(|error| failed(error.to_string()))?;

@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod actors;
 pub mod door;
+pub mod fragile;
 pub mod gates;
 pub mod holders;
 pub mod ledger;

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use actix::{ActorFutureExt, AtomicResponse, WrapFuture};
-use mobula::{ActorRef, CallError, RemoteMessage, current_call, this};
+use mobula::{ActorRef, CallError, Forward, RemoteMessage, current_call, this};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::actors::{Entered, GateKeeper, Hold, Probe};
+use crate::actors::{Entered, GateKeeper, Hold, Panic, Probe, Record};
 use crate::gates;
 
 /// Waits as it is told.
@@ -209,5 +209,72 @@ impl Handler<Witness> for Patient {
     fn handle(&mut self, Witness { keeper, gate }: Witness, _: &mut Context<Self>) -> Self::Result {
         let entered = keeper.ask(Entered { gate, count: 1 });
         Box::pin(async move { entered.await.expect("the keeper answers") })
+    }
+}
+
+/// Hands its callers on to others.
+#[derive(Debug)]
+pub struct FrontDesk;
+
+impl Actor for FrontDesk {
+    type Context = Context<Self>;
+}
+
+mobula::remote_actor!(
+    FrontDesk,
+    args: (),
+    create: |()| FrontDesk,
+    messages: [RecordElsewhere, PanicElsewhere, WaitElsewhere]
+);
+
+/// Answered by the probe, as [`Record`](crate::actors::Record) is.
+#[derive(Debug, Serialize, Deserialize, RemoteMessage)]
+#[rtype(result = "u64")]
+pub struct RecordElsewhere {
+    /// A probe, anywhere.
+    pub to: ActorRef<Probe>,
+    /// The number.
+    pub number: u64,
+}
+
+impl Handler<RecordElsewhere> for FrontDesk {
+    type Result = Forward<u64>;
+
+    fn handle(&mut self, RecordElsewhere { to, number }: RecordElsewhere, _: &mut Context<Self>) -> Forward<u64> {
+        Forward::to(&to, Record(number))
+    }
+}
+
+/// Makes the probe panic.
+#[derive(Debug, Serialize, Deserialize, RemoteMessage)]
+#[rtype(result = "()")]
+pub struct PanicElsewhere {
+    /// A probe, anywhere.
+    pub to: ActorRef<Probe>,
+}
+
+impl Handler<PanicElsewhere> for FrontDesk {
+    type Result = Forward<()>;
+
+    fn handle(&mut self, PanicElsewhere { to }: PanicElsewhere, _: &mut Context<Self>) -> Forward<()> {
+        Forward::to(&to, Panic("elsewhere".to_owned()))
+    }
+}
+
+/// Answered by the patient, as [`AwaitCancel`] is.
+#[derive(Debug, Serialize, Deserialize, RemoteMessage)]
+#[rtype(result = "()")]
+pub struct WaitElsewhere {
+    /// A patient, anywhere.
+    pub to: ActorRef<Patient>,
+    /// What it is to do.
+    pub work: AwaitCancel,
+}
+
+impl Handler<WaitElsewhere> for FrontDesk {
+    type Result = Forward<()>;
+
+    fn handle(&mut self, WaitElsewhere { to, work }: WaitElsewhere, _: &mut Context<Self>) -> Forward<()> {
+        Forward::to(&to, work)
     }
 }

@@ -51,7 +51,7 @@ pub use mobula_actors::{
 };
 pub use mobula_actors::{AskAll, MemberId, RoutedAsk, Routee, Router, RouterKeeper, Routing, Takes};
 pub use mobula_actors::{Fence, Group, GroupEvent, GroupEvents, fence};
-pub use mobula_actors::{ItemSender, ReplyItems, ReplyStream, StreamMessage};
+pub use mobula_actors::{Forward, ItemSender, ReplyItems, ReplyStream, StreamMessage};
 pub use mobula_actors::{KeyedActor, KeyedEntry, KeyedRef, keyed_actor};
 pub use mobula_actors::{
     MemorySnapshots, SaveSnapshot, Snapshot, SnapshotEntry, SnapshotError, SnapshotFailure, SnapshotPolicy,

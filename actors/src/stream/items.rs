@@ -12,10 +12,13 @@ use futures::{Stream, StreamExt};
 use mobula_core::codec::{self, EncodeError};
 use mobula_core::{CallError, RequestId};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::{Channel, Gate, StreamMessage};
 use crate::call_context::{Caller, current_call};
+use crate::encode_local::Pass;
 use crate::inbound::Flow;
+use crate::node::Node;
 use crate::scope;
 use crate::shapes::Concurrent;
 
@@ -91,7 +94,10 @@ where
 pub struct ItemSender<T>(Way<T>);
 
 enum Way<T> {
-    Near(Arc<Channel<T>>),
+    Near {
+        channel: Arc<Channel<T>>,
+        pass: Option<(Node, Pass<T>)>,
+    },
     Far {
         flow: Arc<Flow>,
         request: RequestId,
@@ -106,11 +112,15 @@ impl<T: Send + 'static> ItemSender<T> {
     /// None if the call has no reader for items.
     fn of_this_call() -> Option<Self>
     where
-        T: Serialize,
+        T: Serialize + DeserializeOwned,
     {
         Some(ItemSender(match scope::call().caller? {
             Caller::Nobody => return None,
-            Caller::Near(call) => Way::Near(call.items()?.downcast().ok()?),
+            Caller::Near(call) => {
+                let node = scope::current_node();
+                let pass = node.and_then(|node| Some((node.clone(), node.pass_answer()?)));
+                Way::Near { channel: call.items()?.downcast().ok()?, pass }
+            }
             Caller::Far(flow, request) => {
                 let gate = flow.requests.open_stream(request)?;
                 Way::Far { flow, request, gate, encode: codec::encode_into::<T> }
@@ -123,7 +133,7 @@ impl<T: Send + 'static> ItemSender<T> {
     /// What ends the stream with an error, whatever becomes of the sender.
     fn cut_off(&self) -> Box<dyn FnOnce(CallError)> {
         match &self.0 {
-            Way::Near(channel) => {
+            Way::Near { channel, .. } => {
                 let channel = Arc::clone(channel);
                 Box::new(move |error| channel.finish(Err(error), false))
             }
@@ -147,10 +157,20 @@ impl<T> ItemSender<T> {
     /// the stream then ends.
     pub async fn send(&mut self, item: T) -> Result<(), CallError> {
         let error = match &self.0 {
-            Way::Near(channel) => {
+            Way::Near { channel, pass } => {
                 poll_fn(|cx| channel.poll_room(cx)).await?;
-                // There was room just now, and nobody else puts anything.
-                return channel.put(item).map_err(|_| CallError::Cancelled { started: true });
+                let passed = match pass {
+                    Some((node, pass)) => pass(node, item),
+                    None => Ok(item),
+                };
+                match passed {
+                    // There was room just now, and nobody else puts anything.
+                    Ok(item) => return channel.put(item).map_err(|_| CallError::Cancelled { started: true }),
+                    Err(error) => {
+                        channel.finish(Err(error.clone()), false);
+                        error
+                    }
+                }
             }
             Way::Far { flow, request, gate, encode } => {
                 poll_fn(|cx| gate.poll_pass(cx)).await;
