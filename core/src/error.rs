@@ -167,6 +167,35 @@ impl<E> CallError<E> {
 }
 
 impl CallError<Never> {
+    /// The error for a peer that speaks `version` of the protocol: one with the same outcome, if it does not know this.
+    pub fn in_version(&self, version: u16) -> CallError {
+        let known = match self {
+            CallError::Full { .. }
+            | CallError::NoSuchActor { .. }
+            | CallError::StaleIncarnation { .. }
+            | CallError::UnknownMessage { .. }
+            | CallError::SchemaMismatch { .. }
+            | CallError::Decode { .. }
+            | CallError::Encode { .. }
+            | CallError::Stopped
+            | CallError::Panicked { .. }
+            | CallError::DeadlineExceeded { .. }
+            | CallError::Cancelled { .. }
+            | CallError::Unreachable { .. }
+            | CallError::Handler(_) => true,
+            _ => version >= 2,
+        };
+        if known {
+            return self.clone();
+        }
+        let reason = self.to_string();
+        match self.outcome() {
+            Outcome::NotSent | Outcome::NotStarted => CallError::Decode { reason, reply: false },
+            Outcome::Unknown => CallError::Cancelled { started: true },
+            Outcome::Done => CallError::Decode { reason, reply: true },
+        }
+    }
+
     /// The same error where the handler might also have returned one of its own.
     pub fn widen<E>(self) -> CallError<E> {
         match self {
@@ -277,6 +306,16 @@ mod tests {
             let bytes = codec::encode(&error).expect("plain data");
             assert_eq!(codec::decode::<CallError>(&bytes).expect("own bytes"), error);
         }
+    }
+
+    #[test]
+    fn an_older_peer_gets_an_error_that_it_knows_with_the_same_outcome() {
+        let deadlock: CallError = CallError::Deadlock { actor: ActorId(9) };
+        assert_eq!(deadlock.in_version(2), deadlock);
+        let old = deadlock.in_version(1);
+        assert_eq!(old.outcome(), deadlock.outcome());
+        assert!(matches!(&old, CallError::Decode { reason, .. } if reason.contains("asked itself")), "{old}");
+        assert_eq!(CallError::<Never>::Stopped.in_version(1), CallError::Stopped);
     }
 
     #[test]

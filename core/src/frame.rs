@@ -90,6 +90,27 @@ pub enum Frame<'a> {
     FragmentDrop { number: u32 },
 }
 
+impl Frame<'_> {
+    /// The kind byte of a frame that is newer than `version` of the protocol: there it has no meaning.
+    #[inline]
+    pub fn unknown_in(&self, version: u16) -> Option<u8> {
+        if version >= 2 {
+            return None;
+        }
+        let kind = match self {
+            Frame::Post { .. } => Kind::Post,
+            Frame::Item { .. } => Kind::Item,
+            Frame::More { .. } => Kind::More,
+            Frame::Undelivered { .. } => Kind::Undelivered,
+            Frame::Fragment { .. } => Kind::Fragment,
+            Frame::FragmentEnd { .. } => Kind::FragmentEnd,
+            Frame::FragmentDrop { .. } => Kind::FragmentDrop,
+            _ => return None,
+        };
+        Some(kind as u8)
+    }
+}
+
 /// A frame breaks the rules; its connection is closed, others are not touched.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]

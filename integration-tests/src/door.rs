@@ -60,8 +60,8 @@ impl Insider {
     /// # Panics
     /// If it is not let in.
     pub async fn connect(uid: NodeUid, target: NodeUid, address: SocketAddr, secret: &Secret) -> Insider {
-        let stream = tcp::dial(address, secret, uid, target, Lane::Data).await.expect("the peer lets us in");
-        let mut insider = Insider { stream: TcpStream::from_std(stream).expect("a runtime that does I/O") };
+        let agreed = tcp::dial(address, secret, uid, target, Lane::Data).await.expect("the peer lets us in");
+        let mut insider = Insider { stream: TcpStream::from_std(agreed.stream).expect("a runtime that does I/O") };
         let hello = Hello {
             node: NodeId::new("insider", uid),
             pid: std::process::id(),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mobula_core::limits;
+use mobula_transport::preface::{VERSIONS, Versions};
 use serde::Serialize;
 
 use crate::random::Random;
@@ -22,6 +23,8 @@ pub struct Params {
     pub seed: u64,
     /// Nodes: 1 to 9.
     pub nodes: u8,
+    /// The newest version of the protocol that each node speaks.
+    pub versions: Vec<u16>,
     /// The actors that each life of a node starts with.
     pub actors: Vec<ActorParams>,
     /// Calls, by time.
@@ -192,6 +195,11 @@ pub enum Intruder {
 const WORK_MAX: Time = 12 * SECOND;
 
 impl Params {
+    /// What `node` speaks.
+    pub fn versions_of(&self, node: u8) -> Versions {
+        Versions { max: self.versions[usize::from(node)], ..VERSIONS }
+    }
+
     /// The world of `seed`.
     pub fn draw(seed: u64) -> Self {
         let mut random = Random::new(seed);
@@ -208,6 +216,7 @@ impl Params {
         let mut params = Params {
             seed: r.bits(),
             nodes,
+            versions: (0..nodes).map(|_| if r.one_in(4) { VERSIONS.min } else { VERSIONS.max }).collect(),
             actors,
             calls: Vec::new(),
             faults: Vec::new(),

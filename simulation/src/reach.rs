@@ -43,6 +43,7 @@ branches! {
     CutInFrame: "a connection ends within a frame",
     Reset: "a connection is reset",
     SocketFull: "a socket takes no more",
+    OlderVersion: "a connection in an older version of the protocol",
     SentInFragments: "a large message goes in fragments",
     HalfSentGivenUp: "a large message is given up half-way",
     WindowFull: "the byte window is full",

@@ -63,6 +63,7 @@ pub(crate) fn pair(to: &Arc<Switch>, back: &Arc<Switch>) -> (Wire, Wire) {
 
 fn switched(wire: Wire, outgoing: &Arc<Switch>, incoming: &Arc<Switch>) -> Wire {
     Wire {
+        version: wire.version,
         read: Box::new(Read { inner: wire.read, switch: Arc::clone(incoming), severed: false }),
         write: Box::new(Write { inner: wire.write, switch: Arc::clone(outgoing), severed: false }),
     }

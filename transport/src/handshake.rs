@@ -7,7 +7,7 @@ use mobula_core::{NodeUid, limits};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::preface::{self, ACCEPT_BYTES, Acceptor, DIAL_BYTES, Dial, PrefaceError, Secret};
+use crate::preface::{self, ACCEPT_BYTES, Acceptor, DIAL_BYTES, Dial, PrefaceError, Secret, Versions};
 use crate::session::Lane;
 
 /// A handshake failed; drivers add whose it was.
@@ -30,19 +30,28 @@ impl From<PrefaceError> for HandshakeError {
     }
 }
 
-/// What a dialer says, with a nonce that was never used.
-pub(crate) fn fresh(dialer: NodeUid, target: NodeUid, lane: Lane) -> io::Result<Dial> {
-    let mut nonce = [0; 32];
-    getrandom::fill(&mut nonce)?;
-    Ok(Dial { dialer, target, lane, versions: preface::VERSIONS, nonce })
+/// A connection whose two ends have proven themselves, and the version of the protocol that both speak on it.
+#[derive(Debug)]
+pub struct Agreed<S> {
+    /// The connection, at its first frame.
+    pub stream: S,
+    /// Of [`preface::VERSIONS`].
+    pub version: u16,
 }
 
-/// Proves ourselves to the acceptor at the other end, and checks its answer.
+/// What a dialer says, with a nonce that was never used.
+pub(crate) fn fresh(dialer: NodeUid, target: NodeUid, lane: Lane, versions: Versions) -> io::Result<Dial> {
+    let mut nonce = [0; 32];
+    getrandom::fill(&mut nonce)?;
+    Ok(Dial { dialer, target, lane, versions, nonce })
+}
+
+/// Proves ourselves to the acceptor at the other end, and checks its answer. Returns the version to speak.
 pub(crate) async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     secret: &Secret,
     dial: &Dial,
-) -> Result<(), HandshakeError> {
+) -> Result<u16, HandshakeError> {
     let sent = dial.encode(secret);
     stream.write_all(&sent).await?;
     stream.flush().await?;
@@ -52,17 +61,16 @@ pub(crate) async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(PrefaceError::Unauthorized.into()),
         read => read?,
     };
-    preface::check_answer(secret, dial, &sent, &answer)?;
-    Ok(())
+    Ok(preface::check_answer(secret, dial, &sent, &answer)?)
 }
 
 /// Reads a dialer's preface and answers it, unless a stranger sent it, or one whose claim `check` refuses: they get no
-/// byte.
+/// byte. With the dialer comes the version to speak.
 pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     acceptor: &Mutex<Acceptor>,
     check: impl FnOnce(&Dial) -> Result<(), PrefaceError>,
-) -> Result<Dial, HandshakeError> {
+) -> Result<(Dial, u16), HandshakeError> {
     let mut bytes = [0; DIAL_BYTES];
     // What cannot become a preface is not waited for: garbage is cut off at its first bytes.
     stream.read_exact(&mut bytes[..8]).await?;
@@ -70,8 +78,12 @@ pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         return Err(PrefaceError::NotMobula.into());
     }
     stream.read_exact(&mut bytes[8..]).await?;
-    let (verdict, answer) = acceptor.lock().check(&bytes);
-    if let Ok(dial) = &verdict {
+    let (verdict, answer) = {
+        let mut acceptor = acceptor.lock();
+        let (verdict, answer) = acceptor.check(&bytes);
+        (verdict.map(|dial| (dial, acceptor.agreed(&dial))), answer)
+    };
+    if let Ok((dial, _)) = &verdict {
         check(dial)?;
     }
     if let Some(answer) = answer {

@@ -9,6 +9,7 @@ use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, ReadBuf};
 
+use crate::preface::VERSIONS;
 use crate::wire::{Wire, WireWrite};
 
 /// A connected pair of wires, each holding at most `capacity_bytes` that the other side has not read.
@@ -16,6 +17,7 @@ use crate::wire::{Wire, WireWrite};
 pub fn pair(capacity_bytes: usize) -> (Wire, Wire) {
     let (a_to_b, b_to_a) = (Arc::new(Pipe::new(capacity_bytes)), Arc::new(Pipe::new(capacity_bytes)));
     let wire = |incoming: &Arc<Pipe>, outgoing: &Arc<Pipe>| Wire {
+        version: VERSIONS.max,
         read: Box::new(Reader(Arc::clone(incoming))),
         write: Box::new(Writer(Arc::clone(outgoing))),
     };

@@ -42,7 +42,7 @@ pub const DIAL_BYTES: usize = 96;
 /// Length of the acceptor's answer.
 pub const ACCEPT_BYTES: usize = 56;
 /// The versions of the protocol that this build speaks.
-pub const VERSIONS: Versions = Versions { min: 1, max: 1 };
+pub const VERSIONS: Versions = Versions { min: 1, max: 2 };
 
 const MAGIC: &[u8; 8] = b"MOBULA\r\n";
 const NONCES_KEPT: usize = 65_536;
@@ -195,6 +195,12 @@ impl Acceptor {
         Acceptor { secret, uid, versions, seen: HashSet::new(), seen_in_order: VecDeque::new() }
     }
 
+    /// The version to speak with a dialer that was [let in](Self::check).
+    pub fn agreed(&self, dial: &Dial) -> u16 {
+        // Who was let in has a version in common with us.
+        self.versions.common(dial.versions).unwrap_or(self.versions.min)
+    }
+
     /// Checks a dialer's 96 bytes. With the verdict come the bytes to answer, if the peer deserves an answer: a
     /// stranger gets none.
     pub fn check(&mut self, bytes: &[u8; DIAL_BYTES]) -> (Result<Dial, PrefaceError>, Option<[u8; ACCEPT_BYTES]>) {
@@ -285,7 +291,8 @@ pub fn check_answer(
         return Err(PrefaceError::StaleIncarnation { wanted: dial.target, ours: uid });
     }
     let version = u16::from_be_bytes(array(answer, 10));
-    if answer[8] != 0 {
+    // A choice that we do not speak is none.
+    if answer[8] != 0 || version < dial.versions.min || version > dial.versions.max {
         let theirs = Versions { min: u16::from_be_bytes(array(answer, 12)), max: version };
         return Err(PrefaceError::VersionIncompatible { ours: dial.versions, theirs });
     }
@@ -316,7 +323,7 @@ mod tests {
         let (verdict, answer) = acceptor(VERSIONS).check(&sent);
         assert_eq!(verdict, Ok(dial()));
         let answer = answer.expect("a friend gets an answer");
-        assert_eq!(check_answer(&secret, &dial(), &sent, &answer), Ok(1));
+        assert_eq!(check_answer(&secret, &dial(), &sent, &answer), Ok(VERSIONS.max));
         for bit in 0..ACCEPT_BYTES * 8 {
             let mut wrong = answer;
             wrong[bit / 8] ^= 1 << (bit % 8);
@@ -354,8 +361,9 @@ mod tests {
         let secret = Secret::from_bytes([9; 32]);
         let old = Dial { versions: Versions { min: 1, max: 2 }, ..dial() };
         let sent = old.encode(&secret);
-        let (verdict, answer) = acceptor(Versions { min: 2, max: 5 }).check(&sent);
-        assert!(verdict.is_ok());
+        let mut newer = acceptor(Versions { min: 2, max: 5 });
+        let (verdict, answer) = newer.check(&sent);
+        assert_eq!(verdict.map(|dial| newer.agreed(&dial)), Ok(2));
         assert_eq!(check_answer(&secret, &old, &sent, &answer.expect("an answer")), Ok(2));
 
         let (verdict, answer) = acceptor(Versions { min: 3, max: 5 }).check(&sent);

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::handshake::{self, HandshakeError};
-use crate::preface::{Acceptor, Dial, PrefaceError, Secret};
+use crate::handshake::{self, Agreed, HandshakeError};
+use crate::preface::{self, Acceptor, Dial, PrefaceError, Secret, Versions};
 use crate::session::Lane;
 use crate::wire::{Wire, WireWrite};
 
@@ -85,17 +85,33 @@ pub async fn dial(
     dialer: NodeUid,
     target: NodeUid,
     lane: Lane,
-) -> Result<std::net::TcpStream, ConnectError> {
+) -> Result<Agreed<std::net::TcpStream>, ConnectError> {
+    dial_speaking(preface::VERSIONS, address, secret, dialer, target, lane).await
+}
+
+/// As [`dial`], by a node that speaks other versions than this build does.
+///
+/// # Errors
+/// As for [`dial`].
+pub async fn dial_speaking(
+    versions: Versions,
+    address: SocketAddr,
+    secret: &Secret,
+    dialer: NodeUid,
+    target: NodeUid,
+    lane: Lane,
+) -> Result<Agreed<std::net::TcpStream>, ConnectError> {
     loopback_only(address)?;
     let io_failed = |error| ConnectError::Io { what: "cannot connect to", address, error };
-    let dial = handshake::fresh(dialer, target, lane).map_err(io_failed)?;
+    let dial = handshake::fresh(dialer, target, lane, versions).map_err(io_failed)?;
     let stream = handshake::in_time(async {
         let mut stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        handshake::dial(&mut stream, secret, &dial).await?;
-        Ok(stream)
+        let version = handshake::dial(&mut stream, secret, &dial).await?;
+        Ok((stream, version))
     });
-    stream.await.map_err(failed("cannot connect to", address))?.into_std().map_err(io_failed)
+    let (stream, version) = stream.await.map_err(failed("cannot connect to", address))?;
+    Ok(Agreed { stream: stream.into_std().map_err(io_failed)?, version })
 }
 
 /// Reads and answers a dialer's preface.
@@ -106,13 +122,16 @@ pub async fn accept(
     mut stream: TcpStream,
     address: SocketAddr,
     acceptor: &Mutex<Acceptor>,
-) -> Result<(std::net::TcpStream, Dial), ConnectError> {
+) -> Result<(Agreed<std::net::TcpStream>, Dial), ConnectError> {
     let failed = failed("handshake with", address);
     if let Err(error) = stream.set_nodelay(true) {
         return Err(failed(error.into()));
     }
     match handshake::in_time(handshake::accept(&mut stream, acceptor, |_| Ok(()))).await {
-        Ok(dial) => stream.into_std().map(|stream| (stream, dial)).map_err(|error| failed(error.into())),
+        Ok((dial, version)) => {
+            let stream = stream.into_std().map_err(|error| failed(error.into()))?;
+            Ok((Agreed { stream, version }, dial))
+        }
         Err(error) => Err(failed(error)),
     }
 }
@@ -143,9 +162,9 @@ pub async fn accept_next(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 ///
 /// # Errors
 /// If the system refuses.
-pub fn wire(stream: std::net::TcpStream) -> io::Result<Wire> {
-    let (read, write) = TcpStream::from_std(stream)?.into_split();
-    Ok(Wire { read: Box::new(read), write: Box::new(Write(write)) })
+pub fn wire(agreed: Agreed<std::net::TcpStream>) -> io::Result<Wire> {
+    let (read, write) = TcpStream::from_std(agreed.stream)?.into_split();
+    Ok(Wire { version: agreed.version, read: Box::new(read), write: Box::new(Write(write)) })
 }
 
 struct Write(OwnedWriteHalf);

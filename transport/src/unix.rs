@@ -18,8 +18,8 @@ use rustix::fs::OFlags;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::handshake::{self, HandshakeError};
-use crate::preface::{Acceptor, Dial, PrefaceError, Secret};
+use crate::handshake::{self, Agreed, HandshakeError};
+use crate::preface::{Acceptor, Dial, PrefaceError, Secret, VERSIONS};
 use crate::session::Lane;
 use crate::wire::{Wire, WireWrite};
 
@@ -240,11 +240,14 @@ impl Listener {
         &self,
         mut stream: UnixStream,
         acceptor: &Mutex<Acceptor>,
-    ) -> Result<(StdStream, Dial), UnixError> {
+    ) -> Result<(Agreed<StdStream>, Dial), UnixError> {
         own_peer(&stream, &self.path)?;
         let failed = failed("handshake on", &self.path);
         match handshake::in_time(handshake::accept(&mut stream, acceptor, |_| Ok(()))).await {
-            Ok(dial) => stream.into_std().map(|stream| (stream, dial)).map_err(|error| failed(error.into())),
+            Ok((dial, version)) => {
+                let stream = stream.into_std().map_err(|error| failed(error.into()))?;
+                Ok((Agreed { stream, version }, dial))
+            }
             Err(error) => Err(failed(error)),
         }
     }
@@ -269,23 +272,24 @@ pub async fn dial(
     dialer: NodeUid,
     target: NodeUid,
     lane: Lane,
-) -> Result<StdStream, UnixError> {
+) -> Result<Agreed<StdStream>, UnixError> {
     let path = &directory.socket(name)?;
     let io_failed = |error| failed("cannot connect to", path)(HandshakeError::Io(error));
-    let dial = handshake::fresh(dialer, target, lane).map_err(io_failed)?;
+    let dial = handshake::fresh(dialer, target, lane, VERSIONS).map_err(io_failed)?;
     let mut stream = UnixStream::connect(path).await.map_err(io_failed)?;
     own_peer(&stream, path)?;
     let dialed = handshake::in_time(handshake::dial(&mut stream, secret, &dial)).await;
-    dialed.map(|()| stream).map_err(failed("cannot connect to", path))?.into_std().map_err(io_failed)
+    let version = dialed.map_err(failed("cannot connect to", path))?;
+    Ok(Agreed { stream: stream.into_std().map_err(io_failed)?, version })
 }
 
 /// Registers a connection with the current runtime, whose thread will read it.
 ///
 /// # Errors
 /// If the system refuses.
-pub fn wire(stream: StdStream) -> io::Result<Wire> {
-    let (read, write) = UnixStream::from_std(stream)?.into_split();
-    Ok(Wire { read: Box::new(read), write: Box::new(Write(write)) })
+pub fn wire(agreed: Agreed<StdStream>) -> io::Result<Wire> {
+    let (read, write) = UnixStream::from_std(agreed.stream)?.into_split();
+    Ok(Wire { version: agreed.version, read: Box::new(read), write: Box::new(Write(write)) })
 }
 
 struct Write(OwnedWriteHalf);

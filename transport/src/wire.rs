@@ -7,6 +7,8 @@ use tokio::io::AsyncRead;
 
 /// Both halves of an open connection.
 pub struct Wire {
+    /// The version of the protocol that both ends speak, of [`preface::VERSIONS`](crate::preface::VERSIONS).
+    pub version: u16,
     /// Read by the driver, where the connection lives.
     pub read: Box<dyn AsyncRead + Send + Unpin>,
     /// Written from whatever thread has something to send.

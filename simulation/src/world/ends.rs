@@ -50,6 +50,7 @@ pub(super) struct End {
     /// None: an intruder's.
     pub(super) life: Option<LifeId>,
     pub(super) lane: Lane,
+    pub(super) version: u16,
     pub(super) stage: Stage,
     pub(super) session: Option<Session<Op>>,
     /// Who was proven.
@@ -78,6 +79,7 @@ impl End {
         End {
             life,
             lane,
+            version: 0,
             stage,
             session: None,
             peer: None,
@@ -123,9 +125,10 @@ impl World<'_> {
         for part in nonce.chunks_mut(8) {
             part.copy_from_slice(&self.random.bits().to_be_bytes());
         }
-        let dial = Dial { dialer, target: target.uid, lane, versions: VERSIONS, nonce };
-        let sent = dial.encode(&self.secret);
         let node = self.lives[from as usize].node;
+        let versions = self.params.versions_of(node);
+        let dial = Dial { dialer, target: target.uid, lane, versions, nonce };
+        let sent = dial.encode(&self.secret);
         let Some(end) = self.connect(Some(from), node, to, lane, Stage::Dialling { dial, sent }) else { return };
         self.ends[end as usize].peer = Some(target);
         self.send(end, &sent);
@@ -213,7 +216,10 @@ impl World<'_> {
         let checked = check_answer(&self.secret, dial, sent, answer);
         one.inbox.advance(ACCEPT_BYTES);
         match checked {
-            Ok(_) => self.open(end),
+            Ok(version) => {
+                self.ends[end as usize].version = version;
+                self.open(end)
+            }
             Err(error) => Err((Closure::Handshake, error.to_string())),
         }
     }
@@ -237,6 +243,7 @@ impl World<'_> {
                 self.overheard.push((self.lives[life as usize].node, bytes));
                 let one = &mut self.ends[end as usize];
                 one.lane = dial.lane;
+                one.version = self.lives[life as usize].acceptor.agreed(&dial);
                 one.peer = Some(NodeId::new("peer", dial.dialer));
                 self.open(end)
             }
@@ -278,8 +285,12 @@ impl World<'_> {
             hello_deadline: micros(self.params.handshake),
             send_window_bytes: self.params.send_window_bytes,
             fragment_bytes: self.params.fragment_bytes,
+            version: one.version,
             ..SessionConfig::new(one.lane)
         };
+        if one.version < VERSIONS.max {
+            self.judge.reach(Branch::OlderVersion);
+        }
         let hello = self.lives[life as usize].hello.clone();
         one.session = Some(Session::new(config, &hello, Some(peer.uid), now));
         one.stage = Stage::Open;

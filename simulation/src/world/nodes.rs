@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mobula_core::{ActorId, CallError, NodeId, NodeUid, RequestId};
-use mobula_transport::preface::{Acceptor, VERSIONS};
+use mobula_transport::preface::Acceptor;
 use mobula_transport::{Hello, Lane};
 
 use super::actors::Actor;
@@ -68,14 +68,16 @@ impl World<'_> {
         let life = self.lives.len() as LifeId;
         let uid = self.random.bits();
         let id = NodeId::new(&format!("node-{node}"), NodeUid(uid));
-        let hello =
-            Hello { node: id, pid: 1, capabilities: Hello::CAPABILITIES, credit_messages: self.params.credit_messages };
+        let versions = self.params.versions_of(node);
+        // The first version had no capabilities.
+        let capabilities = if versions.max > 1 { Hello::CAPABILITIES } else { 0 };
+        let hello = Hello { node: id, pid: 1, capabilities, credit_messages: self.params.credit_messages };
         self.lives.push(Life {
             node,
             uid,
             up: true,
             hello,
-            acceptor: Acceptor::new(self.secret.clone(), NodeUid(uid), VERSIONS),
+            acceptor: Acceptor::new(self.secret.clone(), NodeUid(uid), versions),
             actors: BTreeMap::new(),
             next_actor: 1,
             peers: BTreeMap::new(),

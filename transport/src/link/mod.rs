@@ -137,6 +137,7 @@ impl<R: Waiter> Link<R> {
         peer: NodeId,
         inbound: I,
     ) -> (Arc<Self>, Driver<R, I>) {
+        let config = SessionConfig { version: wire.version, ..config };
         let session = Session::new(config, hello, Some(peer.uid), now());
         let link = Arc::new(Link {
             peer,

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use mobula_core::codec::{self, EncodeError};
-use mobula_core::frame::{self, Frame, Head, MessageIndex, WriteError};
+use mobula_core::frame::{self, Frame, FrameError, Head, MessageIndex, WriteError};
 use mobula_core::planted::{self, Bug};
 use mobula_core::{ActorId, CallError, NodeId, NodeUid, RequestId};
 
@@ -58,6 +58,9 @@ impl<R> Session<R> {
     pub fn new(config: SessionConfig, hello: &Hello, proven: Option<NodeUid>, now: Instant) -> Self {
         let mut out = Outgoing::new(&config);
         out.put_hello(|out| codec::encode_into(hello, out));
+        if config.version < 2 {
+            out.never_fragment();
+        }
         Session {
             config,
             peer: None,
@@ -161,6 +164,9 @@ impl<R> Session<R> {
         body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
         post: bool,
     ) -> Result<(RequestId, Accepted), (CallError, R)> {
+        if post && let Err(error) = self.needs_version(2, "acked tells", false) {
+            return Err((error, reply));
+        }
         let message = match self.admit(call, now) {
             Ok(message) => message,
             Err(error) => return Err((error, reply)),
@@ -303,6 +309,7 @@ impl<R> Session<R> {
         if self.closed.is_some() {
             return Ok(());
         }
+        self.needs_version(2, "streams of answers", true)?;
         self.put_answer(Head::Item { request }, request, body).map_err(reply_failure)
     }
 
@@ -315,7 +322,7 @@ impl<R> Session<R> {
 
     /// Hands a tell of the peer back, by the peer's own index of its type: it reached no handler.
     pub fn undelivered(&mut self, target: ActorId, message: MessageIndex, error: &CallError) {
-        if self.closed.is_none() {
+        if self.closed.is_none() && self.config.version >= 2 {
             // As for a failure, writing it cannot fail.
             let _ = self.out.put_small(Head::Undelivered { target, message }, |out| codec::encode_into(error, out));
         }
@@ -325,7 +332,8 @@ impl<R> Session<R> {
     pub fn fail(&mut self, request: RequestId, error: &CallError) {
         if self.closed.is_none() {
             // The error types are plain data, and their texts are cut: writing them cannot fail.
-            let _ = self.put_answer(Head::Failure { request }, request, |out| codec::encode_into(error, out));
+            let error = error.in_version(self.config.version);
+            let _ = self.put_answer(Head::Failure { request }, request, |out| codec::encode_into(&error, out));
         }
     }
 
@@ -357,6 +365,9 @@ impl<R> Session<R> {
         self.heard = now;
         if self.peer.is_none() && !matches!(frame, Frame::Hello { .. }) {
             return Err(SessionError::HelloExpected);
+        }
+        if let Some(kind) = frame.unknown_in(self.config.version) {
+            return Err(FrameError::UnknownFrameKind { kind }.into());
         }
         self.take_in(frame, now)
     }
@@ -599,6 +610,17 @@ impl<R> Session<R> {
         self.closed = Some((node, reason.to_owned()));
     }
 
+    /// # Errors
+    /// [`CallError::Encode`] if the peer speaks an older version than `what` needs.
+    fn needs_version(&self, version: u16, what: &str, reply: bool) -> Result<(), CallError> {
+        let theirs = self.config.version;
+        if theirs >= version {
+            return Ok(());
+        }
+        let reason = format!("the peer speaks version {theirs} of the protocol, {what} need {version}: upgrade it");
+        Err(CallError::Encode { reason, reply })
+    }
+
     /// The index of the message's type; what may not be sent at all is refused here.
     fn admit(&mut self, call: &Call, now: Instant) -> Result<MessageIndex, CallError> {
         if let Some((node, reason)) = &self.closed {
@@ -674,7 +696,7 @@ impl<R> Session<R> {
                 claimed: hello.node.uid.to_string(),
             });
         }
-        if !hello.can(Hello::FRAGMENTS) {
+        if !hello.can(Hello::FRAGMENTS) || self.config.version < 2 {
             self.out.never_fragment();
         }
         let waiting = self.flows.open(hello.credit_messages);

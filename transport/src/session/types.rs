@@ -8,6 +8,8 @@ use mobula_core::frame::MessageIndex;
 use mobula_core::{ActorId, CallError, Deadline, MessageKey, NodeId, RequestId, limits};
 use serde::{Deserialize, Serialize};
 
+use crate::preface::VERSIONS;
+
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Lane {
@@ -20,6 +22,9 @@ pub enum Lane {
 /// The settings of a session.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionConfig {
+    /// The version of the protocol that both sides speak, as the handshake has agreed. Default: the newest of
+    /// [`VERSIONS`]. A [`Link`](crate::Link) takes that of its wire.
+    pub version: u16,
     /// What the connection is for. Only control sessions send and expect heartbeats.
     pub lane: Lane,
     /// Default [`limits::HEARTBEAT_INTERVAL`].
@@ -41,6 +46,7 @@ impl SessionConfig {
     /// The defaults for `lane`.
     pub fn new(lane: Lane) -> Self {
         SessionConfig {
+            version: VERSIONS.max,
             lane,
             heartbeat_interval: limits::HEARTBEAT_INTERVAL,
             down_after: limits::DOWN_AFTER,

@@ -18,7 +18,7 @@ use super::joining::JoinStream;
 use super::limited::Limited;
 use super::wire::Shared;
 use super::{JOIN_PROTOCOL, TlsError, failed, node_name};
-use crate::handshake::{self, HandshakeError};
+use crate::handshake::{self, Agreed, HandshakeError};
 use crate::preface::{self, Acceptor, Dial, PrefaceError, Secret};
 use crate::session::Lane;
 
@@ -87,12 +87,13 @@ impl Endpoint {
             let mut tls = connector.connect(name, Limited::new(stream)).await?;
             let secret =
                 Secret::from_bytes(exported(|out, label| tls.get_ref().1.export_keying_material(out, label, None))?);
-            handshake::dial(&mut tls, &secret, &handshake::fresh(self.uid, target, lane)?).await?;
+            let dial = handshake::fresh(self.uid, target, lane, preface::VERSIONS)?;
+            let version = handshake::dial(&mut tls, &secret, &dial).await?;
             let (Limited { stream, .. }, connection) = tls.into_inner();
-            Ok((stream, Connection::from(connection)))
+            Ok((Agreed { stream, version }, Connection::from(connection)))
         });
-        let (stream, connection) = secured.await.map_err(failed)?;
-        self.secured(address, target, stream, connection)
+        let (agreed, connection) = secured.await.map_err(failed)?;
+        self.secured(address, target, agreed, connection)
     }
 
     /// Reads who connects, and for what. The caller holds a place at the [`Door`](super::Door) meanwhile.
@@ -122,15 +123,15 @@ impl Endpoint {
                 true => Ok(()),
                 false => Err(PrefaceError::SpoofedSource { claimed: dial.dialer }),
             };
-            let dial = handshake::accept(&mut tls, &acceptor, check).await?;
+            let (dial, version) = handshake::accept(&mut tls, &acceptor, check).await?;
             let (Limited { stream, .. }, connection) = tls.into_inner();
-            Ok(Proven::Node(stream, Box::new(Connection::from(connection)), dial))
+            Ok(Proven::Node(Agreed { stream, version }, Box::new(Connection::from(connection)), dial))
         });
         match accepted.await.map_err(failed("handshake with", address))? {
             Proven::Joiner(tls) if self.joining => Ok(Accepted::Joiner(JoinStream::new((*tls).into(), address))),
             Proven::Joiner(_) => Err(TlsError::NoJoiningHere { address }),
-            Proven::Node(stream, connection, dial) => {
-                Ok(Accepted::Node(self.secured(address, dial.dialer, stream, *connection)?, dial))
+            Proven::Node(agreed, connection, dial) => {
+                Ok(Accepted::Node(self.secured(address, dial.dialer, agreed, *connection)?, dial))
             }
         }
     }
@@ -139,7 +140,7 @@ impl Endpoint {
         &self,
         address: SocketAddr,
         peer: NodeUid,
-        stream: TcpStream,
+        Agreed { stream, version }: Agreed<TcpStream>,
         connection: Connection,
     ) -> Result<Secured, TlsError> {
         let io_failed = |error: io::Error| failed("cannot use the connection to", address)(error.into());
@@ -155,12 +156,12 @@ impl Endpoint {
         live.retain(|shared| shared.strong_count() > 0);
         live.push(Arc::downgrade(&shared));
         drop(peers);
-        Ok(Secured { stream, shared, certificate })
+        Ok(Secured { stream, version, shared, certificate })
     }
 }
 
 enum Proven {
-    Node(TcpStream, Box<Connection>, Dial),
+    Node(Agreed<TcpStream>, Box<Connection>, Dial),
     Joiner(Box<tokio_rustls::server::TlsStream<Limited>>),
 }
 
@@ -175,6 +176,7 @@ pub enum Accepted {
 /// A connection past its handshakes, not yet bound to a thread.
 pub struct Secured {
     pub(super) stream: std::net::TcpStream,
+    pub(super) version: u16,
     pub(super) shared: Arc<Shared>,
     certificate: CertificateDer<'static>,
 }

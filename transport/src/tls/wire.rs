@@ -31,10 +31,11 @@ const READ_BYTES: usize = 32 * 1024;
 /// # Errors
 /// If the system refuses.
 pub fn wire(secured: Secured) -> io::Result<Wire> {
+    let version = secured.version;
     let (read, write) = TcpStream::from_std(secured.stream)?.into_split();
     let write = Write { socket: write, shared: Arc::clone(&secured.shared) };
     let read = Read { socket: read, shared: secured.shared, cipher: Vec::new(), used: 0 };
-    Ok(Wire { read: Box::new(read), write: Box::new(write) })
+    Ok(Wire { version, read: Box::new(read), write: Box::new(write) })
 }
 
 /// What both halves share.

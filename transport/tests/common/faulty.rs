@@ -28,6 +28,7 @@ pub(crate) fn faulty(wire: Wire, read: Fault, write: Fault) -> (Wire, [Arc<Atomi
     let (read, write) = (Course::new(read), Course::new(write));
     let carried = [Arc::clone(&read.carried), Arc::clone(&write.carried)];
     let wire = Wire {
+        version: wire.version,
         read: Box::new(Read { inner: wire.read, course: read }),
         write: Box::new(Write { inner: wire.write, course: write, paused: false }),
     };

@@ -22,12 +22,12 @@ use faulty::{Fault, faulty};
 use mobula_core::codec::{self, EncodeError};
 use mobula_core::frame::{self, Frame, Head, MessageIndex};
 use mobula_core::{ActorId, CallError, Deadline, IdMap, MessageKey, NodeId, NodeUid, RequestId, limits};
-use mobula_transport::preface::{Acceptor, Dial, Secret, VERSIONS};
+use mobula_transport::preface::{Acceptor, Dial, Secret, VERSIONS, Versions};
 use mobula_transport::tls::{Accepted, Endpoint, Secured, TlsError};
 use mobula_transport::unix::{Directory, UnixError};
 use mobula_transport::{
-    Accepted as Told, Call, Driver, Hello, Inbound, Lane, Link, ReceiveCredit, Request, SessionConfig, SessionError,
-    Waiter, Wire, memory, tcp, tls, unix,
+    Accepted as Told, Agreed, Call, Driver, Hello, Inbound, Lane, Link, ReceiveCredit, Request, SessionConfig,
+    SessionError, Waiter, Wire, memory, tcp, tls, unix,
 };
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -105,9 +105,13 @@ impl Port {
     pub(crate) const DIALER: NodeUid = NodeUid(1);
 
     pub(crate) fn open() -> Self {
+        Port::speaking(VERSIONS)
+    }
+
+    pub(crate) fn speaking(versions: Versions) -> Self {
         let listener = tcp::listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port of the system's choice");
         let listener = TcpListener::from_std(listener).expect("a fresh listener");
-        let acceptor = Mutex::new(Acceptor::new(Port::secret(), Port::UID, VERSIONS));
+        let acceptor = Mutex::new(Acceptor::new(Port::secret(), Port::UID, versions));
         Port { address: listener.local_addr().expect("it is bound"), listener, acceptor }
     }
 
@@ -119,11 +123,11 @@ impl Port {
         Secret::from_bytes([8; 32])
     }
 
-    pub(crate) async fn dial(&self, secret: &Secret) -> Result<std::net::TcpStream, tcp::ConnectError> {
+    pub(crate) async fn dial(&self, secret: &Secret) -> Result<Agreed<std::net::TcpStream>, tcp::ConnectError> {
         tcp::dial(self.address, secret, Port::DIALER, Port::UID, Lane::Data).await
     }
 
-    pub(crate) async fn accept(&self) -> Result<(std::net::TcpStream, Dial), tcp::ConnectError> {
+    pub(crate) async fn accept(&self) -> Result<(Agreed<std::net::TcpStream>, Dial), tcp::ConnectError> {
         let (stream, address) = tcp::accept_next(&self.listener).await;
         tcp::accept(stream, address, &self.acceptor).await
     }
@@ -148,11 +152,11 @@ impl UnixPort {
         UnixPort { directory, listener, acceptor, _parent: parent }
     }
 
-    pub(crate) async fn dial(&self, secret: &Secret) -> Result<UnixStream, UnixError> {
+    pub(crate) async fn dial(&self, secret: &Secret) -> Result<Agreed<UnixStream>, UnixError> {
         unix::dial(&self.directory, UnixPort::NAME, secret, Port::DIALER, Port::UID, Lane::Data).await
     }
 
-    pub(crate) async fn accept(&self) -> Result<(UnixStream, Dial), UnixError> {
+    pub(crate) async fn accept(&self) -> Result<(Agreed<UnixStream>, Dial), UnixError> {
         let stream = self.listener.accept_next().await;
         self.listener.accept(stream, &self.acceptor).await
     }
