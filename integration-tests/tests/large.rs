@@ -50,8 +50,8 @@ async fn small_asks_do_not_wait_behind_a_large_message(stage: Stage) {
         answered += 1;
     }
     within(LONG, "the large message", large).await.expect("no panic").expect("it is handled");
-    // In one piece it would let none of them pass.
-    assert!(answered >= 10, "{answered} small asks were answered while 100 MB were on their way");
+    // In one piece it would let none of them pass. What the system's own buffers hold goes ahead of each.
+    assert!(answered >= 3, "{answered} small asks were answered while 100 MB were on their way");
 }
 
 async fn a_large_message_that_is_given_up_half_way_never_runs(stage: Stage) {

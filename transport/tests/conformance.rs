@@ -128,11 +128,20 @@ async fn more_than_a_frame_goes_there_and_back(kind: Kind) {
 }
 
 async fn others_arrive_while_a_large_message_is_under_way(kind: Kind) {
-    let (link, (_, seen)) = connected(kind, Mode::Echo).await;
-    let large = vec![7; limits::FRAME_BYTES_MAX];
+    let (here, there) = kind.pair().await;
+    let (link, _) = Side::new(here, 1, Mode::Echo, data()).run();
+    let there = Side::new(there, 2, Mode::Echo, data());
+    let (mut driver, seen) = (Box::pin(there.driver), there.seen);
+    tokio::select! {
+        hello = within(link.opened()) => drop(hello.expect("open")),
+        () = &mut driver => panic!("it ends"),
+    }
+    // Nothing is read until all of it was sent, and no wire holds so much.
+    let large = vec![7; 2 * limits::FRAME_BYTES_MAX];
     assert_eq!(tell(&link, A, &large).0, Ok(Accepted::InLine));
     tell(&link, A, b"behind it").0.expect("accepted");
     assert_eq!(tell(&link, ActorId(2), b"beside it").0, Ok(Accepted::Queued));
+    tokio::spawn(driver);
     let messages = seen.messages(3).await;
     assert_eq!(messages[0], (ActorId(2), b"beside it".to_vec()));
     assert_eq!((messages[1].0, messages[1].1.len()), (A, large.len()));

@@ -1,5 +1,6 @@
 //! Nodes of this version and of the one before it talk, and others refuse each other clearly.
 
+#[allow(dead_code)]
 mod common;
 
 use std::time::{Duration, Instant};
