@@ -2,7 +2,7 @@
 //!
 //! Start at [`Session`], which decides and touches neither clock nor socket. [`Link`] moves bytes for it: callers
 //! write through it from any thread, and its [`Driver`] reads where the connection lives. [`preface`] proves who
-//! connects before any frame is read; [`tcp`], [`tls`], [`unix`] and [`memory`] are the wires.
+//! connects before any frame is read; [`tcp`], [`tls`], [`unix`] and [`memory`] are the wires, and [`mod@stream`] makes one of any byte stream.
 //!
 //! Bytes: `docs/protocol.md`. Promises: `docs/semantics.md`. This crate does not know actors.
 mod credit;
@@ -11,6 +11,7 @@ mod link;
 pub mod memory;
 pub mod preface;
 mod session;
+pub mod stream;
 pub mod tcp;
 pub mod tls;
 pub mod unix;

@@ -1,0 +1,91 @@
+//! Any byte stream as a connection, a simulated network's for example: the handshake of TCP and the wire to match.
+//! Whether the stream may be trusted to keep its bytes private is the caller's affair.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use mobula_core::NodeUid;
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::handshake::{self, HandshakeError};
+use crate::preface::{Acceptor, Dial, Secret};
+use crate::session::Lane;
+use crate::wire::{Wire, WireWrite};
+
+/// A stream that can be written to without waiting.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    /// Writes what fits now. `WouldBlock` if nothing does.
+    ///
+    /// # Errors
+    /// Whatever ends the connection.
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Ready when [`try_write`](Self::try_write) is worth another try.
+    ///
+    /// # Errors
+    /// Whatever ends the connection.
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+/// Proves over `stream` that we are `dialer`, to the life `target` at its other end.
+///
+/// # Errors
+/// What the stream says, or which rule of the handshake was broken. Takes no longer than
+/// [`HANDSHAKE_DEADLINE`](mobula_core::limits::HANDSHAKE_DEADLINE).
+pub async fn dial(
+    stream: &mut impl Stream,
+    secret: &Secret,
+    dialer: NodeUid,
+    target: NodeUid,
+    lane: Lane,
+) -> io::Result<()> {
+    let dial = handshake::fresh(dialer, target, lane)?;
+    handshake::in_time(handshake::dial(stream, secret, &dial)).await.map_err(failed)
+}
+
+/// Reads and answers a dialer's preface.
+///
+/// # Errors
+/// As [`dial`]: the connection is to be dropped. Strangers got no byte.
+pub async fn accept(stream: &mut impl Stream, acceptor: &Mutex<Acceptor>) -> io::Result<Dial> {
+    handshake::in_time(handshake::accept(stream, acceptor, |_| Ok(()))).await.map_err(failed)
+}
+
+fn failed(error: HandshakeError) -> io::Error {
+    match error {
+        HandshakeError::Io(error) => error,
+        HandshakeError::Preface(error) => io::Error::other(error),
+        HandshakeError::Deadline { after } => {
+            io::Error::new(io::ErrorKind::TimedOut, format!("HandshakeDeadline: no proof within {} s", after.as_secs()))
+        }
+    }
+}
+
+/// The stream as a wire. Reading and writing share it, each for as long as a call takes.
+pub fn wire(stream: impl Stream) -> Wire {
+    let stream = Arc::new(Mutex::new(stream));
+    Wire { read: Box::new(Read(Arc::clone(&stream))), write: Box::new(Write(stream)) }
+}
+
+struct Read<S>(Arc<Mutex<S>>);
+
+impl<S: Stream> AsyncRead for Read<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.lock()).poll_read(cx, out)
+    }
+}
+
+struct Write<S>(Arc<Mutex<S>>);
+
+impl<S: Stream> WireWrite for Write<S> {
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().try_write(bytes)
+    }
+
+    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.lock().poll_writable(cx)
+    }
+}
