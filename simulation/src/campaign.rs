@@ -5,12 +5,54 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::judge::Violation;
 use crate::params::{Params, Time};
 use crate::reach::Reached;
-use crate::{Report, run};
+use crate::{Report, run, tier1};
 
 /// One seed in so many is run twice, to compare the traces.
 pub const COMPARED_ONE_IN: u64 = 100;
 /// A campaign of so many seeds has to reach every branch.
 pub const SEEDS_REACH_ALL: u64 = 10_000;
+
+/// What is real in a world.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Tier {
+    /// The decisions: sessions, credits, handshakes, restart budgets.
+    #[default]
+    Zero,
+    /// Whole nodes.
+    One,
+}
+
+impl Tier {
+    /// The world of `seed`.
+    pub fn draw(self, seed: u64) -> Params {
+        match self {
+            Tier::Zero => Params::draw(seed),
+            Tier::One => tier1::draw(seed),
+        }
+    }
+
+    /// Runs a world; a panic is a broken promise like others.
+    pub fn run_caught(self, params: &Params, traced: bool) -> Report {
+        let run = || match self {
+            Tier::Zero => run(params, traced),
+            Tier::One => tier1::run(params, traced),
+        };
+        catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            let what = text.unwrap_or_else(|| "a panic without a text".to_owned());
+            Report {
+                violation: Some(Violation { promise: "I31 no peer input panics", what, at: 0 }),
+                hash: 0,
+                lasted: 0,
+                facts: 0,
+                calls: 0,
+                reached: Reached::default(),
+                lines: Vec::new(),
+            }
+        })
+    }
+}
 
 /// A seed that failed.
 #[derive(Clone, Debug)]
@@ -24,6 +66,8 @@ pub struct Failure {
 /// What many seeds gave.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
+    /// What is real in it.
+    pub tier: Tier,
     /// Seeds that were run.
     pub seeds: u64,
     /// Those that failed.
@@ -43,10 +87,15 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// An empty one.
+    pub fn of(tier: Tier) -> Self {
+        Summary { tier, ..Summary::default() }
+    }
+
     /// Runs `seed` and counts it in.
     pub fn run_seed(&mut self, seed: u64) {
-        let params = Params::draw(seed);
-        let report = run_caught(&params, false);
+        let params = self.tier.draw(seed);
+        let report = self.tier.run_caught(&params, false);
         self.seeds += 1;
         self.lasted += report.lasted;
         self.node_time += report.lasted * Time::from(params.nodes);
@@ -56,7 +105,7 @@ impl Summary {
         let mut violation = report.violation;
         if violation.is_none() && seed.is_multiple_of(COMPARED_ONE_IN) {
             self.compared += 1;
-            let again = run_caught(&params, false);
+            let again = self.tier.run_caught(&params, false);
             if again.hash != report.hash {
                 let what = format!("{:016x} and {:016x}", report.hash, again.hash);
                 violation = Some(Violation { promise: "I28 same seed, same trace", what, at: again.lasted });
@@ -79,24 +128,6 @@ impl Summary {
 
     /// Branches that a run of this size should have taken and did not.
     pub fn unreached(&self) -> Vec<&'static str> {
-        if self.seeds >= SEEDS_REACH_ALL { self.reached.missing() } else { Vec::new() }
+        if self.tier == Tier::Zero && self.seeds >= SEEDS_REACH_ALL { self.reached.missing() } else { Vec::new() }
     }
-}
-
-/// Runs a world; a panic is a broken promise like others.
-pub fn run_caught(params: &Params, traced: bool) -> Report {
-    catch_unwind(AssertUnwindSafe(|| run(params, traced))).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        let what = text.unwrap_or_else(|| "a panic without a text".to_owned());
-        Report {
-            violation: Some(Violation { promise: "I31 no peer input panics", what, at: 0 }),
-            hash: 0,
-            lasted: 0,
-            facts: 0,
-            calls: 0,
-            reached: Reached::default(),
-            lines: Vec::new(),
-        }
-    })
 }

@@ -41,6 +41,21 @@ pub enum Fact {
     ActorFailed { life: LifeId, actor: u64, mail: u32 },
     ActorBack { life: LifeId, actor: u64, mail: u32 },
     ActorOver { life: LifeId, actor: u64 },
+    MonitorSet { monitor: u32, life: LifeId, target: LifeId, actor: u64 },
+    MonitorFired { monitor: u32, news: News },
+    MonitorDropped { monitor: u32 },
+}
+
+/// What a monitor says of an actor's end.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[allow(missing_docs)]
+pub enum News {
+    /// How it came to its end.
+    Ended,
+    /// There was no such actor.
+    NoProc,
+    /// Its node was lost.
+    NoConnection,
 }
 
 /// Why an end of a connection is over.

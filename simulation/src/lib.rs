@@ -2,7 +2,8 @@
 //! and virtual time, under faults, watched by oracles.
 //!
 //! Start at [`Params::draw`](params::Params::draw), which makes a world of a seed, and [`run`], which runs it.
-//! What is tested, and how to add to it: `docs/testing.md`. This crate does not know actix, tokio or threads.
+//! What is tested, and how to add to it: `docs/testing.md`. Only [`tier1`], which runs whole nodes instead of their
+//! decisions, knows actix and tokio; nothing here knows sockets or threads.
 pub mod campaign;
 pub mod fact;
 pub mod judge;
@@ -12,6 +13,7 @@ pub mod params;
 pub mod random;
 pub mod reach;
 pub mod shrink;
+pub mod tier1;
 mod world;
 
 pub use judge::Violation;

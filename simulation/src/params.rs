@@ -73,6 +73,8 @@ pub enum Kind {
     Spawn,
     /// The end of the actor, from the node itself.
     Stop,
+    /// To be told when the actor ends.
+    Monitor,
 }
 
 /// How a handler ends.
@@ -277,7 +279,7 @@ impl Params {
         r.below(self.nodes.into()) as u8
     }
 
-    fn draw_call(&self, r: &mut Random, duration: Time, theme: u64, depth: u32) -> CallParams {
+    pub(crate) fn draw_call(&self, r: &mut Random, duration: Time, theme: u64, depth: u32) -> CallParams {
         let kind = match r.below(12) {
             0 if depth == 0 => Kind::Spawn,
             1 if depth == 0 && r.one_in(2) => Kind::Stop,

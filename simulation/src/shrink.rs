@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use crate::campaign::run_caught;
+use crate::campaign::Tier;
 use crate::params::{CallParams, Params};
 
 /// Tries per world; each runs it once.
 const TRIES_MAX: usize = 600;
 
 /// The smallest world found that breaks the promise that `params` breaks; also how many were tried.
-pub fn shrink(params: &Params, promise: &str) -> (Params, usize) {
+pub fn shrink(tier: Tier, params: &Params, promise: &str) -> (Params, usize) {
     let mut best = params.clone();
     let mut tries = 0;
     let mut fails = |candidate: &Params| {
         tries += 1;
-        tries <= TRIES_MAX && run_caught(candidate, false).violation.is_some_and(|found| found.promise == promise)
+        tries <= TRIES_MAX && tier.run_caught(candidate, false).violation.is_some_and(|found| found.promise == promise)
     };
     loop {
         let before = size(&best);

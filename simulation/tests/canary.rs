@@ -3,7 +3,7 @@
 #![cfg(feature = "planted")]
 
 use mobula_core::planted::{Bug, plant};
-use mobula_simulation::campaign::Summary;
+use mobula_simulation::campaign::{Summary, Tier};
 use mobula_simulation::params::Params;
 
 #[test]
@@ -17,7 +17,7 @@ fn a_planted_bug_is_found_and_shrunk() {
     let failure = summary.failures.first().cloned();
     let small = failure.map(|failure| {
         let drawn = Params::draw(failure.seed);
-        let (small, _) = mobula_simulation::shrink::shrink(&drawn, failure.violation.promise);
+        let (small, _) = mobula_simulation::shrink::shrink(Tier::Zero, &drawn, failure.violation.promise);
         (drawn.calls.len() + drawn.faults.len(), small.calls.len() + small.faults.len())
     });
     plant(None);

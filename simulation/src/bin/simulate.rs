@@ -1,6 +1,7 @@
 //! Runs clusters from seeds and says which promise a seed breaks.
 //! Run:    cargo run --release --bin simulate -- --seeds 1000
 //! Replay: cargo run --release --bin simulate -- --seed 17
+//! Whole nodes: the same with --tier 1
 //! Prints: 1000 seeds, 0 failed; .. (see docs/testing.md)
 
 use std::io::IsTerminal;
@@ -12,7 +13,7 @@ use anyhow::Context;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use mobula_core::planted::BUGS;
-use mobula_simulation::campaign::{Failure, Summary, run_caught};
+use mobula_simulation::campaign::{Failure, Summary, Tier};
 use mobula_simulation::params::{Params, SECOND};
 use mobula_simulation::shrink::shrink;
 
@@ -20,6 +21,9 @@ use mobula_simulation::shrink::shrink;
 #[derive(Debug, Parser)]
 #[command(name = "simulate")]
 struct Args {
+    /// What is real: 0, the decisions alone; 1, whole nodes on a simulated network.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
+    tier: u8,
     /// How many seeds to run.
     #[arg(long, default_value_t = 1000)]
     seeds: u64,
@@ -49,6 +53,12 @@ struct Args {
     planted_table: bool,
 }
 
+impl Args {
+    fn tier(&self) -> Tier {
+        if self.tier == 0 { Tier::Zero } else { Tier::One }
+    }
+}
+
 fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
     // A panic is reported with its seed; the hook's own text would come once for each try to shrink it.
@@ -60,14 +70,14 @@ fn main() -> anyhow::Result<ExitCode> {
         return planted_table(&args);
     }
     match args.seed {
-        Some(seed) => replay(seed, args.json),
+        Some(seed) => replay(args.tier(), seed, args.json),
         None => campaign(&args),
     }
 }
 
-fn replay(seed: u64, json: bool) -> anyhow::Result<ExitCode> {
-    let params = Params::draw(seed);
-    let report = run_caught(&params, true);
+fn replay(tier: Tier, seed: u64, json: bool) -> anyhow::Result<ExitCode> {
+    let params = tier.draw(seed);
+    let report = tier.run_caught(&params, true);
     if json {
         let violation = report.violation.as_ref();
         let object = serde_json::json!({
@@ -105,7 +115,7 @@ fn campaign(args: &Args) -> anyhow::Result<ExitCode> {
     } else {
         show(&summary, took, &unreached, args.branches);
         if let Some(failure) = summary.failures.iter().min_by_key(|failure| failure.seed) {
-            show_shrunk(failure);
+            show_shrunk(args.tier(), failure);
         }
     }
     let good = summary.failures.is_empty() && unreached.is_empty();
@@ -118,7 +128,7 @@ fn run_seeds(args: &Args, bar: &ProgressBar, first_only: bool) -> anyhow::Result
     let until = args.minutes.map(|minutes| now() + Duration::from_secs_f64((minutes * 60.0).clamp(0.0, 1e9)));
     let (next, stop) = (AtomicU64::new(args.from), AtomicBool::new(false));
     let work = || {
-        let mut summary = Summary::default();
+        let mut summary = Summary::of(args.tier());
         while !stop.load(Ordering::Relaxed) && until.is_none_or(|until| now() < until) {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= end {
@@ -133,7 +143,7 @@ fn run_seeds(args: &Args, bar: &ProgressBar, first_only: bool) -> anyhow::Result
         }
         summary
     };
-    let mut sum = Summary::default();
+    let mut sum = Summary::of(args.tier());
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..args.jobs).map(|_| scope.spawn(work)).collect();
         for thread in threads {
@@ -168,11 +178,11 @@ fn show(summary: &Summary, took: Duration, unreached: &[&str], branches: bool) {
     }
 }
 
-fn show_shrunk(failure: &Failure) {
-    let (small, tries) = shrink(&Params::draw(failure.seed), failure.violation.promise);
+fn show_shrunk(tier: Tier, failure: &Failure) {
+    let (small, tries) = shrink(tier, &tier.draw(failure.seed), failure.violation.promise);
     println!("\nseed {}, made smaller in {tries} tries:", failure.seed);
     show_world(&small);
-    run_caught(&small, true).lines.iter().for_each(|line| println!("{line}"));
+    tier.run_caught(&small, true).lines.iter().for_each(|line| println!("{line}"));
 }
 
 fn show_world(params: &Params) {
@@ -213,7 +223,7 @@ fn planted_table(args: &Args) -> anyhow::Result<ExitCode> {
         plant(Some(name))?;
         let (mut needed, mut finders) = (Vec::new(), std::collections::BTreeSet::new());
         for run in 0..RUNS {
-            let mut summary = Summary::default();
+            let mut summary = Summary::of(args.tier());
             let from = args.from + run * 1_000_000;
             let found = (from..from + args.seeds).find(|seed| {
                 summary.run_seed(*seed);

@@ -3,6 +3,7 @@
 mod i01_one_outcome;
 mod i02_no_message_twice;
 mod i03_order;
+mod i04_monitor_once;
 mod i07_memory;
 mod i08_outcome_is_true;
 mod i09_stale_incarnation;
@@ -106,6 +107,7 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::new(i01_one_outcome::OneOutcome),
         Box::new(i02_no_message_twice::NoMessageTwice),
         Box::new(i03_order::Order::default()),
+        Box::new(i04_monitor_once::MonitorOnce::default()),
         Box::new(i07_memory::Memory),
         Box::new(i08_outcome_is_true::OutcomeIsTrue),
         Box::new(i09_stale_incarnation::StaleIncarnation::default()),

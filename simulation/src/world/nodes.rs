@@ -219,7 +219,7 @@ impl World<'_> {
                 let last = self.lives[life as usize].next_actor - 1;
                 self.stop(life, 1 + u64::from(plan.actor) % last);
             }
-            Kind::Ask | Kind::Tell => {}
+            Kind::Ask | Kind::Tell | Kind::Monitor => {}
         }
     }
 

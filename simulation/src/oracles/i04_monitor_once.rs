@@ -1,0 +1,91 @@
+//! I4: a monitor fires once, and says what is true: an end only of an actor that has ended, the loss of a node only
+//! where one was cut off or ended. When the world rests, every monitor of what is gone has fired; one that was dropped
+//! never does.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Oracle, Rest, View};
+use crate::fact::{Fact, LifeId, News};
+use crate::params::Fault;
+
+#[derive(Default)]
+pub(super) struct MonitorOnce {
+    monitors: BTreeMap<u32, Monitor>,
+    over: BTreeSet<(LifeId, u64)>,
+}
+
+struct Monitor {
+    life: LifeId,
+    target: LifeId,
+    actor: u64,
+    fired: Option<News>,
+    dropped: bool,
+}
+
+impl Oracle for MonitorOnce {
+    fn promise(&self) -> &'static str {
+        "I4 a monitor fires once"
+    }
+
+    fn fact(&mut self, fact: &Fact, view: &View<'_>) -> Result<(), String> {
+        match *fact {
+            Fact::MonitorSet { monitor, life, target, actor } => {
+                self.monitors.insert(monitor, Monitor { life, target, actor, fired: None, dropped: false });
+            }
+            Fact::MonitorDropped { monitor } => {
+                if let Some(monitor) = self.monitors.get_mut(&monitor) {
+                    monitor.dropped = true;
+                }
+            }
+            Fact::ActorOver { life, actor } => {
+                self.over.insert((life, actor));
+            }
+            Fact::MonitorFired { monitor: number, news } => {
+                let Some(monitor) = self.monitors.get_mut(&number) else {
+                    return Err(format!("monitor {number} fires and was never set"));
+                };
+                if let Some(before) = monitor.fired.replace(news) {
+                    return Err(format!("monitor {number} said {before:?}, and now {news:?}"));
+                }
+                if monitor.dropped {
+                    return Err(format!("monitor {number} was dropped, and says {news:?}"));
+                }
+                let node = |life: LifeId| view.ledger.lives[life as usize].node;
+                if news == News::NoConnection && !disturbed(view, node(monitor.life), node(monitor.target)) {
+                    return Err(format!("monitor {number} says {news:?}, and nothing came between the two"));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn rest(&mut self, _: &Rest, view: &View<'_>) -> Result<(), String> {
+        for (number, monitor) in &self.monitors {
+            let gone = |life: LifeId| view.ledger.lives[life as usize].until.is_some();
+            let over = self.over.contains(&(monitor.target, monitor.actor)) || gone(monitor.target);
+            match monitor.fired {
+                None if over && !monitor.dropped && !gone(monitor.life) => {
+                    let (target, actor) = (monitor.target, monitor.actor);
+                    return Err(format!("monitor {number} never fired; actor {actor} of life {target} is gone"));
+                }
+                Some(news @ (News::Ended | News::NoProc)) if !over => {
+                    return Err(format!("monitor {number} says {news:?}, and the actor lives"));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// True if anything may have come between the two so far.
+fn disturbed(view: &View<'_>, one: u8, other: u8) -> bool {
+    view.params.faults.iter().filter(|fault| fault.at <= view.now).any(|fault| match fault.fault {
+        Fault::Crash { node, .. } | Fault::Pause { node } => node == one || node == other,
+        Fault::Cut { a, b, .. } | Fault::Delay { a, b, .. } | Fault::Stall { a, b, .. } | Fault::Reset { a, b, .. } => {
+            (a, b) == (one, other) || (b, a) == (one, other)
+        }
+        Fault::Slow { .. } | Fault::Forge { .. } | Fault::Dial { .. } => true,
+    })
+}

@@ -1,0 +1,86 @@
+//! Worlds for real nodes: those things drawn that they can do, and those faults that their network knows.
+
+use crate::params::{ActorParams, CallParams, Fault, FaultParams, Kind, MS, Params, SECOND, Time};
+use crate::random::Random;
+use mobula_core::limits;
+use std::sync::Arc;
+
+/// The work of all calls together.
+const WORK_MAX: Time = 12 * SECOND;
+/// By then nodes know each other.
+const BEGIN: Time = SECOND;
+
+/// The world of `seed`.
+pub fn draw(seed: u64) -> Params {
+    let mut random = Random::new(seed ^ 0x7165_7231);
+    let r = &mut random;
+    let nodes = r.pick(&[2, 2, 3, 3, 4, 5]);
+    let duration = r.between(1, 6) * SECOND + r.pick(&[0, 0, 0, 15]) * SECOND;
+    let actor = |r: &mut Random| ActorParams { serial: true, capacity: r.pick(&[1, 2, 16, 1024]) };
+    let actors = (0..r.between(1, 3)).map(|_| actor(r)).collect();
+    let mut params = Params {
+        seed: r.bits(),
+        nodes,
+        actors,
+        calls: Vec::new(),
+        faults: Vec::new(),
+        latency: r.pick(&[MS, 2 * MS, 10 * MS]),
+        jitter: r.pick(&[0, 3 * MS, 40 * MS]),
+        credit_messages: limits::CREDIT_MESSAGES,
+        send_window_bytes: limits::SEND_WINDOW_BYTES,
+        fragment_bytes: limits::FRAGMENT_BYTES,
+        socket_bytes: 65_536,
+        heartbeat: limits::HEARTBEAT_INTERVAL.as_micros() as Time,
+        down_after: limits::DOWN_AFTER.as_micros() as Time,
+        handshake: limits::HANDSHAKE_DEADLINE.as_micros() as Time,
+        restarts_max: r.pick(&[0, 1, 3, 5]),
+    };
+    let mut work_left = WORK_MAX;
+    let theme = r.below(6);
+    for _ in 0..r.pick(&[5, 10, 30, 60, 120]) {
+        let mut call = real(params.draw_call(r, duration, theme, 0));
+        call.at += BEGIN;
+        if call.work * Time::from(call.burst) > work_left {
+            call.work = 0;
+        }
+        work_left -= call.work * Time::from(call.burst);
+        params.calls.push(call);
+    }
+    params.calls.sort_by_key(|call| call.at);
+    for _ in 0..r.pick(&[0, 1, 1, 2, 3, 5]) {
+        params.faults.push(draw_fault(r, nodes, duration));
+    }
+    params.faults.sort_by_key(|fault| fault.at);
+    params
+}
+
+/// The call as real nodes can make it. Every ask has a deadline: handlers that have their actor to themselves may ask
+/// each other in a circle, which only that ends.
+fn real(mut call: CallParams) -> CallParams {
+    if call.kind == Kind::Spawn {
+        call.kind = Kind::Monitor;
+    }
+    if call.kind == Kind::Ask {
+        call.deadline = call.deadline.or(Some(5 * SECOND));
+    }
+    call.nested = call.nested.iter().map(|nested| Arc::new(real(CallParams::clone(nested)))).collect();
+    call
+}
+
+fn draw_fault(r: &mut Random, nodes: u8, duration: Time) -> FaultParams {
+    let a = r.below(nodes.into()) as u8;
+    let b = (a + r.between(1, u64::from(nodes) - 1) as u8) % nodes;
+    let long = r.pick(&[50 * MS, 500 * MS, 1900 * MS, 4 * SECOND, 14 * SECOND]);
+    let long = r.between(long / 2, long);
+    let fault = match r.below(8) {
+        0..=2 => Fault::Crash { node: a, silent: r.one_in(3) },
+        3..=6 => {
+            // The network holds back both directions or none; what it loses it may lose in one.
+            let lossy = r.one_in(2);
+            Fault::Cut { a, b, one_way: lossy && r.one_in(2), lossy }
+        }
+        _ => Fault::Delay { a, b, by: r.pick(&[10 * MS, 400 * MS, 3 * SECOND]) },
+    };
+    let at = BEGIN + r.below(duration);
+    FaultParams { at, until: at + long, fault }
+}

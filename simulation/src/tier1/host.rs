@@ -1,0 +1,109 @@
+//! A node of the world, from its start to its crash.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mobula::{Node, NodeId, NodeUid, RemoteActor};
+use mobula_actors::NodeConfig;
+use mobula_core::codec;
+use mobula_transport::preface::{self, Acceptor, Secret};
+use mobula_transport::{Lane, stream};
+use parking_lot::Mutex;
+use tokio::task::spawn_local;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use turmoil::net::{TcpListener, TcpStream};
+
+use super::net::SimStream;
+use super::worker::{Watcher, Worker};
+use super::{calls, state};
+use crate::fact::{Fact, LifeId};
+
+const PORT: u16 = 7000;
+/// Between two tries to reach a peer that was up when this node started.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// The network's name of a node.
+pub(super) fn name(node: u8) -> String {
+    format!("node-{node}")
+}
+
+/// One life of a node.
+pub(super) async fn run(number: u8) -> turmoil::Result {
+    let params = state::params();
+    let (life, seed) = state::next_life();
+    let config = NodeConfig { name: name(number), single_thread: true, seed: Some(seed), ..NodeConfig::default() };
+    let node = Node::start(config)?;
+    state::node_up(number, node.id());
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).await?;
+    spawn_local(open_door(node.clone(), listener));
+    let watcher = node.spawn(Watcher::spec(())).await?;
+    let mut actors = Vec::new();
+    for actor in &params.actors {
+        let spec = Worker::spec(life).restarts(params.restarts_max).mailbox(actor.capacity);
+        let worker = node.spawn(spec).await?;
+        actors.push(codec::encode(&worker)?);
+        let (end, actor) = (worker.monitor(), worker.id().0);
+        spawn_local(async move {
+            end.await;
+            state::fact(Fact::ActorOver { life, actor });
+        });
+    }
+    state::ready(life, actors);
+    for (peer_life, peer, id) in state::others(number) {
+        spawn_local(connect(node.clone(), peer_life, peer, id));
+    }
+    let begun = Instant::now();
+    let from = state::now();
+    for plan in params.calls.iter().filter(|plan| plan.caller == number && plan.at >= from) {
+        let (plan, node, watcher) = (Arc::new(plan.clone()), node.clone(), watcher.clone());
+        spawn_local(async move {
+            sleep_until(begun + Duration::from_micros(plan.at - from)).await;
+            for _ in 0..plan.burst {
+                let Some(target) = calls::Target::of(&plan, &node) else { return };
+                spawn_local(calls::make(&plan, life, &node, target, Some(&watcher)));
+            }
+        });
+    }
+    std::future::pending().await
+}
+
+/// As every cluster's, known to its nodes only.
+fn secret() -> Secret {
+    Secret::from_bytes([7; 32])
+}
+
+async fn open_door(node: Node, listener: TcpListener) {
+    let acceptor = Arc::new(Mutex::new(Acceptor::new(secret(), node.id().uid, preface::VERSIONS)));
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { return };
+        let (node, acceptor) = (node.clone(), Arc::clone(&acceptor));
+        spawn_local(async move {
+            let mut stream = SimStream(stream);
+            if let Ok(dial) = stream::accept(&mut stream, &acceptor).await {
+                let peer = NodeId::new("peer", NodeUid(dial.dialer.0));
+                // An error has told the link and its peer already.
+                let _ = node.attach(dial.lane, peer, move || Ok(stream::wire(stream))).await;
+            }
+        });
+    }
+}
+
+/// Connects to a peer on both lanes, the control lane first; tries until the peer's life is over.
+async fn connect(node: Node, peer_life: LifeId, peer: u8, id: NodeId) {
+    for lane in [Lane::Control, Lane::Data] {
+        while state::is_up(peer_life) {
+            let dialled = timeout(mobula_core::limits::HANDSHAKE_DEADLINE, async {
+                let mut stream = SimStream(TcpStream::connect((name(peer), PORT)).await?);
+                stream::dial(&mut stream, &secret(), node.id().uid, id.uid, lane).await?;
+                Ok::<_, std::io::Error>(stream)
+            });
+            if let Ok(Ok(stream)) = dialled.await
+                && node.attach(lane, id.clone(), move || Ok(stream::wire(stream))).await.is_ok()
+            {
+                break;
+            }
+            sleep(TRY_AGAIN_AFTER).await;
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! What is known of the world that runs on this thread: its judge, its nodes' lives, who may be called.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Once};
+
+use mobula::NodeId;
+use mobula_actors::MonitorRef;
+
+use crate::fact::{Fact, LifeId, News, Op, Verdict};
+use crate::judge::Judge;
+use crate::ledger::Entry;
+use crate::oracles::Rest;
+use crate::params::{CallParams, Params, Time};
+use crate::random::Random;
+use crate::reach::Branch;
+use crate::world::Report;
+
+/// A panic with this text is part of the plan.
+pub(super) const PLANNED_PANIC: &str = "as planned";
+
+struct State {
+    params: Arc<Params>,
+    judge: Judge,
+    /// Time never goes back, although hosts of one step run after each other.
+    clock: Time,
+    lives: Vec<Life>,
+    /// Lives of each actor so far, and how many of them a panic has ended.
+    made: BTreeMap<(LifeId, u64), u32>,
+    monitors: u32,
+    monitors_by_ref: BTreeMap<MonitorRef, u32>,
+}
+
+struct Life {
+    node: u8,
+    id: NodeId,
+    up: bool,
+    /// References to its actors, as they travel; empty before it is ready.
+    actors: Vec<Vec<u8>>,
+}
+
+thread_local! {
+    static STATE: RefCell<Option<State>> = const { RefCell::new(None) };
+}
+
+/// None once the world is over, when what is left of it is dropped.
+fn with<T>(act: impl FnOnce(&mut State) -> T) -> Option<T> {
+    STATE.with(|state| Some(act(state.try_borrow_mut().ok()?.as_mut()?)))
+}
+
+pub(super) fn begin(params: &Params, traced: bool) {
+    watch_panics();
+    let state = State {
+        params: Arc::new(params.clone()),
+        judge: Judge::new(traced),
+        clock: 0,
+        lives: Vec::new(),
+        made: BTreeMap::new(),
+        monitors: 0,
+        monitors_by_ref: BTreeMap::new(),
+    };
+    STATE.set(Some(state));
+}
+
+pub(super) fn end() -> Report {
+    let Some(State { judge, clock, .. }) = STATE.take() else { panic!("a world that never began ends") };
+    Report {
+        hash: judge.hash(),
+        lasted: clock,
+        facts: judge.facts,
+        calls: judge.ledger.calls.len() as u64,
+        violation: judge.violation,
+        reached: judge.reached,
+        lines: judge.lines.unwrap_or_default(),
+    }
+}
+
+/// Tasks of a host swallow their panics; the oracle for them hears of those that nobody planned.
+fn watch_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let payload = panic.payload();
+            let text = payload.downcast_ref::<String>().map(String::as_str);
+            let text = text.or(payload.downcast_ref::<&str>().copied()).unwrap_or("a panic without a text");
+            if text == PLANNED_PANIC {
+                return;
+            }
+            if with(|_| ()).is_some() {
+                accuse(
+                    "I31 no peer input panics",
+                    format!("{text} at {:?}", panic.location().map(ToString::to_string)),
+                );
+            } else {
+                before(panic);
+            }
+        }));
+    });
+}
+
+impl State {
+    fn now(&mut self) -> Time {
+        let told = turmoil::sim_elapsed().map_or(0, |elapsed| elapsed.as_micros() as Time);
+        self.clock = self.clock.max(told);
+        self.clock
+    }
+
+    fn fact(&mut self, fact: Fact) {
+        let now = self.now();
+        let params = Arc::clone(&self.params);
+        self.judge.fact(fact, &params, now);
+    }
+}
+
+pub(super) fn fact(fact: Fact) {
+    with(|state| state.fact(fact));
+}
+
+pub(super) fn reach(branch: Branch) {
+    with(|state| state.judge.reach(branch));
+}
+
+pub(super) fn accuse(promise: &'static str, what: String) {
+    with(|state| {
+        let now = state.now();
+        state.judge.accuse(Some((promise, what)), now);
+    });
+}
+
+pub(super) fn set_clock(now: Time) {
+    with(|state| state.clock = state.clock.max(now));
+}
+
+pub(super) fn now() -> Time {
+    with(State::now).unwrap_or(0)
+}
+
+pub(super) fn params() -> Arc<Params> {
+    with(|state| Arc::clone(&state.params)).unwrap_or_else(|| Arc::new(super::draw(0)))
+}
+
+pub(super) fn is_violated() -> bool {
+    with(|state| state.judge.violation.is_some()).unwrap_or(true)
+}
+
+/// Calls that are still owed an outcome.
+pub(super) fn owed() -> usize {
+    with(|state| state.judge.ledger.owed().count()).unwrap_or(0)
+}
+
+pub(super) fn rest(rest: &Rest) {
+    with(|state| {
+        let now = state.now();
+        let params = Arc::clone(&state.params);
+        state.judge.rest(rest, &params, now);
+    });
+}
+
+// Lives of nodes.
+
+/// The number of the next life, and its seed.
+pub(super) fn next_life() -> (LifeId, u64) {
+    let next = |state: &mut State| {
+        let life = state.lives.len() as LifeId;
+        (life, Random::new(state.params.seed ^ (u64::from(life) << 40)).bits())
+    };
+    with(next).unwrap_or_default()
+}
+
+pub(super) fn node_up(node: u8, id: &NodeId) {
+    with(|state| {
+        let life = state.lives.len() as LifeId;
+        state.lives.push(Life { node, id: id.clone(), up: true, actors: Vec::new() });
+        state.fact(Fact::NodeUp { life, node, uid: id.uid.0 });
+    });
+}
+
+/// Its calls end with it.
+pub(super) fn node_down(node: u8, silent: bool) {
+    with(|state| {
+        let Some(life) = state.lives.iter().rposition(|life| life.node == node && life.up) else { return };
+        state.lives[life].up = false;
+        let life = life as LifeId;
+        state.fact(Fact::NodeDown { life, silent });
+        let open: Vec<Op> =
+            state.judge.ledger.open.iter().copied().filter(|op| state.judge.ledger.call(*op).caller == life).collect();
+        for op in open {
+            state.fact(Fact::Resolved { op, verdict: Verdict::Orphaned });
+        }
+    });
+}
+
+pub(super) fn is_up(life: LifeId) -> bool {
+    with(|state| state.lives[life as usize].up).unwrap_or(false)
+}
+
+pub(super) fn ready(life: LifeId, actors: Vec<Vec<u8>>) {
+    with(|state| state.lives[life as usize].actors = actors);
+}
+
+/// The lives of other nodes that are up.
+pub(super) fn others(node: u8) -> Vec<(LifeId, u8, NodeId)> {
+    let others = |state: &mut State| {
+        let lives = state.lives.iter().enumerate().filter(|(_, life)| life.up && life.node != node);
+        lives.map(|(number, life)| (number as LifeId, life.node, life.id.clone())).collect()
+    };
+    with(others).unwrap_or_default()
+}
+
+/// A reference to the actor that a plan is about, as it travels: of the newest life of its node that was ready, or of the
+/// one before.
+pub(super) fn actor_for(plan: &CallParams) -> Option<Vec<u8>> {
+    with(|state| {
+        let mut lives = state.lives.iter().rev().filter(|life| life.node == plan.target && !life.actors.is_empty());
+        let newest = lives.next()?;
+        let life = if plan.stale { lives.next().unwrap_or(newest) } else { newest };
+        life.actors.get(usize::from(plan.actor) % life.actors.len()).cloned()
+    })?
+}
+
+pub(super) fn life_of(id: &NodeId) -> Option<LifeId> {
+    with(|state| state.lives.iter().position(|life| life.id == *id))?.map(|life| life as LifeId)
+}
+
+// Actors.
+
+/// A life of an actor begins.
+pub(super) fn actor_made(life: LifeId, actor: u64) {
+    with(|state| {
+        let lives = state.made.entry((life, actor)).or_insert(0);
+        *lives += 1;
+        if *lives > 1 {
+            state.judge.reach(Branch::MailKept);
+            state.fact(Fact::ActorBack { life, actor, mail: 0 });
+        }
+    });
+}
+
+/// Which life of the actor this is, from 0.
+pub(super) fn generation(life: LifeId, actor: u64) -> u32 {
+    with(|state| state.made.get(&(life, actor)).map_or(0, |lives| lives - 1)).unwrap_or(0)
+}
+
+// Calls.
+
+pub(super) fn issue(plan: &Arc<CallParams>, caller: LifeId, target: (LifeId, u64)) -> Op {
+    let issue = |state: &mut State| {
+        let (now, op) = (state.now(), state.judge.ledger.calls.len() as Op);
+        state.judge.ledger.calls.push(Entry {
+            plan: Arc::clone(plan),
+            caller,
+            target,
+            issued: now,
+            deadline: plan.deadline.map(|after| now + after),
+            end: None,
+            known_sent: false,
+            in_line: false,
+            left_line: false,
+            wired: None,
+            arrived: 0,
+            deadline_there: None,
+            started: 0,
+            started_at: None,
+            finished: false,
+            skipped: None,
+            cancel_arrived: None,
+            verdict: None,
+        });
+        state.fact(Fact::Issued { op });
+        state.judge.line(now, || {
+            let (life, actor) = target;
+            format!(
+                "    #{op}: {:?} of life {caller} to actor {actor} of life {life}, message {}",
+                plan.kind, plan.message
+            )
+        });
+        op
+    };
+    with(issue).unwrap_or(Op::MAX)
+}
+
+pub(super) fn plan_of(op: Op) -> Option<Arc<CallParams>> {
+    with(|state| state.judge.ledger.calls.get(op as usize).map(|call| Arc::clone(&call.plan)))?
+}
+
+/// The call has ended for its caller, unless its caller has ended before.
+pub(super) fn resolved(op: Op, verdict: Verdict) {
+    with(|state| {
+        let call = state.judge.ledger.call(op);
+        let orphaned = matches!(call.verdict, Some((_, Verdict::Orphaned)));
+        if !orphaned {
+            state.fact(Fact::Resolved { op, verdict });
+        }
+    });
+}
+
+/// Nobody waits for the call any more.
+pub(super) fn given_up(op: Op) {
+    let open = with(|state| state.judge.ledger.open.contains(&op)).unwrap_or(false);
+    if open {
+        resolved(op, Verdict::Cancelled);
+    }
+}
+
+// Monitors.
+
+pub(super) fn monitor_set(life: LifeId, target: (LifeId, u64), by_message: Option<MonitorRef>) -> u32 {
+    let set = |state: &mut State| {
+        let monitor = state.monitors;
+        state.monitors += 1;
+        if let Some(by_message) = by_message {
+            state.monitors_by_ref.insert(by_message, monitor);
+        }
+        state.fact(Fact::MonitorSet { monitor, life, target: target.0, actor: target.1 });
+        monitor
+    };
+    with(set).unwrap_or(0)
+}
+
+pub(super) fn monitor_fired(monitor: u32, news: News) {
+    fact(Fact::MonitorFired { monitor, news });
+}
+
+pub(super) fn monitor_told(monitor: MonitorRef, news: News) {
+    match with(|state| state.monitors_by_ref.get(&monitor).copied()).flatten() {
+        Some(monitor) => monitor_fired(monitor, news),
+        None => accuse("I4 a monitor fires once", format!("news of a monitor that was never set: {monitor}")),
+    }
+}
