@@ -158,7 +158,8 @@ pub(crate) trait AnyActor: Send + Sync {
     fn is_over(&self) -> bool;
     fn end(&self) -> &End;
     fn vitals(&self) -> &Vitals;
-    fn in_tree(&self) -> TreeActor;
+    /// None for what is no actor of its own.
+    fn in_tree(&self) -> Option<TreeActor>;
     fn supervised(&self) -> Option<&Supervised>;
     /// A linked actor has ended.
     fn exit(&self, exit: Exit);
@@ -189,14 +190,14 @@ impl<A: RemoteActor> AnyActor for Hosted<A> {
         &self.0.vitals
     }
 
-    fn in_tree(&self) -> TreeActor {
-        TreeActor {
+    fn in_tree(&self) -> Option<TreeActor> {
+        Some(TreeActor {
             actor: ActorAddress { node: self.0.node.id().clone(), actor: self.0.id },
             actor_type: A::NAME.to_owned(),
             name: self.0.identity.clone(),
             generation: self.0.generation(),
             child_of: self.supervised().map(|supervised| (supervised.by.clone(), supervised.child.clone())),
-        }
+        })
     }
 
     fn supervised(&self) -> Option<&Supervised> {

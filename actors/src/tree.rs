@@ -41,7 +41,7 @@ impl SupervisionTree {
     /// The trees of an actor's node.
     pub(crate) fn of(node: &Node) -> Self {
         let mut tree = SupervisionTree::default();
-        let mut actors: Vec<_> = node.actors().iter().map(|actor| actor.in_tree()).collect();
+        let mut actors: Vec<_> = node.actors().iter().filter_map(|actor| actor.in_tree()).collect();
         actors.sort_by_key(|actor| actor.actor.actor);
         for actor in actors {
             if actor.child_of.is_none() && actor.actor_type != Supervisor::NAME {

@@ -10,8 +10,8 @@ use mobula_core::NodeUid;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::handshake::{self, HandshakeError};
-use crate::preface::{Acceptor, Dial, Secret};
+use crate::handshake::{self, Agreed, HandshakeError};
+use crate::preface::{self, Acceptor, Dial, Secret};
 use crate::session::Lane;
 use crate::wire::{Wire, WireWrite};
 
@@ -35,23 +35,26 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
 /// # Errors
 /// What the stream says, or which rule of the handshake was broken. Takes no longer than
 /// [`HANDSHAKE_DEADLINE`](mobula_core::limits::HANDSHAKE_DEADLINE).
-pub async fn dial(
-    stream: &mut impl Stream,
+pub async fn dial<S: Stream>(
+    mut stream: S,
     secret: &Secret,
     dialer: NodeUid,
     target: NodeUid,
     lane: Lane,
-) -> io::Result<()> {
-    let dial = handshake::fresh(dialer, target, lane)?;
-    handshake::in_time(handshake::dial(stream, secret, &dial)).await.map_err(failed)
+) -> io::Result<Agreed<S>> {
+    let dial = handshake::fresh(dialer, target, lane, preface::VERSIONS)?;
+    let version = handshake::in_time(handshake::dial(&mut stream, secret, &dial)).await.map_err(failed)?;
+    Ok(Agreed { stream, version })
 }
 
 /// Reads and answers a dialer's preface.
 ///
 /// # Errors
 /// As [`dial`]: the connection is to be dropped. Strangers got no byte.
-pub async fn accept(stream: &mut impl Stream, acceptor: &Mutex<Acceptor>) -> io::Result<Dial> {
-    handshake::in_time(handshake::accept(stream, acceptor, |_| Ok(()))).await.map_err(failed)
+pub async fn accept<S: Stream>(mut stream: S, acceptor: &Mutex<Acceptor>) -> io::Result<(Agreed<S>, Dial)> {
+    let accepted = handshake::in_time(handshake::accept(&mut stream, acceptor, |_| Ok(())));
+    let (dial, version) = accepted.await.map_err(failed)?;
+    Ok((Agreed { stream, version }, dial))
 }
 
 fn failed(error: HandshakeError) -> io::Error {
@@ -65,9 +68,9 @@ fn failed(error: HandshakeError) -> io::Error {
 }
 
 /// The stream as a wire. Reading and writing share it, each for as long as a call takes.
-pub fn wire(stream: impl Stream) -> Wire {
-    let stream = Arc::new(Mutex::new(stream));
-    Wire { read: Box::new(Read(Arc::clone(&stream))), write: Box::new(Write(stream)) }
+pub fn wire(agreed: Agreed<impl Stream>) -> Wire {
+    let stream = Arc::new(Mutex::new(agreed.stream));
+    Wire { version: agreed.version, read: Box::new(Read(Arc::clone(&stream))), write: Box::new(Write(stream)) }
 }
 
 struct Read<S>(Arc<Mutex<S>>);

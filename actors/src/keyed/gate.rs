@@ -24,6 +24,7 @@ use crate::node::{AnyActor, Hosted, Node, WeakNode};
 use crate::reply::ReplyTo;
 use crate::spawn::spawn_as;
 use crate::supervised::Supervised;
+use crate::tree::TreeActor;
 use crate::vitals::Vitals;
 
 /// The keyed actors of one type on one node.
@@ -106,6 +107,10 @@ impl<A: RemoteActor> AnyActor for Hosting<A> {
 
     fn vitals(&self) -> &Vitals {
         &self.vitals
+    }
+
+    fn in_tree(&self) -> Option<TreeActor> {
+        None
     }
 
     fn supervised(&self) -> Option<&Supervised> {

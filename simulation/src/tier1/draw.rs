@@ -3,6 +3,7 @@
 use crate::params::{ActorParams, CallParams, Fault, FaultParams, Kind, MS, Params, SECOND, Time};
 use crate::random::Random;
 use mobula_core::limits;
+use mobula_transport::preface::VERSIONS;
 use std::sync::Arc;
 
 /// The work of all calls together.
@@ -21,6 +22,7 @@ pub fn draw(seed: u64) -> Params {
     let mut params = Params {
         seed: r.bits(),
         nodes,
+        versions: vec![VERSIONS.max; usize::from(nodes)],
         actors,
         calls: Vec::new(),
         faults: Vec::new(),

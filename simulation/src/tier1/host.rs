@@ -79,8 +79,7 @@ async fn open_door(node: Node, listener: TcpListener) {
         let Ok((stream, _)) = listener.accept().await else { return };
         let (node, acceptor) = (node.clone(), Arc::clone(&acceptor));
         spawn_local(async move {
-            let mut stream = SimStream(stream);
-            if let Ok(dial) = stream::accept(&mut stream, &acceptor).await {
+            if let Ok((stream, dial)) = stream::accept(SimStream(stream), &acceptor).await {
                 let peer = NodeId::new("peer", NodeUid(dial.dialer.0));
                 // An error has told the link and its peer already.
                 let _ = node.attach(dial.lane, peer, move || Ok(stream::wire(stream))).await;
@@ -94,9 +93,8 @@ async fn connect(node: Node, peer_life: LifeId, peer: u8, id: NodeId) {
     for lane in [Lane::Control, Lane::Data] {
         while state::is_up(peer_life) {
             let dialled = timeout(mobula_core::limits::HANDSHAKE_DEADLINE, async {
-                let mut stream = SimStream(TcpStream::connect((name(peer), PORT)).await?);
-                stream::dial(&mut stream, &secret(), node.id().uid, id.uid, lane).await?;
-                Ok::<_, std::io::Error>(stream)
+                let stream = SimStream(TcpStream::connect((name(peer), PORT)).await?);
+                stream::dial(stream, &secret(), node.id().uid, id.uid, lane).await
             });
             if let Ok(Ok(stream)) = dialled.await
                 && node.attach(lane, id.clone(), move || Ok(stream::wire(stream))).await.is_ok()
