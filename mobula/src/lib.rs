@@ -62,7 +62,7 @@ pub use mobula_cluster::{Cluster, ClusterBuilder, ClusterError, MainResult, Node
 pub use mobula_cluster::{NodeEvents, NodeState, Pool, PoolBuilder};
 pub use mobula_core::{
     ActorAddress, ActorId, CallError, ExitReason, Generation, Never, NodeId, NodeUid, Outcome, RemoteMessage,
-    RestartPolicy, schema_hash,
+    RestartPolicy, limits, schema_hash,
 };
 pub use mobula_core::{ChildError, ChildState, RestartType, Strategy};
 pub use mobula_macros::{RemoteMessage, actor, main, task};
@@ -82,6 +82,15 @@ pub mod prelude {
     };
 }
 
+/// The programs in these pages are compiled and run.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct ReadmeIsTested;
+mod pages {
+    #[doc = include_str!("../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../docs/book/from-actix.md")]
+    struct FromActix;
+    #[doc = include_str!("../../docs/book/from-ray-actors.md")]
+    struct FromRayActors;
+    #[doc = include_str!("../../docs/book/from-erlang-and-akka.md")]
+    struct FromErlangAndAkka;
+}
