@@ -100,8 +100,7 @@ impl<M: RemoteMessage> Group<M> {
     async fn change(&self, member: Recipient<M>, join: bool) -> Result<(), CallError> {
         let name = self.view.name.clone();
         let at = self.node.change_group(member.node(), member.id(), name, join).await?;
-        self.view.has_seen(at).await;
-        Ok(())
+        self.node.see_change(&self.view, at).await
     }
 
     /// Who is in the group, as far as this node knows.

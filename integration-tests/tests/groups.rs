@@ -12,6 +12,7 @@ suites! {
     a_member_leaves_with_its_end_and_not_with_a_restart on [embedded, processes, memory];
     the_members_of_a_killed_process_leave on [processes];
     whoever_subscribes_hears_of_every_member on [embedded, processes, memory];
+    a_change_that_changes_nothing_is_answered on [embedded, processes, memory];
     groups_for_different_messages_are_different on [embedded, memory];
     who_cannot_be_a_member_is_refused on [embedded, processes, memory];
     every_node_follows_the_groups_that_it_uses on [memory];
@@ -89,6 +90,22 @@ async fn whoever_subscribes_hears_of_every_member(stage: Stage) {
     assert_eq!(next().await, GroupEvent::Left(recorder(&probes[1])));
     within(LONG, "joining", group.join(probes[0].clone())).await.expect("it joins");
     assert_eq!(next().await, GroupEvent::Joined(recorder(&probes[0])));
+}
+
+async fn a_change_that_changes_nothing_is_answered(stage: Stage) {
+    let one = stage.caller().group::<Record>("one").await.expect("the head answers");
+    let other = stage.caller().group::<Record>("other").await.expect("the head answers");
+    let (member, stranger) = (stage.probe(0).await, stage.probe(1).await);
+    within(LONG, "joining", one.join(member.clone())).await.expect("it joins");
+    // The head's last change is one of another group from here on.
+    within(LONG, "joining", other.join(stranger.clone())).await.expect("it joins");
+    within(LONG, "joining again", one.join(member.clone())).await.expect("it is there");
+    within(LONG, "leaving", one.leave(stranger.clone())).await.expect("it is not there");
+    assert_eq!(one.members(), [recorder(&member)]);
+    within(LONG, "leaving", one.leave(member.clone())).await.expect("it leaves");
+    within(LONG, "leaving", one.leave(member)).await.expect("twice is no error");
+    assert!(one.members().is_empty());
+    assert_eq!(other.members(), [recorder(&stranger)]);
 }
 
 async fn groups_for_different_messages_are_different(stage: Stage) {

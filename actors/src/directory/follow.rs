@@ -13,8 +13,7 @@ use crate::node::{Node, WeakNode, unexpected};
 #[derive(Debug)]
 pub(crate) struct GroupView {
     pub(crate) name: GroupName,
-    /// None until the head has answered for the first time.
-    members: watch::Sender<Option<Members>>,
+    members: watch::Sender<Members>,
     /// Nobody follows the group any more when this is dropped.
     _followed: oneshot::Sender<()>,
 }
@@ -22,17 +21,23 @@ pub(crate) struct GroupView {
 impl GroupView {
     /// The members, as they are known now.
     pub(crate) fn members(&self) -> Vec<Found> {
-        self.members.borrow().as_ref().map_or_else(Vec::new, |members| members.members.clone())
+        self.members.borrow().members.clone()
     }
 
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Option<Members>> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Members> {
         self.members.subscribe()
     }
 
-    /// Waits until what is known contains the change with this number.
-    pub(crate) async fn has_seen(&self, at: u64) {
-        let seen = |members: &Option<Members>| members.as_ref().is_some_and(|members| members.at >= at);
-        let _ = self.members.subscribe().wait_for(seen).await;
+    /// Takes in what the head has said, unless something newer is known. Only other members are news.
+    fn learn(&self, heard: Members) {
+        self.members.send_if_modified(|known| {
+            if heard.at < known.at {
+                return false;
+            }
+            let is_news = heard.members != known.members;
+            *known = heard;
+            is_news
+        });
     }
 }
 
@@ -41,20 +46,12 @@ impl Node {
     pub(crate) async fn follow(&self, name: GroupName) -> Result<Arc<GroupView>, CallError> {
         let known = self.directory_end().views.lock().get(&name).and_then(std::sync::Weak::upgrade);
         if let Some(view) = known {
-            view.has_seen(0).await;
             return Ok(view);
         }
-        let first = match self.ask_directory(Request::Members { group: name.clone() }).await? {
-            Answer::Members(members) => members,
-            Answer::Refused(refusal) => return Err(self.refused(&refusal)),
-            _ => return Err(unexpected()),
-        };
+        let first = self.members_of(&name).await?;
+        let version = first.version;
         let (followed, end) = oneshot::channel();
-        let view = Arc::new(GroupView {
-            name: name.clone(),
-            members: watch::Sender::new(Some(first.clone())),
-            _followed: followed,
-        });
+        let view = Arc::new(GroupView { name: name.clone(), members: watch::Sender::new(first), _followed: followed });
         {
             let mut views = self.directory_end().views.lock();
             views.retain(|_, view| view.strong_count() > 0);
@@ -63,11 +60,35 @@ impl Node {
             }
             views.insert(name.clone(), Arc::downgrade(&view));
         }
-        let followed = follow(self.downgrade(), Arc::downgrade(&view), name, first.version);
+        let followed = follow(self.downgrade(), Arc::downgrade(&view), name, version);
         self.control_runtime().spawn(async move {
             tokio::select! { () = followed => {}, _ = end => {} }
         });
         Ok(view)
+    }
+
+    /// Makes sure that what is known of a group contains the change with this number. It may be a change of another
+    /// group, and a member that has joined may have left again, so nobody need have news: the head is asked.
+    pub(crate) async fn see_change(&self, view: &GroupView, at: u64) -> Result<(), CallError> {
+        if view.members.borrow().at >= at {
+            return Ok(());
+        }
+        let heard = self.members_of(&view.name).await.map_err(|error| CallError::Unreachable {
+            node: self.head(),
+            // Not the question is meant, but the change, which is made.
+            sent: true,
+            reason: format!("it has not said who is in the group now: {error}"),
+        })?;
+        view.learn(heard);
+        Ok(())
+    }
+
+    async fn members_of(&self, group: &GroupName) -> Result<Members, CallError> {
+        match self.ask_directory(Request::Members { group: group.clone() }).await? {
+            Answer::Members(members) => Ok(members),
+            Answer::Refused(refusal) => Err(self.refused(&refusal)),
+            _ => Err(unexpected()),
+        }
     }
 
     /// Puts an actor into a group, or takes it out: on the actor's node, which tells the head when the actor ends.
@@ -152,7 +173,7 @@ async fn follow(node: WeakNode, view: std::sync::Weak<GroupView>, group: GroupNa
             Ok(ControlReply::Directory(Answer::Members(members))) => {
                 known = members.version;
                 let Some(view) = view.upgrade() else { return };
-                view.members.send_replace(Some(members));
+                view.learn(members);
             }
             // The head is gone or says no: what is known stays, and a new one may be told.
             _ => tokio::time::sleep(pause).await,
