@@ -826,7 +826,7 @@ impl Node {
         }
     }
 
-    fn unreachable(&self, node: &NodeId) -> CallError {
+    pub(crate) fn unreachable(&self, node: &NodeId) -> CallError {
         let peers = self.0.peers.read();
         if let Some(reason) = peers.lost.get(&node.uid.0) {
             return CallError::Unreachable { node: node.clone(), sent: false, reason: reason.clone() };

@@ -85,6 +85,10 @@ pub const LEASE_MAX: Duration = Duration::from_secs(3600);
 /// Names that a cluster holds at the same time, and as many memberships in groups. Costs the head about 300 bytes each, and the name three times.
 pub const DIRECTORY_ENTRIES_MAX: usize = 1_048_576;
 
+/// Requests of one member that are kept one by one at the head, since an earlier one has not come: 8 bytes each, and a
+/// little. Beyond that the earlier one is given up.
+pub const DIRECTORY_GAPS_MAX: usize = 4096;
+
 /// Actors in one group. Whoever follows the group is sent all of them with each change: about 50 bytes each.
 pub const GROUP_MEMBERS_MAX: usize = 16_384;
 

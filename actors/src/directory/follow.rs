@@ -130,16 +130,14 @@ impl Node {
             }
             listed.insert(actor);
         }
-        let number = directory.next_number();
-        let request = match join {
+        let change = move |number| match join {
             true => Request::Join { number, group, actor },
             false => Request::Leave { number, group, actor },
         };
-        let answer = self.ask_directory(request).await?;
+        let answer = self.change_directory(change).await?;
         if join && !directory.listed.lock().contains(&actor) {
             // It has ended meanwhile, and its end may have overtaken this.
-            let end = Request::End { number: directory.next_number(), actor };
-            self.ask_directory(end).await?;
+            self.change_directory(|number| Request::End { number, actor }).await?;
             return Err(gone);
         }
         match answer {

@@ -10,9 +10,11 @@ use mobula_transport::now;
 use super::Tenure;
 use crate::actor::RemoteActor;
 use crate::actor_ref::ActorRef;
+use crate::ask;
 use crate::control::{self, Control, ControlReply, SpawnError};
 use crate::mailbox::Order;
 use crate::node::{Node, WeakNode, unexpected};
+use crate::scope;
 
 impl Node {
     /// From now on `head` keeps the directory of names for this node, which keeps a lease there: to be called before
@@ -66,9 +68,8 @@ impl Node {
         let directory = self.directory_end();
         // From here on its end is told, whatever becomes of the claim.
         directory.listed.lock().insert(actor);
-        let number = directory.next_number();
         let (name, actor_type) = (identity.to_owned(), actor_type.to_owned());
-        match self.ask_directory(Request::Claim { number, name, actor, actor_type }).await? {
+        match self.change_directory(move |number| Request::Claim { number, name, actor, actor_type }).await? {
             // The answer may have been under way for longer than the lease lasts.
             Answer::Granted(_) if !directory.lease.holds(now()) => Err(SpawnError::NoGrant(Refusal::LeaseOver)),
             Answer::Granted(fence) => Ok(Tenure { fence, lease: Arc::clone(&directory.lease) }),
@@ -86,14 +87,14 @@ impl Node {
         if !directory.listed.lock().remove(&actor) {
             return drop(after);
         }
-        let number = directory.next_number();
-        let request = Request::End { number, actor };
         let head = directory.head();
         if head == *self.id() {
-            directory.serve(self.id(), request);
+            let number = directory.next_number();
+            directory.serve(self.id(), Request::End { number, actor });
             return drop(after);
         }
         let Some(link) = self.control_link(&head) else { return drop(after) };
+        let request = Request::End { number: directory.next_number(), actor };
         // Sent now, so that no later claim of this node overtakes it.
         let answer = control::request_for_ever(&link, &Control::Directory(request));
         self.control_runtime().spawn(async move {
@@ -104,6 +105,33 @@ impl Node {
 
     pub(crate) async fn ask_directory(&self, request: Request) -> Result<Answer, CallError> {
         match self.request(&self.head(), Control::Directory(request)).await? {
+            ControlReply::Directory(answer) => Ok(answer),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Asks the head for a change: `request` makes it with its number, which is taken when nothing but the connection can
+    /// keep the request from being sent. So it has a deadline of its own; that of the call that is served only ends the
+    /// wait for the answer.
+    pub(crate) async fn change_directory(&self, request: impl FnOnce(u64) -> Request) -> Result<Answer, CallError> {
+        let (directory, head) = (self.directory_end(), self.head());
+        if head == *self.id() {
+            return Ok(directory.serve(self.id(), request(directory.next_number())));
+        }
+        let within = scope::deadline();
+        if within.is_over(now()) {
+            return Err(CallError::DeadlineExceeded { started: false });
+        }
+        let Some(link) = self.control_link(&head) else { return Err(self.unreachable(&head)) };
+        let control = Control::Directory(request(directory.next_number()));
+        let asked = control::request_until(&link, &control, ask::default_deadline());
+        let answer = match within.instant() {
+            Some(instant) => tokio::time::timeout_at(instant.into(), asked)
+                .await
+                .map_err(|_| CallError::DeadlineExceeded { started: true })?,
+            None => asked.await,
+        };
+        match answer? {
             ControlReply::Directory(answer) => Ok(answer),
             _ => Err(unexpected()),
         }

@@ -51,9 +51,6 @@ struct Holding {
     groups: BTreeSet<GroupName>,
 }
 
-/// Requests of one member that may be missing before later ones are refused: none is ever missing on a connection.
-const GAPS_MAX: usize = 4096;
-
 impl Directory {
     /// The directory of a cluster whose head is `head`.
     pub fn new(head: NodeId, times: LeaseTimes) -> Self {
@@ -206,9 +203,6 @@ impl Directory {
         let member = self.members.get_mut(&from.uid).ok_or(Refusal::LeaseOver)?;
         if member.lost || member.until.is_some_and(|until| now >= until) {
             return Err(Refusal::LeaseOver);
-        }
-        if member.repeats.kept() >= GAPS_MAX {
-            return Err(Refusal::Full { limit: GAPS_MAX as u64 });
         }
         Ok(member.repeats.is_new(number))
     }

@@ -65,6 +65,20 @@ fn a_repeated_request_has_one_effect() {
     assert_eq!(directory.names(), 0);
 }
 
+/// A request that its member could not send.
+#[test]
+fn a_missing_request_keeps_nobody_from_asking() {
+    let mut directory = directory();
+    directory.request(&node(2), RENEW, secs(0));
+    for round in 0..10_000 {
+        let (first, second) = (2 * round + 1, 2 * round + 2);
+        let granted = directory.request(&node(2), claim(first, "hits", round), secs(1));
+        assert_eq!(granted, Answer::Granted(Fence(round + 1)));
+        assert_eq!(directory.request(&node(2), end(second, round), secs(1)), Answer::Done);
+    }
+    assert_eq!(directory.names(), 0);
+}
+
 #[test]
 fn a_silent_member_keeps_its_names_for_lease_and_margin() {
     let mut directory = directory();
