@@ -14,7 +14,7 @@ use mobula_core::{
 use mobula_transport::{Hello, Lane, Link, LinkClosed, SessionConfig, Wire};
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
-use tokio::sync::{OnceCell, oneshot};
+use tokio::sync::{OnceCell, oneshot, watch};
 
 use crate::actor::{ActorSpec, Placement, RemoteActor, Routes, SpawnOptions};
 use crate::actor_ref::ActorRef;
@@ -116,6 +116,8 @@ struct Inner {
     /// Actors on each of the arbiters.
     loads: Vec<Arc<AtomicUsize>>,
     peers: RwLock<Peers>,
+    /// A control link has opened, or a peer is lost.
+    peers_changed: watch::Sender<()>,
     /// Ids, not references: those would keep the node, and so themselves, for ever.
     task_runners: OnceCell<Vec<ActorId>>,
     dead_letters: DeadLetters,
@@ -330,6 +332,7 @@ impl Node {
             loads: threads.arbiters.iter().map(|_| Arc::default()).collect(),
             threads,
             peers: RwLock::default(),
+            peers_changed: watch::Sender::new(()),
             task_runners: OnceCell::new(),
             dead_letters: DeadLetters::default(),
             encode_local_calls: config.encode_local_calls,
@@ -592,6 +595,7 @@ impl Node {
         drop(peers);
         if lane == Lane::Control {
             self.0.directory.peer_found(peer);
+            self.0.peers_changed.send_replace(());
         }
     }
 
@@ -618,6 +622,36 @@ impl Node {
     /// The link over which this node and `peer` hear each other's heartbeats.
     pub fn control_link(&self, peer: &NodeId) -> Option<Arc<NodeLink>> {
         self.0.peers.read().links.get(&peer.uid.0).and_then(|links| links.control.clone())
+    }
+
+    /// This node and its control link to `peer`, as soon as there is one. None if `peer` is lost before that, or this node
+    /// has gone, which the future does not keep.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub fn control_link_opened(
+        &self,
+        peer: &NodeId,
+    ) -> impl Future<Output = Option<(Node, Arc<NodeLink>)>> + Send + 'static {
+        let mut changes = self.0.peers_changed.subscribe();
+        let (node, peer) = (self.downgrade(), peer.clone());
+        async move {
+            loop {
+                {
+                    let node = node.upgrade()?;
+                    let peers = node.0.peers.read();
+                    if peers.lost.contains_key(&peer.uid.0) {
+                        return None;
+                    }
+                    let link = peers.links.get(&peer.uid.0).and_then(|links| links.control.clone());
+                    drop(peers);
+                    if let Some(link) = link {
+                        return Some((node, link));
+                    }
+                }
+                changes.changed().await.ok()?;
+            }
+        }
     }
 
     /// Ends all links with a goodbye, and all actors of this node without running their hooks. Later spawns here fail
@@ -810,9 +844,10 @@ impl Node {
         let links = {
             let mut peers = self.0.peers.write();
             peers.lost.entry(peer.uid.0).or_insert_with(|| reason.to_owned());
-            let Some(links) = peers.links.remove(&peer.uid.0) else { return };
-            links
+            peers.links.remove(&peer.uid.0)
         };
+        self.0.peers_changed.send_replace(());
+        let Some(links) = links else { return };
         tracing::info!(node = %self.id(), %peer, reason, "peer lost");
         // Without heartbeats data is not trusted, and without data heartbeats mean nothing.
         for link in [links.data, links.control].into_iter().flatten() {

@@ -16,11 +16,14 @@ pub(crate) fn watch(
     member: &NodeId,
     ended: Option<impl Future<Output = String> + Send + 'static>,
 ) {
-    if let Some(link) = node.control_link(member) {
-        let (node, members, member) = (node.clone(), Arc::clone(members), member.clone());
+    // A later node may connect to this one only after it has been named as a member.
+    if member != node.id() {
+        let opened = node.control_link_opened(member);
+        let (members, member) = (Arc::clone(members), member.clone());
         // Where links do not come back, the end of one is the end of its peer, as far as calls are concerned. It proves
         // nothing: the peer keeps its names until its lease is over.
-        node.clone().control_runtime().spawn(async move {
+        node.control_runtime().spawn(async move {
+            let Some((node, link)) = opened.await else { return };
             let times = node.lease_times();
             let mut looks = tokio::time::interval(times.heartbeat);
             let closed = link.closed();

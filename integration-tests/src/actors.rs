@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use actix::{ActorFutureExt, AtomicResponse, WrapFuture};
-use mobula::{ActorRef, CallError, NodeId, RemoteMessage, current_node, this};
+use mobula::{ActorRef, CallError, Cluster, NodeId, RemoteMessage, current_node, this};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -87,6 +87,7 @@ mobula::remote_actor!(
         Block,
         Spin,
         Whereabouts,
+        Fallen,
         Myself,
         Panic,
         PanicInFuture,
@@ -222,6 +223,22 @@ impl Handler<Whereabouts> for Probe {
     fn handle(&mut self, _: Whereabouts, _: &mut Context<Self>) -> Self::Result {
         let node = current_node().expect("a handler runs on a node").id().clone();
         MessageResult(Place { pid: std::process::id(), thread: format!("{:?}", std::thread::current().id()), node })
+    }
+}
+
+/// Asks which nodes are down, as the actor's process sees it.
+#[derive(Debug, Serialize, Deserialize, RemoteMessage)]
+#[rtype(result = "Vec<NodeId>")]
+pub struct Fallen;
+
+impl Handler<Fallen> for Probe {
+    type Result = ResponseFuture<Vec<NodeId>>;
+
+    fn handle(&mut self, _: Fallen, _: &mut Context<Self>) -> Self::Result {
+        Box::pin(async {
+            let cluster = Cluster::connect().await.expect("it is part of one");
+            cluster.nodes().into_iter().filter(|node| !node.alive).map(|node| node.id).collect()
+        })
     }
 }
 

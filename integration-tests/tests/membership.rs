@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use mobula::{Cluster, NodeInfo, NodeState};
+use mobula::{Cluster, NodeInfo, NodeState, RemoteActor};
+use mobula_integration_tests::actors::{Fallen, Probe};
 use mobula_integration_tests::process::{Process, Signal};
 use mobula_integration_tests::stage::run_plain;
 use mobula_integration_tests::wait::LONG;
-use mobula_integration_tests::{Stage, suites, within};
+use mobula_integration_tests::{Stage, eventually, suites, within};
 
 suites! {
     a_killed_node_is_down_for_all_who_watch on [processes];
@@ -33,6 +34,26 @@ async fn a_killed_node_is_down_for_all_who_watch(stage: Stage) {
     assert_eq!(stage.cluster().nodes()[1].state, NodeState::Up);
     // Later it is told as it is.
     assert_eq!(next(&mut stage.cluster().watch_nodes()).await.state, NodeState::Down);
+}
+
+/// A later node connects to the earlier ones, which may know of it as a member before.
+#[test]
+fn a_node_sees_an_earlier_and_a_later_one_go_down() {
+    run_plain(async {
+        let cluster = Cluster::builder().nodes(3).executable(env!("CARGO_BIN_EXE_node_host"));
+        let cluster = cluster.connect().await.expect("a cluster");
+        let nodes = cluster.nodes();
+        let middle = cluster.spawn(Probe::spec(0).node_affinity(&nodes[1].id)).await.expect("spawned");
+        for down in [vec![&nodes[2]], vec![&nodes[0], &nodes[2]]] {
+            Process::of(down[0].pid).signal(Signal::KILL);
+            let expected: Vec<_> = down.iter().map(|node| node.id.clone()).collect();
+            eventually(LONG, "the news", async || {
+                let fallen = within(LONG, "an answer", middle.ask(Fallen)).await.expect("it answers");
+                (fallen == expected).then_some(())
+            })
+            .await;
+        }
+    });
 }
 
 #[test]
