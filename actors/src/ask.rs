@@ -80,6 +80,17 @@ impl<M: RemoteMessage> Ask<M> {
         }
     }
 
+    /// As dropping it; it is never ready after this.
+    pub(crate) fn give_up(&mut self) {
+        self.forget_deadline();
+        if !std::mem::replace(&mut self.over, true)
+            && self.slot.cancel()
+            && let Way::Far { link, request } = &self.way
+        {
+            link.cancel(*request);
+        }
+    }
+
     /// Where the reply is a `Result`: its error becomes [`CallError::Handler`], so that one `?` does for both.
     pub fn flatten<T, E>(self) -> FlatAsk<M>
     where
@@ -111,13 +122,7 @@ impl<M: RemoteMessage> Future for Ask<M> {
 
 impl<M: RemoteMessage> Drop for Ask<M> {
     fn drop(&mut self) {
-        self.forget_deadline();
-        if !self.over
-            && self.slot.cancel()
-            && let Way::Far { link, request } = &self.way
-        {
-            link.cancel(*request);
-        }
+        self.give_up();
     }
 }
 

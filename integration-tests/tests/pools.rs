@@ -17,6 +17,7 @@ suites! {
     calls_wait_for_a_member on [embedded, processes];
     a_pool_grows_at_once on [embedded, processes];
     a_pool_shrinks_by_letting_members_finish on [embedded];
+    an_answer_that_nobody_picks_up_holds_no_member on [embedded, processes];
     a_successor_takes_over_the_keys on [embedded, processes];
     the_members_end_with_their_pool on [embedded, processes];
     a_pool_that_cannot_start_leaves_nothing_behind on [embedded, processes];
@@ -142,6 +143,29 @@ async fn a_pool_shrinks_by_letting_members_finish(stage: Stage) {
     assert_eq!(within(LONG, "its log", seen).await, Ok(vec![0, 2, 4]));
     assert_eq!(within(LONG, "its end", monitor).await.reason, ExitReason::Shutdown);
     assert_eq!(within(LONG, "the log", stays.ask(Log)).await, Ok(vec![0, 1, 3, 5, 6]));
+}
+
+async fn an_answer_that_nobody_picks_up_holds_no_member(stage: Stage) {
+    for routing in [Routing::RoundRobin, Routing::LeastLoaded, Routing::WorkPulling] {
+        let pool = pool_of(&stage, 2, routing).await;
+        let goes = pool.members().remove(1);
+        // Not polled, and polled once.
+        let unpolled = [pool.ask(Record(1)), pool.ask(Record(2))];
+        let mut polled = pool.ask(Log);
+        let _ = futures::poll!(&mut polled);
+        let monitor = goes.monitor();
+        within(LONG, "the smaller pool", pool.resize(1)).await.expect("nothing is started");
+        assert_eq!(within(LONG, "the end of a member", monitor).await.reason, ExitReason::Shutdown);
+        let late = pool.ask(Record(3));
+        if routing != Routing::WorkPulling {
+            within(LONG, "the stop", pool.stop()).await;
+        }
+        for answer in within(LONG, "the answers", join_all(unpolled)).await {
+            answer.expect("it was asked before the stop");
+        }
+        within(LONG, "the log", polled).await.expect("it was asked before the stop");
+        within(LONG, "an answer", late).await.expect("it was asked before the stop");
+    }
 }
 
 async fn a_successor_takes_over_the_keys(stage: Stage) {

@@ -1,12 +1,14 @@
 //! An ask through a router: sent at once, and sent to another member where the first is gone and never began it.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use futures::task::AtomicWaker;
 use mobula_core::{CallError, Deadline, RemoteMessage, codec};
 use mobula_transport::now;
 
@@ -84,18 +86,78 @@ impl<M: RemoteMessage> Spare<M> {
     }
 }
 
-/// An ask on its way to a member. Dropping it says that the ask has ended.
+/// An ask on its way to a member, which counts there until its answer arrives, or until this is dropped.
 struct Attempt<R: Routee, M: RemoteMessage> {
-    shared: Arc<Shared<R>>,
-    member: MemberId,
-    ask: Option<Ask<M>>,
+    arrival: Arc<Arrival<R>>,
+    /// Wakes `arrival`.
+    waker: Waker,
+    ask: Ask<M>,
+    /// Arrived at once.
+    answer: Option<Result<M::Reply, CallError>>,
+}
+
+impl<R: Routee, M: RemoteMessage> Attempt<R, M> {
+    fn new(shared: Arc<Shared<R>>, member: MemberId, ask: Ask<M>) -> Self {
+        let arrival =
+            Arc::new(Arrival { shared, member, has_ended: AtomicBool::new(false), caller: AtomicWaker::new() });
+        let waker = Waker::from(Arc::clone(&arrival));
+        let mut attempt = Attempt { arrival, waker, ask, answer: None };
+        // From now on the answer is heard of, also if the caller never polls.
+        if let Poll::Ready(answer) = attempt.poll_ask() {
+            attempt.answer = Some(answer);
+        }
+        attempt
+    }
+
+    fn poll_ask(&mut self) -> Poll<Result<M::Reply, CallError>> {
+        let answer = Pin::new(&mut self.ask).poll(&mut Context::from_waker(&self.waker));
+        if answer.is_ready() {
+            self.arrival.end();
+        }
+        answer
+    }
+
+    async fn answer(&mut self) -> Result<M::Reply, CallError> {
+        poll_fn(|cx| {
+            if let Some(answer) = self.answer.take() {
+                return Poll::Ready(answer);
+            }
+            // Before the look, so that an answer that comes after it wakes the caller.
+            self.arrival.caller.register(cx.waker());
+            self.poll_ask()
+        })
+        .await
+    }
 }
 
 impl<R: Routee, M: RemoteMessage> Drop for Attempt<R, M> {
     fn drop(&mut self) {
         // Given up first, so that whoever waits for the member to be idle does not come too early.
-        drop(self.ask.take());
-        self.shared.ended(self.member);
+        self.ask.give_up();
+        self.arrival.end();
+    }
+}
+
+/// Hears that the answer has come, and tells the router and then the caller.
+struct Arrival<R: Routee> {
+    shared: Arc<Shared<R>>,
+    member: MemberId,
+    has_ended: AtomicBool,
+    caller: AtomicWaker,
+}
+
+impl<R: Routee> Arrival<R> {
+    fn end(&self) {
+        if !self.has_ended.swap(true, Ordering::AcqRel) {
+            self.shared.ended(self.member);
+        }
+    }
+}
+
+impl<R: Routee> Wake for Arrival<R> {
+    fn wake(self: Arc<Self>) {
+        self.end();
+        self.caller.wake();
     }
 }
 
@@ -140,7 +202,7 @@ impl<R: Takes<M>, M: RemoteMessage> Call<R, M> {
     fn attempt(&mut self, id: MemberId, member: &R, message: M) -> Attempt<R, M> {
         self.shared.state.lock().members.begun(id);
         let ask = if self.own_deadline { member.ask(message) } else { member.waiting(self.left()).ask(message) };
-        Attempt { shared: Arc::clone(&self.shared), member: id, ask: Some(ask) }
+        Attempt::new(Arc::clone(&self.shared), id, ask)
     }
 
     fn left(&self) -> Option<Duration> {
@@ -151,20 +213,17 @@ impl<R: Takes<M>, M: RemoteMessage> Call<R, M> {
         let mut next = first;
         loop {
             let error = match next {
-                Ok(mut attempt) => {
-                    let Some(ask) = &mut attempt.ask else { return Err(CallError::Stopped) };
-                    match ask.await {
-                        Ok(reply) => return Ok(reply),
-                        Err(error) if !is_gone(&error) => return Err(error),
-                        Err(error) => {
-                            self.shared.close(attempt.member);
-                            if !error.outcome().is_retry_safe() {
-                                return Err(error);
-                            }
-                            error
+                Ok(mut attempt) => match attempt.answer().await {
+                    Ok(reply) => return Ok(reply),
+                    Err(error) if !is_gone(&error) => return Err(error),
+                    Err(error) => {
+                        self.shared.close(attempt.arrival.member);
+                        if !error.outcome().is_retry_safe() {
+                            return Err(error);
                         }
+                        error
                     }
-                }
+                },
                 Err(error) => error,
             };
             // The first attempt may have had a longer deadline of its own.

@@ -10,8 +10,8 @@ pub enum Routing {
     /// Each in turn.
     #[default]
     RoundRobin,
-    /// The one with the fewest asks that this router has sent it and whose answers have not been picked up; among
-    /// equals, each in turn. What other routers send it is not known here, and tells are not counted.
+    /// The one with the fewest asks that this router has sent it and that have not been answered; among equals, each in
+    /// turn. What other routers send it is not known here, and tells are not counted.
     LeastLoaded,
     /// Any, by chance.
     Random,
@@ -65,12 +65,13 @@ impl<R: Clone> Members<R> {
         id
     }
 
-    /// It takes no further message. It is forgotten once it has nothing in flight.
-    pub(crate) fn close(&mut self, id: MemberId) {
+    /// It takes no further message. It is forgotten once it has nothing in flight; then here is what is left of it, to be
+    /// dropped without locks.
+    pub(crate) fn close(&mut self, id: MemberId) -> Option<R> {
         if let Some(member) = self.get(id) {
             member.open = false;
         }
-        self.forget_idle(id);
+        self.forget_idle(id)
     }
 
     /// An ask is sent to it.
@@ -80,12 +81,12 @@ impl<R: Clone> Members<R> {
         }
     }
 
-    /// An ask sent to it has ended, one way or the other.
-    pub(crate) fn ended(&mut self, id: MemberId) {
+    /// An ask sent to it has ended, one way or the other. What comes back is as of [`close`](Self::close).
+    pub(crate) fn ended(&mut self, id: MemberId) -> Option<R> {
         if let Some(member) = self.get(id) {
             member.in_flight = member.in_flight.saturating_sub(1);
         }
-        self.forget_idle(id);
+        self.forget_idle(id)
     }
 
     /// False once it is closed and nothing of it is in flight.
@@ -141,13 +142,14 @@ impl<R: Clone> Members<R> {
         self.members.iter_mut().find(|member| member.id == id)
     }
 
-    fn forget_idle(&mut self, id: MemberId) {
-        let Some(index) = self.members.iter().position(|m| m.id == id && !m.open && m.in_flight == 0) else { return };
-        self.members.remove(index);
+    fn forget_idle(&mut self, id: MemberId) -> Option<R> {
+        let index = self.members.iter().position(|m| m.id == id && !m.open && m.in_flight == 0)?;
+        let forgotten = self.members.remove(index);
         // Whoever was next stays next.
         if index < self.next_in_turn {
             self.next_in_turn -= 1;
         }
+        Some(forgotten.reference)
     }
 }
 
@@ -295,8 +297,12 @@ mod tests {
                 }
                 assert!(in_hand.iter().chain(&open).all(|id| members.knows(*id)));
             }
-            in_hand.into_iter().for_each(|id| members.ended(id));
-            open.into_iter().for_each(|id| members.close(id));
+            for id in in_hand {
+                members.ended(id);
+            }
+            for id in open {
+                members.close(id);
+            }
             assert!(members.members.is_empty(), "{routing:?}, seed {seed}");
         }
     }

@@ -245,12 +245,13 @@ impl<R: Routee> Router<R> {
     /// Leaves a member out from now on. What was sent to it stays there. False if it was none.
     pub fn remove(&self, member: &R) -> bool {
         let mut found = false;
+        let mut forgotten = Vec::new();
         {
             let mut state = self.shared.state.lock();
             let same = |other: &R| (other.id(), other.node()) == (member.id(), member.node());
             let ids: Vec<_> = state.members.open().filter(|(_, other)| same(other)).map(|(id, _)| id).collect();
             for id in ids {
-                state.members.close(id);
+                forgotten.push(state.members.close(id));
                 found = true;
             }
         }
@@ -341,12 +342,14 @@ impl<R: Routee> Shared<R> {
     }
 
     fn close(&self, member: MemberId) {
-        self.state.lock().members.close(member);
+        let forgotten = self.state.lock().members.close(member);
+        drop(forgotten);
         self.changed.send_replace(());
     }
 
     fn ended(&self, member: MemberId) {
-        self.state.lock().members.ended(member);
+        let forgotten = self.state.lock().members.ended(member);
+        drop(forgotten);
         self.changed.send_replace(());
     }
 

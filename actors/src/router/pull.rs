@@ -195,18 +195,18 @@ async fn serve<R: Routee>(shared: &Shared<R>, node: &Node) {
         }
         tokio::select! {
             Some((id, ran)) = running.next(), if !running.is_empty() => {
-                {
+                let forgotten = {
                     let mut state = shared.state.lock();
-                    if ran.gone {
-                        state.members.close(id);
-                    }
-                    state.members.ended(id);
+                    let closed = if ran.gone { state.members.close(id) } else { None };
+                    let ended = state.members.ended(id);
                     if let Err((job, why)) = ran.end {
                         // Ahead of those that were never sent.
                         state.pull.waiting.push_front(job);
                         cause = why;
                     }
-                }
+                    (closed, ended)
+                };
+                drop(forgotten);
                 shared.changed.send_replace(());
             }
             _ = changed.changed() => {}
