@@ -15,6 +15,7 @@ suites! {
     round_robin_gives_each_its_turn on [embedded, processes, memory];
     recipients_can_be_members on [embedded, processes, memory];
     the_least_loaded_takes_the_next on [embedded, processes, memory];
+    a_key_may_use_its_router on [embedded];
     a_key_stays_with_its_member on [embedded, processes, memory];
     chance_reaches_every_member on [embedded, processes, memory];
     a_member_that_has_ended_is_left_out on [embedded, processes, memory];
@@ -90,6 +91,17 @@ async fn the_least_loaded_takes_the_next(stage: Stage) {
     gates::open(&gate);
     let _unread: Vec<_> = (0..3).map(|number| router.ask(Record(number))).collect();
     assert_eq!(log(&probes[0]).await, [0, 0], "it is its turn again");
+}
+
+async fn a_key_may_use_its_router(stage: Stage) {
+    let probes = three(&stage).await;
+    let router = Router::consistent_hash(probes);
+    let same = router.clone();
+    let router = router.key(move |Record(number): &Record| {
+        let _ = same.clone().key(|_: &Log| 0);
+        number % 50
+    });
+    within(LONG, "an answer", router.ask(Record(7))).await.expect("it answers");
 }
 
 async fn a_key_stays_with_its_member(stage: Stage) {

@@ -66,7 +66,7 @@ struct State<R> {
 }
 
 /// A message's key, hashed, from the message with its type forgotten.
-type KeyOf = Box<dyn Fn(&dyn Any) -> Option<u64> + Send + Sync>;
+type KeyOf = Arc<dyn Fn(&dyn Any) -> Option<u64> + Send + Sync>;
 
 impl<R: Routee> Router<R> {
     /// A router over `members`, which chooses as `routing` says.
@@ -139,7 +139,7 @@ impl<R: Routee> Router<R> {
         K: Hash,
     {
         let key_of = move |message: &dyn Any| message.downcast_ref().map(|message| members::hash_of(&key(message)));
-        self.shared.keys.write().insert(TypeId::of::<M>(), Box::new(key_of));
+        self.shared.keys.write().insert(TypeId::of::<M>(), Arc::new(key_of));
         self
     }
 
@@ -326,7 +326,9 @@ impl<R: Routee> Shared<R> {
         if self.routing != Routing::ConsistentHash {
             return None;
         }
-        self.keys.read().get(&TypeId::of::<M>()).and_then(|key| key(message))
+        let key_of = self.keys.read().get(&TypeId::of::<M>()).map(Arc::clone);
+        // The user's code, without our lock.
+        key_of.and_then(|key_of| key_of(message))
     }
 
     fn add(&self, key: u64, member: R) -> MemberId {
