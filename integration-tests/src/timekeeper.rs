@@ -1,5 +1,6 @@
 //! Actors that send messages to themselves later, and one that puts messages aside.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -22,7 +23,7 @@ mobula::remote_actor!(
     Timekeeper,
     args: (),
     create: |()| Timekeeper::default(),
-    messages: [Note, Later, Every, Remind, Forget, Reminders, CancelAll, Collapse, Notes, Query, BeReady]
+    messages: [Note, Later, Every, Remind, Forget, Reminders, CancelAll, Collapse, Load, Notes, Query, BeReady]
 );
 
 fn own() -> mobula::Timers<Timekeeper> {
@@ -119,6 +120,43 @@ impl Handler<Reminders> for Timekeeper {
 
     fn handle(&mut self, _: Reminders, _: &mut Context<Self>) -> Vec<String> {
         own().reminders()
+    }
+}
+
+/// What a timer holds whose drop looks at the timers, and then panics.
+#[derive(Debug)]
+struct Touchy(mobula::Timers<Timekeeper>);
+
+impl Drop for Touchy {
+    fn drop(&mut self) {
+        self.0.reminders();
+        panic!("it was dropped")
+    }
+}
+
+/// Sets a timer far off that holds something [`Touchy`], and one that it cancels. Answers whether what that held is
+/// gone.
+#[derive(Debug, Serialize, Deserialize, RemoteMessage)]
+#[rtype(result = "bool")]
+pub struct Load;
+
+impl Handler<Load> for Timekeeper {
+    type Result = bool;
+
+    fn handle(&mut self, _: Load, _: &mut Context<Self>) -> bool {
+        let far_off = Duration::from_secs(3600);
+        let touchy = Touchy(own());
+        own().send_interval(far_off, move || {
+            let _ = &touchy;
+            Note(0)
+        });
+        let held = Arc::new(());
+        let in_timer = Arc::clone(&held);
+        let timer = own().send_interval(far_off, move || {
+            let _ = &in_timer;
+            Note(0)
+        });
+        timer.cancel() && Arc::strong_count(&held) == 1
     }
 }
 

@@ -2,7 +2,7 @@
 
 use mobula::{ActorRef, CallError, RemoteActor};
 use mobula_integration_tests::timekeeper::{
-    CancelAll, Collapse, Every, Forget, Later, Note, Notes, Remind, Reminders, Ticker, TickerRef, Timekeeper,
+    CancelAll, Collapse, Every, Forget, Later, Load, Note, Notes, Remind, Reminders, Ticker, TickerRef, Timekeeper,
 };
 use mobula_integration_tests::wait::LONG;
 use mobula_integration_tests::{Stage, eventually, suites, within};
@@ -13,6 +13,7 @@ suites! {
     what_is_cancelled_is_not_begun_though_it_waits on [embedded, processes, memory];
     a_restart_ends_timers_and_keeps_reminders on [embedded, processes, memory];
     a_reminder_replaces_the_one_of_its_name on [embedded, processes, memory];
+    what_a_timer_held_is_dropped_when_it_ends on [embedded, processes, memory];
     timers_work_in_the_macros_way on [embedded, processes, memory];
 }
 
@@ -110,6 +111,21 @@ async fn a_reminder_replaces_the_one_of_its_name(stage: Stage) {
     assert_eq!(noted(&keeper, 1).await, [4]);
     eventually(LONG, "no reminder", async || keeper.ask(Reminders).await.expect("it answers").is_empty().then_some(()))
         .await;
+}
+
+async fn what_a_timer_held_is_dropped_when_it_ends(stage: Stage) {
+    let keeper = keeper(&stage).await;
+    let freed = within(LONG, "the timers", keeper.ask(Load)).await;
+    assert_eq!(freed, Ok(true), "a cancelled timer keeps what it held");
+    // The drop of the other one uses the timers and panics, and does neither block nor end the actor.
+    let panicked = within(LONG, "the panic", keeper.ask(Collapse)).await;
+    assert!(matches!(panicked, Err(CallError::Panicked { .. })), "{panicked:?}");
+    within(LONG, "a note", keeper.ask(Note(1))).await.expect("it is restarted");
+    // The same at its end.
+    within(LONG, "the timers", keeper.ask(Load)).await.expect("set");
+    let monitor = keeper.monitor();
+    keeper.kill().await.expect("the order arrives");
+    within(LONG, "its end", monitor).await;
 }
 
 async fn timers_work_in_the_macros_way(stage: Stage) {

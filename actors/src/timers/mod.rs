@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::Context as TaskContext;
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ use crate::envelope::Envelope;
 use crate::mailbox::Letter;
 use crate::reply::{ReplyTo, Slot};
 use crate::scope;
-use table::Table;
+use table::{RowId, Table};
 
 /// An interval is no shorter than this.
 const EVERY_MIN: Duration = Duration::from_millis(1);
@@ -104,14 +104,15 @@ impl<A: Actor<Context = Context<A>>> Timers<A> {
 
     /// Ends the reminder with this name; nothing of it is begun from now on. False if there is none.
     pub fn forget(&self, name: &str) -> bool {
-        let reminder = self.0.timers.0.lock().as_ref().and_then(|rows| rows.reminders.get(name).cloned());
+        let reminder = self.0.timers.0.lock().used().and_then(|rows| rows.reminders.remove(name));
         reminder.is_some_and(|timer| timer.cancel())
     }
 
     /// The names of the reminders that will still send something, sorted.
     pub fn reminders(&self) -> Vec<String> {
-        let rows = self.0.timers.0.lock();
-        let names = rows.iter().flat_map(|rows| rows.table.iter()).filter(|(_, row)| !row.timer.is_cancelled());
+        let mut rows = self.0.timers.0.lock();
+        let names =
+            rows.used().into_iter().flat_map(|rows| rows.table.iter()).filter(|(_, row)| !row.timer.is_cancelled());
         let mut names: Vec<String> = names.filter_map(|(_, row)| row.name.clone()).collect();
         drop(rows);
         names.sort_unstable();
@@ -124,13 +125,31 @@ impl<A: Actor<Context = Context<A>>> Timers<A> {
             // It would come after the end of time.
             return timer;
         };
-        let mut rows = self.0.timers.0.lock();
-        let rows_now = rows.get_or_insert_default();
-        if let Some(name) = &name {
-            rows_now.reminders.insert(name.clone(), timer.clone());
+        let home: Weak<dyn Home> = Arc::downgrade(&self.0) as _;
+        timer.0.lock().home = Some(home);
+        let mut replaced = None;
+        let row = Row { timer: timer.clone(), every, name, make };
+        let refused = {
+            let mut rows = self.0.timers.0.lock();
+            match rows.usable() {
+                Some(rows) => {
+                    if let Some(name) = &row.name {
+                        replaced = rows.reminders.insert(name.clone(), timer.clone());
+                    }
+                    rows.insert(at, row).err()
+                }
+                None => Some(row),
+            }
+        };
+        if let Some(replaced) = replaced {
+            replaced.cancel();
         }
-        rows_now.table.insert(at, Row { timer: timer.clone(), every, name, make });
-        drop(rows);
+        if let Some(refused) = refused {
+            // The actor has ended.
+            timer.0.lock().over = true;
+            discard(refused);
+            return timer;
+        }
         // The cell sleeps until the earliest.
         self.0.mailbox.wake();
         timer
@@ -154,6 +173,29 @@ struct TimerState {
     over: bool,
     /// What it has sent last.
     sent: Option<Arc<dyn Sent>>,
+    /// Where its row is, and which it is while it is there.
+    home: Option<Weak<dyn Home>>,
+    row: Option<RowId>,
+}
+
+/// Where the row of a timer is.
+trait Home: Send + Sync {
+    /// Gives up a row and what it holds, if it is there.
+    fn remove(&self, row: RowId);
+}
+
+impl<A: Actor<Context = Context<A>>> Home for Shared<A> {
+    fn remove(&self, row: RowId) {
+        let removed = self.timers.0.lock().used().and_then(|rows| rows.remove(row));
+        discard(removed);
+    }
+}
+
+/// Drops what holds messages: the drop is the user's code, so no lock is held here, and it may panic.
+fn discard<T>(held: T) {
+    if catch_unwind(AssertUnwindSafe(|| drop(held))).is_err() {
+        tracing::error!("the drop of a timer's message panicked");
+    }
 }
 
 impl Timer {
@@ -164,7 +206,13 @@ impl Timer {
         let was_cancelled = std::mem::replace(&mut state.cancelled, true);
         let would_send = !was_cancelled && !state.over;
         let sent = state.sent.take();
+        let (home, row) = (state.home.take(), state.row.take());
         drop(state);
+        if let Some(row) = row
+            && let Some(home) = home.and_then(|home| home.upgrade())
+        {
+            home.remove(row);
+        }
         let waited = sent.is_some_and(|sent| sent.cancel());
         would_send || waited
     }
@@ -221,13 +269,83 @@ struct Row<A: Actor<Context = Context<A>>> {
 }
 
 /// The timers of an actor, which cost nothing until one is set.
-pub(crate) struct TimerRows<A: Actor<Context = Context<A>>>(Mutex<Option<Box<Rows<A>>>>);
+pub(crate) struct TimerRows<A: Actor<Context = Context<A>>>(Mutex<Held<A>>);
+
+enum Held<A: Actor<Context = Context<A>>> {
+    Unused,
+    Used(Box<Rows<A>>),
+    /// The actor has ended.
+    Closed,
+}
+
+impl<A: Actor<Context = Context<A>>> Held<A> {
+    fn used(&mut self) -> Option<&mut Rows<A>> {
+        match self {
+            Held::Used(rows) => Some(rows),
+            Held::Unused | Held::Closed => None,
+        }
+    }
+
+    /// To put something in. None once the actor has ended.
+    fn usable(&mut self) -> Option<&mut Rows<A>> {
+        if matches!(self, Held::Unused) {
+            *self = Held::Used(Box::default());
+        }
+        self.used()
+    }
+}
 
 struct Rows<A: Actor<Context = Context<A>>> {
     table: Table<Row<A>>,
     reminders: HashMap<String, Timer>,
-    /// Timers of this life that are over, and whose last message may still wait in the mailbox.
-    over: Vec<Timer>,
+    /// Timers that are over, and whose last message may still wait in the mailbox; reminders with their names.
+    over: Vec<(Option<String>, Timer)>,
+}
+
+impl<A: Actor<Context = Context<A>>> Rows<A> {
+    /// # Errors
+    /// The row, if its timer is cancelled.
+    fn insert(&mut self, at: Instant, row: Row<A>) -> Result<(), Row<A>> {
+        let timer = row.timer.clone();
+        // Whoever cancels it from now on finds the row.
+        let mut state = timer.0.lock();
+        if state.cancelled {
+            return Err(row);
+        }
+        state.row = Some(self.table.insert(at, row));
+        Ok(())
+    }
+
+    fn remove(&mut self, row: RowId) -> Option<Row<A>> {
+        let row = self.table.remove(row)?;
+        if let Some(name) = &row.name {
+            self.forget(name, &row.timer);
+        }
+        Some(row)
+    }
+
+    /// A timer has sent its last message. It is remembered until that is begun; here are those whose messages were, to
+    /// be dropped without locks.
+    fn end(&mut self, name: Option<String>, timer: Timer) -> Vec<Timer> {
+        self.over.push((name, timer));
+        let (over, begun): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.over).into_iter().partition(|(_, timer)| timer.is_waiting());
+        self.over = over;
+        let forget = |(name, timer): (Option<String>, Timer)| {
+            if let Some(name) = name {
+                self.forget(&name, &timer);
+            }
+            timer
+        };
+        begun.into_iter().map(forget).collect()
+    }
+
+    /// The name may be another timer's by now.
+    fn forget(&mut self, name: &str, timer: &Timer) {
+        if self.reminders.get(name).is_some_and(|named| Arc::ptr_eq(&named.0, &timer.0)) {
+            self.reminders.remove(name);
+        }
+    }
 }
 
 impl<A: Actor<Context = Context<A>>> Default for Rows<A> {
@@ -238,25 +356,27 @@ impl<A: Actor<Context = Context<A>>> Default for Rows<A> {
 
 impl<A: Actor<Context = Context<A>>> Default for TimerRows<A> {
     fn default() -> Self {
-        TimerRows(Mutex::new(None))
+        TimerRows(Mutex::new(Held::Unused))
     }
 }
 
 impl<A: Actor<Context = Context<A>>> TimerRows<A> {
     /// A life is over: its timers are, too, and what they sent is not begun in the next. Reminders stay.
     pub(crate) fn end_life(&self) {
-        let mut ended = Vec::new();
-        if let Some(rows) = self.0.lock().as_mut() {
-            rows.table.retain(|row| {
-                if row.name.is_none() {
-                    ended.push(row.timer.clone());
-                }
-                row.name.is_some()
-            });
-            ended.append(&mut rows.over);
-        }
-        for timer in ended {
+        let (rows, over) = {
+            let mut held = self.0.lock();
+            let Some(held) = held.used() else { return };
+            let of_this_life = |(name, _): &(Option<String>, Timer)| name.is_none();
+            let (ended, stay): (Vec<_>, Vec<_>) = std::mem::take(&mut held.over).into_iter().partition(of_this_life);
+            held.over = stay;
+            (held.table.take_all(|row| row.name.is_none()), ended)
+        };
+        for (_, timer) in over {
             timer.cancel();
+        }
+        for row in rows {
+            row.timer.cancel();
+            discard(row);
         }
     }
 
@@ -268,52 +388,47 @@ impl<A: Actor<Context = Context<A>>> TimerRows<A> {
         };
         if let Some(at) = now().checked_add(every) {
             let row = Row { timer: Timer(Arc::default()), every: Some(every), name: None, make: Box::new(make) };
-            self.0.lock().get_or_insert_default().table.insert(at, row);
+            if let Some(rows) = self.0.lock().usable() {
+                rows.table.insert(at, row);
+            }
         }
     }
 
     /// The actor has ended.
     pub(crate) fn clear(&self) {
-        // Messages are the user's to drop, without our lock.
-        let rows = self.0.lock().take();
-        drop(rows);
+        let Held::Used(mut rows) = std::mem::replace(&mut *self.0.lock(), Held::Closed) else { return };
+        rows.table.take_all(|_| true).into_iter().for_each(discard);
+        discard(rows);
     }
 
     fn next_at(&self) -> Option<Instant> {
-        self.0.lock().as_ref().and_then(|rows| rows.table.next_at())
+        self.0.lock().used().and_then(|rows| rows.table.next_at())
     }
 
     /// Sends what is due at `now`.
     fn fire(&self, shared: &Shared<A>, now: Instant) {
         loop {
-            let due = self.0.lock().as_mut().and_then(|rows| rows.table.take_due(now));
+            let due = self.0.lock().used().and_then(|rows| rows.table.take_due(now));
             let Some((at, mut row)) = due else { return };
             self.send(shared, &mut row);
             let again = row.every.and_then(|every| table::next_beat(at, every, now));
-            let mut rows = self.0.lock();
-            let Some(rows_now) = rows.as_mut() else { return };
-            match again {
-                Some(at) if !row.timer.is_cancelled() => {
-                    rows_now.table.insert(at, row);
-                }
-                _ => {
-                    row.timer.0.lock().over = true;
-                    match &row.name {
-                        Some(name) => {
-                            let is_it = |timer: &Timer| Arc::ptr_eq(&timer.0, &row.timer.0);
-                            if rows_now.reminders.get(name).is_some_and(is_it) && !row.timer.is_waiting() {
-                                rows_now.reminders.remove(name);
-                            }
-                        }
-                        None => {
-                            rows_now.over.retain(Timer::is_waiting);
-                            rows_now.over.push(row.timer.clone());
-                        }
+            let (done, begun) = match (self.0.lock().used(), again) {
+                (Some(rows), Some(at)) => {
+                    let cancelled = rows.insert(at, row).err();
+                    if let Some(Row { name: Some(name), timer, .. }) = &cancelled {
+                        rows.forget(name, timer);
                     }
-                    drop(rows);
-                    drop(row);
+                    (cancelled, Vec::new())
                 }
-            }
+                (Some(rows), None) => {
+                    row.timer.0.lock().over = true;
+                    let begun = rows.end(row.name.clone(), row.timer.clone());
+                    (Some(row), begun)
+                }
+                (None, _) => (Some(row), Vec::new()),
+            };
+            discard(done);
+            begun.into_iter().for_each(discard);
         }
     }
 
@@ -328,13 +443,16 @@ impl<A: Actor<Context = Context<A>>> TimerRows<A> {
             row.every = None;
             return;
         };
-        {
+        let before = {
             let mut state = row.timer.0.lock();
             if state.cancelled {
+                drop(state);
+                discard((letter, sent));
                 return;
             }
-            state.sent = Some(sent);
-        }
+            state.sent.replace(sent)
+        };
+        discard(before);
         if let Err(refused) = shared.mailbox.put_signal(letter) {
             shared.dismiss(refused.letter, refused.error);
         }
@@ -400,6 +518,45 @@ impl Alarm {
             }
             self.0 = None;
             shared.timers.fire(shared, now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Idle;
+
+    impl Actor for Idle {
+        type Context = Context<Self>;
+    }
+
+    #[test]
+    fn a_reminder_that_is_over_is_remembered_until_its_message_is_begun() {
+        let mut rows = Rows::<Idle>::default();
+        let waiting = Arc::new(AtomicBool::new(true));
+        let once = Timer(Arc::default());
+        once.0.lock().sent = Some(Arc::new(Arc::clone(&waiting)));
+        rows.reminders.insert("once".to_owned(), once.clone());
+        rows.end(Some("once".to_owned()), once);
+        assert!(rows.reminders.contains_key("once"), "it can still be forgotten in time");
+        waiting.store(false, Ordering::Relaxed);
+        rows.end(None, Timer(Arc::default()));
+        assert!(rows.reminders.is_empty() && rows.over.is_empty());
+    }
+
+    #[test]
+    fn what_ends_with_its_actor_is_not_begun_again() {
+        for used in [false, true] {
+            let rows = TimerRows::<Idle>::default();
+            if used {
+                rows.beat(Duration::from_secs(1));
+            }
+            assert_eq!(rows.next_at().is_some(), used);
+            rows.clear();
+            rows.beat(Duration::from_secs(1));
+            assert!(rows.next_at().is_none() && rows.0.lock().usable().is_none());
         }
     }
 }

@@ -39,8 +39,14 @@ impl<T> Table<T> {
         self.rows.first_key_value().map(|((at, _), _)| *at)
     }
 
-    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&mut T) -> bool) {
-        self.rows.retain(|_, row| keep(row));
+    pub(crate) fn remove(&mut self, id: RowId) -> Option<T> {
+        self.rows.remove(&id)
+    }
+
+    /// Takes out the rows that are `unwanted`.
+    pub(crate) fn take_all(&mut self, unwanted: impl Fn(&T) -> bool) -> Vec<T> {
+        let ids: Vec<_> = self.rows.iter().filter(|(_, row)| unwanted(row)).map(|(id, _)| *id).collect();
+        ids.into_iter().filter_map(|id| self.rows.remove(&id)).collect()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Instant, &T)> {
@@ -75,8 +81,10 @@ mod tests {
         let due: Vec<_> = std::iter::from_fn(|| table.take_due(at(5))).map(|(_, row)| row).collect();
         assert_eq!(due, ["a", "b", "c", "d"]);
         assert_eq!(table.next_at(), Some(at(9)));
-        table.retain(|row| *row != "e");
+        assert_eq!(table.take_all(|row| *row == "e"), ["e"]);
         assert_eq!((table.next_at(), table.iter().count()), (None, 0));
+        let id = table.insert(at(1), "f");
+        assert_eq!((table.remove(id), table.remove(id)), (Some("f"), None));
     }
 
     #[test]
