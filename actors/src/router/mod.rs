@@ -122,8 +122,8 @@ impl<R: Routee> Router<R> {
         Router { shared: Arc::new(shared), wait: Wait::Default }
     }
 
-    /// A router without members, and the one who gives it members and takes them away. While there is none, calls wait
-    /// for one until their deadline.
+    /// A router without members, and the one who gives it members and takes them away. While there is none, asks wait
+    /// for one until their deadline; tells fail, except where work is pulled.
     pub fn kept(routing: Routing, node: Node) -> (Self, RouterKeeper<R>) {
         let router = Self::make(routing, true, OnceLock::from(node));
         let keeper = RouterKeeper { shared: Arc::clone(&router.shared) };

@@ -17,8 +17,9 @@ use keeper::{Keeper, Order};
 /// Equal actors behind one handle, which is used like a single reference: it is a [`Router`] to them.
 ///
 /// A member that ends is replaced, on another node if its own is lost and its placement allows that: after a rest of
-/// 50 ms, which doubles up to 10 s as long as members end soon, give or take a fifth. While there is no member, calls
-/// wait for one until their deadline. State dies with a member: what has to outlive it belongs elsewhere.
+/// 50 ms, which doubles up to 10 s as long as members end soon, give or take a fifth. While there is no member, asks
+/// wait for one until their deadline; tells fail, except where work is pulled. State dies with a member: what has to
+/// outlive it belongs elsewhere.
 ///
 /// The members end with the pool: by [`stop`](Self::stop), and when its last handle is dropped.
 ///
