@@ -657,7 +657,7 @@ impl<R> Session<R> {
         }
         let mut frame = BytesMut::new();
         let max = self.out.frame_bytes_max();
-        let admitted = self.flows.admit_to_line();
+        let admitted = self.flows.admit_to_line(call.target);
         if let Err(error) =
             admitted.and_then(|()| frame::write_within(&mut frame, head, max, body).map_err(encode_failure))
         {

@@ -85,6 +85,23 @@ fn others_go_between_fragments_and_only_the_same_target_waits() {
 }
 
 #[test]
+fn control_has_its_place_behind_a_large_message_although_the_line_is_full() {
+    let mut here = Bench::open_with(cutting(30), 8);
+    assert_eq!(here.tell(&to(A), LARGE), Accepted::InLine);
+    while here.session.in_line() < limits::LINE_MESSAGES_MAX {
+        assert_eq!(here.tell(&to(A), "after"), Accepted::InLine);
+    }
+    let refused = here.session.tell(&to(B), || "other", here.now, text("other"));
+    assert_eq!(refused, Ok(Accepted::Queued), "a target without a line needs no place in it");
+    let refused = here.session.tell(&to(A), || "one more", here.now, text("one more"));
+    assert_eq!(refused, Err(CallError::Full { limit: limits::LINE_MESSAGES_MAX as u64 }));
+    assert_eq!(here.tell(&to(ActorId::NODE), "signal"), Accepted::InLine);
+    let sent = turns(&mut here);
+    let at = |frame: &str| sent.iter().position(|sent| sent.starts_with(frame)).expect("it goes");
+    assert!(at("end of 0") < at(&format!("tell {} signal", ActorId::NODE)), "in its place");
+}
+
+#[test]
 fn what_arrives_keeps_the_order_of_its_target() {
     let (mut here, mut there) = two(cutting(30));
     here.tell(&to(A), LARGE);
