@@ -287,7 +287,8 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
     fn obey(&mut self, order: Order) -> bool {
         match (&mut self.life, order) {
             (Life::Running(context), Order::Stop(reason) | Order::Exit(reason)) => {
-                self.ordered = Some(reason);
+                // The first holds: what ended it is not what it hears while it ends.
+                self.ordered.get_or_insert(reason);
                 // An exclusive handler ends first, and then stops its actor itself.
                 if self.place.stops.may_stop_now() {
                     context.ctx().stop();
@@ -295,7 +296,7 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
             }
             (Life::Running(context), Order::Dismiss) => {
                 self.for_good = true;
-                self.ordered = Some(ExitReason::Shutdown);
+                self.ordered.get_or_insert(ExitReason::Shutdown);
                 if self.place.stops.may_stop_now() {
                     context.ctx().stop();
                 }

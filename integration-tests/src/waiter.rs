@@ -78,6 +78,18 @@ impl Waiter {
         panic!("{text}")
     }
 
+    /// Waits at a gate alone, and panics then.
+    pub async fn panic_at_gate(&mut self, gate: String, text: String) {
+        gates::pass(&gate).await;
+        panic!("{text}")
+    }
+
+    /// Ends itself with `error`, and waits at a gate alone before it does.
+    pub async fn end_at_gate(&mut self, gate: String, error: String) {
+        assert!(mobula::stop_with(error), "a handler is a turn");
+        gates::pass(&gate).await;
+    }
+
     /// Asks itself for the list, from beside.
     pub async fn ask_itself_beside(&self) -> Result<Vec<u64>, CallError> {
         tokio::task::yield_now().await;

@@ -16,6 +16,8 @@ suites! {
     a_panic_alone_answers_with_its_text_and_ends_the_life on [embedded, processes, memory];
     the_end_of_a_life_ends_its_concurrent_methods on [embedded, processes, memory];
     a_stop_waits_for_an_exclusive_method on [embedded, processes, memory];
+    a_stop_holds_although_the_exclusive_method_panics on [embedded, processes, memory];
+    the_first_stop_says_why on [embedded, processes, memory];
     a_kill_does_not_wait_for_an_exclusive_method on [embedded, processes, memory];
     asking_oneself_is_answered on [embedded, processes, memory];
     asks_after_an_await_inherit_the_deadline on [embedded, processes, memory];
@@ -154,6 +156,34 @@ async fn a_stop_waits_for_an_exclusive_method(stage: Stage) {
     assert_eq!(within(LONG, "the monitor", monitor).await.reason, ExitReason::Shutdown);
     // The hook saw the state, not the placeholder.
     eventually(LONG, "the hook", async || (probe.ask(Log).await == Ok(vec![0, 3])).then_some(())).await;
+}
+
+async fn a_stop_holds_although_the_exclusive_method_panics(stage: Stage) {
+    let (waiter, gate) = (stage.spawn(0, spec()).await, gates::fresh_name());
+    let panics = waiter.panic_at_gate(gate.clone(), "boom".to_owned());
+    entered(&stage, &gate, 1).await;
+    let monitor = waiter.monitor();
+    waiter.stop().await.expect("the order arrives");
+    open(&stage, gate).await;
+    assert_eq!(panicked(within(LONG, "the panic", panics).await).0, "boom");
+    let reason = within(LONG, "the monitor", monitor).await.reason;
+    assert_eq!(reason, ExitReason::Panicked { text: "boom".to_owned() });
+}
+
+async fn the_first_stop_says_why(stage: Stage) {
+    let (waiter, other) = (stage.spawn(0, spec()).await, stage.probe(0).await);
+    within(LONG, "the link", waiter.link(&other)).await.expect("the node has it");
+    let gate = gates::fresh_name();
+    let ends = waiter.end_at_gate(gate.clone(), "tired".to_owned());
+    entered(&stage, &gate, 1).await;
+    let (monitor, news) = (waiter.monitor(), other.monitor());
+    // A linked end that comes while it stops is not why it does.
+    other.kill().await.expect("the order arrives");
+    within(LONG, "the other's end", news).await;
+    open(&stage, gate).await;
+    assert_eq!(within(LONG, "the method that ran", ends).await, Ok(()));
+    let reason = within(LONG, "the monitor", monitor).await.reason;
+    assert_eq!(reason, ExitReason::Error { text: "tired".to_owned() });
 }
 
 async fn a_kill_does_not_wait_for_an_exclusive_method(stage: Stage) {
