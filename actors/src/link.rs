@@ -120,12 +120,14 @@ impl Links {
                 self.exit(node, actor, peer.clone(), reason_of(error));
             }
         }
-        // After the table: an end that comes now finds the links there.
+        // After the table: an end that comes now finds the link there. Only this link: one that ends at this moment still
+        // has to tell its others how.
         if is_near && node.actor(peer.actor).is_none() {
-            self.ended(node, peer.actor, true, &ExitReason::NoProc);
+            self.0.lock().unlink(peer.actor, &own);
+            self.exit(node, actor, peer.clone(), ExitReason::NoProc);
         }
-        if node.actor(actor).is_none() {
-            self.ended(node, actor, true, &ExitReason::NoProc);
+        if node.actor(actor).is_none() && self.0.lock().unlink(actor, &peer) {
+            self.tell_end(node, &own, peer, true, &ExitReason::NoProc);
         }
     }
 
@@ -149,19 +151,24 @@ impl Links {
         let peers = self.0.lock().ended(actor);
         let own = ActorAddress { node: node.id().clone(), actor };
         for peer in peers {
-            let is_near = peer.node == own.node;
-            let to = peer.actor;
-            if is_near && lived {
-                self.exit(node, to, own.clone(), reason.clone());
-            } else if is_near {
-                self.0.lock().unlink(to, &own);
-            } else {
-                let signal = match lived {
-                    true => Signal::Exit { from: actor, to, reason: reason.clone() },
-                    false => Signal::Unlink { from: actor, to },
-                };
-                let _ = send(node, &peer, signal);
-            }
+            self.tell_end(node, &own, peer, lived, reason);
+        }
+    }
+
+    /// Tells `peer` of the end of `own`, which it is linked with.
+    fn tell_end(&self, node: &Node, own: &ActorAddress, peer: ActorAddress, lived: bool, reason: &ExitReason) {
+        let (from, to) = (own.actor, peer.actor);
+        let is_near = peer.node == own.node;
+        if is_near && lived {
+            self.exit(node, to, own.clone(), reason.clone());
+        } else if is_near {
+            self.0.lock().unlink(to, own);
+        } else {
+            let signal = match lived {
+                true => Signal::Exit { from, to, reason: reason.clone() },
+                false => Signal::Unlink { from, to },
+            };
+            let _ = send(node, &peer, signal);
         }
     }
 
@@ -215,4 +222,27 @@ fn tell(node: &Node, actor: ActorId, from: ActorAddress, reason: ExitReason) {
 
 fn send(node: &Node, peer: &ActorAddress, signal: Signal) -> Result<(), CallError> {
     control::tell(&node.link(&peer.node, peer.actor)?, &Control::Signal(signal))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NodeConfig;
+
+    #[test]
+    fn a_link_with_one_that_ends_takes_none_of_its_others_away() {
+        let node = Node::start(NodeConfig::default()).expect("a node");
+        let at = |actor| ActorAddress { node: node.id().clone(), actor };
+        let [ends, linked, late] = [1 << 40, 2 << 40, 3 << 40].map(ActorId);
+        {
+            let mut table = node.links().0.lock();
+            table.link(ends, at(linked));
+            table.link(linked, at(ends));
+        }
+        // No longer found, and its links are not told of its end yet.
+        node.links().link(&node, late, at(ends));
+        assert_eq!(node.links().0.lock().ended(ends), [at(linked)], "it has this one to tell, and no other");
+        assert_eq!(node.links().0.lock().ended(linked), [at(ends)]);
+        assert_eq!(node.links().len(), 0);
+    }
 }
