@@ -238,7 +238,8 @@ impl Inbound<Pending> for NodeInbound {
     }
 
     fn undelivered(&mut self, link: &Arc<NodeLink>, actor: ActorId, message: &'static str, reason: CallError) {
-        let node = link.peer().clone();
+        // On a link that was accepted, the peer's name is the one of its hello.
+        let node = self.node.peer_of(link);
         self.node.dead_letter_elsewhere(DeadLetter { node, actor, message, reason, body: None });
     }
 

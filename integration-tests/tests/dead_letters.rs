@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use mobula::{CallError, DeadLetter, Outcome, RemoteActor, RemoteMessage};
+use mobula::{CallError, DeadLetter, NodeId, Outcome, RemoteActor, RemoteMessage};
 use mobula_integration_tests::actors::{Hold, Log, Probe, Record};
+use mobula_integration_tests::stage::{run_plain, start_node};
 use mobula_integration_tests::wait::LONG;
 use mobula_integration_tests::{Stage, eventually, gates, suites, within};
+use mobula_transport::{Lane, memory};
 use parking_lot::Mutex;
 
 suites! {
@@ -101,6 +103,29 @@ async fn the_sender_hears_of_its_dead_letters(stage: Stage) {
         let body = letter.body.map(|body| body.downcast::<Record>().expect("it is what was sent").0);
         assert_eq!(body, stage.is_near().then_some(number));
     }
+}
+
+#[test]
+fn a_dead_letter_names_its_node_on_an_accepted_link() {
+    run_plain(async {
+        let (accepts, dials) = (start_node("accepts"), start_node("dials"));
+        for lane in [Lane::Control, Lane::Data] {
+            let (ours, theirs) = memory::pair(256 * 1024);
+            // Before its hello, all that is known of who has dialled is the life that it has proven.
+            let unnamed = NodeId::new("peer", dials.id().uid);
+            let accepted = accepts.attach(lane, unnamed, || Ok(ours));
+            let dialled = dials.attach(lane, accepts.id().clone(), || Ok(theirs));
+            within(LONG, "both hellos", futures::future::try_join(accepted, dialled)).await.expect("both say hello");
+        }
+        let heard = Heard::default();
+        let hook = heard.clone();
+        accepts.on_dead_letter(move |letter| hook.0.lock().push(letter));
+        let gone = within(LONG, "the spawn", accepts.spawn_on(dials.id(), Probe::spec(0))).await.expect("it starts");
+        gone.stop().await.expect("the order arrives");
+        within(LONG, "its end", gone.monitor()).await;
+        drop(gone.tell(Record(1)));
+        assert_eq!(heard.next(1).await[0].node, *dials.id());
+    });
 }
 
 async fn an_error_that_nobody_looks_at_makes_a_dead_letter(stage: Stage) {
