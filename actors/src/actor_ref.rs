@@ -387,6 +387,11 @@ where
         }
     };
     match shared.put(Envelope::tell(message, deadline)) {
+        Ok(Placed::InLine(Some(acceptance))) if scope::is_exclusive(shared) => {
+            // It could only wait for itself. The place in line is safe; what becomes of it there, nobody waits for.
+            acceptance.abandon();
+            Tell::accepted()
+        }
         Ok(Placed::InLine(Some(acceptance))) => Tell::near(acceptance, deadline, &shared.node),
         Ok(Placed::Inside | Placed::InLine(None)) => Tell::accepted(),
         Err(Refused { letter, error, dropped: true }) if !acked => {

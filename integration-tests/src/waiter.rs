@@ -90,6 +90,15 @@ impl Waiter {
         gates::pass(&gate).await;
     }
 
+    /// Tells itself the numbers below `count` while nobody else can be served, and waits for each to be accepted.
+    pub async fn tell_itself_alone(&mut self, count: u64) -> Result<(), CallError> {
+        let this = this::<Waiter>().expect("it runs in this actor");
+        for number in 0..count {
+            this.tell(WaiterRecord { number }).await?;
+        }
+        Ok(())
+    }
+
     /// Asks itself for the list, from beside.
     pub async fn ask_itself_beside(&self) -> Result<Vec<u64>, CallError> {
         tokio::task::yield_now().await;

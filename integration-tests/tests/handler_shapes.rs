@@ -20,6 +20,7 @@ suites! {
     the_first_stop_says_why on [embedded, processes, memory];
     a_kill_does_not_wait_for_an_exclusive_method on [embedded, processes, memory];
     asking_oneself_is_answered on [embedded, processes, memory];
+    telling_oneself_is_accepted_though_the_mailbox_is_full on [embedded, processes, memory];
     asks_after_an_await_inherit_the_deadline on [embedded, processes, memory];
     the_shapes_can_be_returned_by_plain_handlers on [embedded, processes, memory];
 }
@@ -204,6 +205,13 @@ async fn asking_oneself_is_answered(stage: Stage) {
     let alone = within(LONG, "alone", waiter.ask_itself_alone()).await;
     assert_eq!(alone, Err(CallError::Handler(CallError::Deadlock { actor: waiter.id() })));
     assert_eq!(within(LONG, "afterwards", waiter.list()).await, Ok(vec![7]));
+}
+
+async fn telling_oneself_is_accepted_though_the_mailbox_is_full(stage: Stage) {
+    let waiter = stage.spawn(0, spec().mailbox(1)).await;
+    let alone = within(LONG, "alone", waiter.tell_itself_alone(4)).await;
+    assert_eq!(alone, Ok(()));
+    assert_eq!(within(LONG, "afterwards", waiter.list()).await, Ok(vec![7, 0, 1, 2, 3]));
 }
 
 async fn asks_after_an_await_inherit_the_deadline(stage: Stage) {
