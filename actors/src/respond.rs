@@ -167,6 +167,8 @@ fn left_to_itself<A, M>(
     M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
 {
     let Some(reply) = reply else { return response.handle(ctx, None) };
+    // One that came by actix's own mailbox has left its cause behind.
+    drop(Cause::take());
     let (sender, mut receiver) = oneshot::channel();
     response.handle(ctx, Some(sender));
     let cause = Cause::take();

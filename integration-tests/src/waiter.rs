@@ -152,7 +152,7 @@ impl Actor for PlainWaiter {
     type Context = Context<Self>;
 }
 
-mobula::remote_actor!(PlainWaiter, args: (), create: |()| PlainWaiter::default(), messages: [Beside, Alone]);
+mobula::remote_actor!(PlainWaiter, args: (), create: |()| PlainWaiter::default(), messages: [Beside, Alone, PanicAlone, PanicByAddress]);
 
 /// Waits at the gate beside all others; gives twice the number.
 #[derive(Debug, Serialize, Deserialize, RemoteMessage)]
@@ -184,5 +184,48 @@ impl Handler<Alone> for PlainWaiter {
             waiter.list.push(number);
             (waiter.list.clone(), waiter)
         })
+    }
+}
+
+/// Panics alone, and not at once.
+#[derive(Debug, Serialize, Deserialize, RemoteMessage)]
+#[rtype(result = "()")]
+pub struct PanicAlone(pub String);
+
+impl Handler<PanicAlone> for PlainWaiter {
+    type Result = Exclusive<Self, PanicAlone>;
+
+    fn handle(&mut self, PanicAlone(text): PanicAlone, _: &mut Context<Self>) -> Self::Result {
+        Exclusive::on_state_of(self, move |_| async move {
+            tokio::task::yield_now().await;
+            panic!("{text}")
+        })
+    }
+}
+
+/// Sends itself, by its actix address, what panics beside all others. Answers whether it has.
+#[derive(Debug, Serialize, Deserialize, RemoteMessage)]
+#[rtype(result = "bool")]
+pub struct PanicByAddress(pub String);
+
+impl Handler<PanicByAddress> for PlainWaiter {
+    type Result = ResponseFuture<bool>;
+
+    fn handle(&mut self, PanicByAddress(text): PanicByAddress, ctx: &mut Context<Self>) -> Self::Result {
+        let sent = ctx.address().send(PanicBeside(text));
+        Box::pin(async move { sent.await.is_err() })
+    }
+}
+
+/// For the address alone.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct PanicBeside(String);
+
+impl Handler<PanicBeside> for PlainWaiter {
+    type Result = Concurrent<PanicBeside>;
+
+    fn handle(&mut self, PanicBeside(text): PanicBeside, _: &mut Context<Self>) -> Self::Result {
+        Concurrent::new(async move { panic!("{text}") })
     }
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use mobula::{ActorRef, ActorSpec, Ask, CallError, ExitReason, Generation};
 use mobula_integration_tests::actors::{DivideError, Entered, Log, Open, Probe};
 use mobula_integration_tests::wait::LONG;
-use mobula_integration_tests::waiter::{Alone, Beside, PlainWaiter, Waiter, WaiterRecordTwice, WaiterRef};
+use mobula_integration_tests::waiter::{
+    Alone, Beside, PanicAlone, PanicByAddress, PlainWaiter, Waiter, WaiterRecordTwice, WaiterRef,
+};
 use mobula_integration_tests::{Stage, eventually, gates, suites, within};
 
 suites! {
@@ -21,6 +23,7 @@ suites! {
     a_kill_does_not_wait_for_an_exclusive_method on [embedded, processes, memory];
     asking_oneself_is_answered on [embedded, processes, memory];
     telling_oneself_is_accepted_though_the_mailbox_is_full on [embedded, processes, memory];
+    a_panic_behind_the_address_explains_no_other_call on [embedded, processes, memory];
     asks_after_an_await_inherit_the_deadline on [embedded, processes, memory];
     the_shapes_can_be_returned_by_plain_handlers on [embedded, processes, memory];
 }
@@ -212,6 +215,14 @@ async fn telling_oneself_is_accepted_though_the_mailbox_is_full(stage: Stage) {
     let alone = within(LONG, "alone", waiter.tell_itself_alone(4)).await;
     assert_eq!(alone, Ok(()));
     assert_eq!(within(LONG, "afterwards", waiter.list()).await, Ok(vec![7, 0, 1, 2, 3]));
+}
+
+async fn a_panic_behind_the_address_explains_no_other_call(stage: Stage) {
+    let plain: ActorRef<PlainWaiter> = stage.spawn(0, mobula::RemoteActor::spec(())).await;
+    let behind = within(LONG, "the other panic", plain.ask(PanicByAddress("other".to_owned()))).await;
+    assert_eq!(behind, Ok(true));
+    let own = within(LONG, "its own panic", plain.ask(PanicAlone("own".to_owned()))).await;
+    assert_eq!(panicked(own).0, "own");
 }
 
 async fn asks_after_an_await_inherit_the_deadline(stage: Stage) {
