@@ -192,6 +192,10 @@ impl Links {
                 if node.actor(to).is_none() && self.0.lock().unlink(to, &from) {
                     let _ = send(node, &from, Signal::Exit { from: to, to: from.actor, reason: ExitReason::NoProc });
                 }
+                // After the table: a loss that comes now finds the link there, and one that came before is told here.
+                if let Err(error) = node.link(&from.node, from.actor) {
+                    self.exit(node, to, from, reason_of(error));
+                }
             }
             Signal::Unlink { .. } => {
                 self.0.lock().unlink(to, &from);
