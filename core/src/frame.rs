@@ -355,10 +355,10 @@ pub fn write(
     write_within(out, head, limits::FRAME_BYTES_MAX, body)
 }
 
-/// As [`write`], with another limit: what is to travel in fragments may be larger than a frame.
+/// As [`write()`], with another limit: what is to travel in fragments may be larger than a frame.
 ///
 /// # Errors
-/// As for [`write`].
+/// As for [`write()`].
 pub fn write_within(
     out: &mut BytesMut,
     head: Head,

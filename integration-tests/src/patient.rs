@@ -227,7 +227,7 @@ mobula::remote_actor!(
     messages: [RecordElsewhere, PanicElsewhere, WaitElsewhere]
 );
 
-/// Answered by the probe, as [`Record`](crate::actors::Record) is.
+/// Answered by the probe, as [`Record`] is.
 #[derive(Debug, Serialize, Deserialize, RemoteMessage)]
 #[rtype(result = "u64")]
 pub struct RecordElsewhere {

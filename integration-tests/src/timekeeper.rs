@@ -134,7 +134,7 @@ impl Drop for Touchy {
     }
 }
 
-/// Sets a timer far off that holds something [`Touchy`], and one that it cancels. Answers whether what that held is
+/// Sets a timer far off that holds something `Touchy`, and one that it cancels. Answers whether what that held is
 /// gone.
 #[derive(Debug, Serialize, Deserialize, RemoteMessage)]
 #[rtype(result = "bool")]
