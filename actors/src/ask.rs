@@ -5,7 +5,6 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use mobula_core::{CallError, Deadline, RemoteMessage, RequestId, limits};
 use mobula_transport::now;
@@ -14,6 +13,7 @@ use crate::acceptance::Acceptance;
 use crate::dead_letter::Unheard;
 use crate::node::{Node, NodeLink};
 use crate::reply::{Pending, Slot};
+use crate::way::{Expiry, Way};
 
 /// The answer to an ask.
 ///
@@ -28,28 +28,13 @@ pub struct Ask<M: RemoteMessage> {
     over: bool,
 }
 
-enum Way {
-    Near {
-        deadline: Deadline,
-        node: Node,
-        /// Its row among the node's deadlines, once it has been waited for.
-        row: Option<usize>,
-    },
-    Far {
-        link: Arc<NodeLink>,
-        request: RequestId,
-    },
-    /// Failed when it was sent; the slot has the reason.
-    Failed,
-}
-
 pub(crate) fn default_deadline() -> Deadline {
     Deadline::after(now(), limits::ASK_DEADLINE)
 }
 
 impl<M: RemoteMessage> Ask<M> {
     pub(crate) fn near(slot: Arc<Slot<M::Reply>>, deadline: Deadline, node: Node) -> Self {
-        Ask { slot, way: Way::Near { deadline, node, row: None }, over: false }
+        Ask { slot, way: Way::near(node, deadline), over: false }
     }
 
     pub(crate) fn far(
@@ -58,7 +43,7 @@ impl<M: RemoteMessage> Ask<M> {
         sent: Result<RequestId, (CallError, Pending)>,
     ) -> Self {
         match sent {
-            Ok(request) => Ask { slot, way: Way::Far { link: Arc::clone(link), request }, over: false },
+            Ok(request) => Ask { slot, way: Way::far(link, request), over: false },
             Err((error, _)) => {
                 slot.put(Err(error));
                 Ask { slot, way: Way::Failed, over: false }
@@ -72,22 +57,11 @@ impl<M: RemoteMessage> Ask<M> {
         Ask { slot, way: Way::Failed, over: false }
     }
 
-    fn forget_deadline(&mut self) {
-        if let Way::Near { node, row, .. } = &mut self.way
-            && let Some(row) = row.take()
-        {
-            node.expiries().remove(row);
-        }
-    }
-
     /// As dropping it; it is never ready after this.
     pub(crate) fn give_up(&mut self) {
-        self.forget_deadline();
-        if !std::mem::replace(&mut self.over, true)
-            && self.slot.cancel()
-            && let Way::Far { link, request } = &self.way
-        {
-            link.cancel(*request);
+        self.way.forget_deadline();
+        if !std::mem::replace(&mut self.over, true) && self.slot.cancel() {
+            self.way.cancel();
         }
     }
 
@@ -107,15 +81,10 @@ impl<M: RemoteMessage> Future for Ask<M> {
         let this = &mut *self;
         if let Poll::Ready(answer) = this.slot.poll(cx) {
             this.over = true;
-            this.forget_deadline();
+            this.way.forget_deadline();
             return Poll::Ready(answer);
         }
-        // A connection keeps the deadlines of what it has sent; the node those of what it hands over itself.
-        if let Way::Near { deadline, node, row: row @ None } = &mut this.way
-            && let Some(at) = deadline.instant()
-        {
-            *row = Some(node.expiries().insert(at, Arc::clone(&this.slot) as _));
-        }
+        this.way.arm(&this.slot);
         Poll::Pending
     }
 }
@@ -169,17 +138,10 @@ enum TellState {
     Failed(Option<CallError>),
     Waiting {
         acceptance: Arc<Acceptance>,
-        /// Within the process, where no connection keeps it.
+        /// The deadline within the process, where no connection keeps it.
         expiry: Option<Expiry>,
     },
     Over,
-}
-
-/// The deadline of a tell in line, and where it is looked after once somebody waits for it.
-struct Expiry {
-    node: Node,
-    at: Instant,
-    row: Option<usize>,
 }
 
 impl<M> Tell<M> {
@@ -198,7 +160,7 @@ impl<M> Tell<M> {
 
     /// In line for a mailbox of `node`.
     pub(crate) fn near(acceptance: Arc<Acceptance>, deadline: Deadline, node: &Node) -> Self {
-        let expiry = deadline.instant().map(|at| Expiry { node: node.clone(), at, row: None });
+        let expiry = deadline.instant().map(|_| Expiry::new(node.clone(), deadline));
         Self::new(TellState::Waiting { acceptance, expiry })
     }
 
@@ -209,14 +171,6 @@ impl<M> Tell<M> {
 
     fn new(state: TellState) -> Self {
         Tell { state, message: PhantomData }
-    }
-
-    fn forget_deadline(&mut self) {
-        if let TellState::Waiting { expiry: Some(expiry), .. } = &mut self.state
-            && let Some(row) = expiry.row.take()
-        {
-            expiry.node.expiries().remove(row);
-        }
     }
 }
 
@@ -237,15 +191,14 @@ impl<M> Future for Tell<M> {
             TellState::Waiting { acceptance, expiry } => match acceptance.poll(cx) {
                 Poll::Ready(result) => result,
                 Poll::Pending => {
-                    if let Some(Expiry { node, at, row: row @ None }) = expiry {
-                        *row = Some(node.expiries().insert(*at, Arc::clone(acceptance) as _));
+                    if let Some(expiry) = expiry {
+                        expiry.arm(acceptance);
                     }
                     return Poll::Pending;
                 }
             },
             TellState::Over => return Poll::Pending,
         };
-        self.forget_deadline();
         self.state = TellState::Over;
         Poll::Ready(result)
     }
@@ -253,7 +206,6 @@ impl<M> Future for Tell<M> {
 
 impl<M> Drop for Tell<M> {
     fn drop(&mut self) {
-        self.forget_deadline();
         if let TellState::Waiting { acceptance, .. } = &self.state {
             acceptance.abandon();
         }

@@ -50,6 +50,7 @@ mod timers;
 mod tree;
 mod vitals;
 mod waiting;
+mod way;
 
 pub use actor::{ActorSpec, MessageTable, Placement, RemoteActor};
 pub use actor_ref::ActorRef;

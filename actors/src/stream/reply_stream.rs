@@ -11,6 +11,7 @@ use mobula_core::{CallError, Deadline, RequestId};
 use super::Channel;
 use super::channel::Next;
 use crate::node::{Node, NodeLink};
+use crate::way::Way;
 
 /// The answers to a message sent with [`ask_stream`](crate::ActorRef::ask_stream): a stream of items in the order in which
 /// they were sent.
@@ -27,42 +28,19 @@ pub struct ReplyStream<T: Send + 'static> {
     over: bool,
 }
 
-enum Way {
-    Near {
-        deadline: Deadline,
-        node: Node,
-        /// Its row among the node's deadlines, once it has been waited for.
-        row: Option<usize>,
-    },
-    Far {
-        link: Arc<NodeLink>,
-        request: RequestId,
-    },
-    /// Failed when it was sent; the channel has the reason.
-    Failed,
-}
-
 impl<T: Send + 'static> ReplyStream<T> {
     pub(crate) fn near(channel: Arc<Channel<T>>, deadline: Deadline, node: Node) -> Self {
-        ReplyStream { channel, way: Way::Near { deadline, node, row: None }, over: false }
+        ReplyStream { channel, way: Way::near(node, deadline), over: false }
     }
 
     pub(crate) fn far(channel: Arc<Channel<T>>, link: &Arc<NodeLink>, request: RequestId) -> Self {
-        ReplyStream { channel, way: Way::Far { link: Arc::clone(link), request }, over: false }
+        ReplyStream { channel, way: Way::far(link, request), over: false }
     }
 
     pub(crate) fn failed(error: CallError) -> Self {
         let channel = Channel::new();
         channel.finish(Err(error), false);
         ReplyStream { channel, way: Way::Failed, over: false }
-    }
-
-    fn forget_deadline(&mut self) {
-        if let Way::Near { node, row, .. } = &mut self.way
-            && let Some(row) = row.take()
-        {
-            node.expiries().remove(row);
-        }
     }
 }
 
@@ -74,12 +52,7 @@ impl<T: Send + 'static> Stream for ReplyStream<T> {
         if this.over {
             return Poll::Ready(None);
         }
-        // A connection keeps the deadlines of what it has sent; the node those of what it hands over itself.
-        if let Way::Near { deadline, node, row: row @ None } = &mut this.way
-            && let Some(at) = deadline.instant()
-        {
-            *row = Some(node.expiries().insert(at, Arc::clone(&this.channel) as _));
-        }
+        this.way.arm(&this.channel);
         let item = match ready!(this.channel.poll_next(cx)) {
             Next::Item { item, more } => {
                 if let (Some(count), Way::Far { link, request }) = (more, &this.way) {
@@ -92,7 +65,7 @@ impl<T: Send + 'static> Stream for ReplyStream<T> {
             Next::End => None,
         };
         this.over = true;
-        this.forget_deadline();
+        this.way.forget_deadline();
         Poll::Ready(item)
     }
 }
@@ -105,12 +78,9 @@ impl<T: Send + 'static> FusedStream for ReplyStream<T> {
 
 impl<T: Send + 'static> Drop for ReplyStream<T> {
     fn drop(&mut self) {
-        self.forget_deadline();
+        self.way.forget_deadline();
         self.channel.abandon();
-        if let Way::Far { link, request } = &self.way {
-            // Nothing, if the stream has had its end.
-            link.cancel(*request);
-        }
+        self.way.cancel();
     }
 }
 
