@@ -61,6 +61,36 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// A call that was made just now, at `issued`, and has gone nowhere yet.
+    pub fn issued(
+        plan: &Arc<CallParams>,
+        caller: LifeId,
+        target: (LifeId, u64),
+        issued: Time,
+        deadline: Option<Time>,
+    ) -> Self {
+        Entry {
+            plan: Arc::clone(plan),
+            caller,
+            target,
+            issued,
+            deadline,
+            end: None,
+            known_sent: false,
+            in_line: false,
+            left_line: false,
+            wired: None,
+            arrived: 0,
+            deadline_there: None,
+            started: 0,
+            started_at: None,
+            finished: false,
+            skipped: None,
+            cancel_arrived: None,
+            verdict: None,
+        }
+    }
+
     /// True if it wants an answer.
     pub fn is_ask(&self) -> bool {
         self.plan.kind != Kind::Tell

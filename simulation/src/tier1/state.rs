@@ -247,26 +247,8 @@ pub(super) fn generation(life: LifeId, actor: u64) -> u32 {
 pub(super) fn issue(plan: &Arc<CallParams>, caller: LifeId, target: (LifeId, u64)) -> Op {
     let issue = |state: &mut State| {
         let (now, op) = (state.now(), state.judge.ledger.calls.len() as Op);
-        state.judge.ledger.calls.push(Entry {
-            plan: Arc::clone(plan),
-            caller,
-            target,
-            issued: now,
-            deadline: plan.deadline.map(|after| now + after),
-            end: None,
-            known_sent: false,
-            in_line: false,
-            left_line: false,
-            wired: None,
-            arrived: 0,
-            deadline_there: None,
-            started: 0,
-            started_at: None,
-            finished: false,
-            skipped: None,
-            cancel_arrived: None,
-            verdict: None,
-        });
+        let deadline = plan.deadline.map(|after| now + after);
+        state.judge.ledger.calls.push(Entry::issued(plan, caller, target, now, deadline));
         state.fact(Fact::Issued { op });
         state.judge.line(now, || {
             let (life, actor) = target;

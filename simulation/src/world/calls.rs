@@ -45,26 +45,9 @@ impl World<'_> {
         let near = life == caller;
         let link = if near { None } else { Some(self.link(caller, &target, to_node)) };
         let op = self.judge.ledger.calls.len() as Op;
-        self.judge.ledger.calls.push(Entry {
-            plan: Arc::clone(plan),
-            caller,
-            target: (life, actor.0),
-            issued: self.now,
-            deadline,
-            end: link.as_ref().and_then(|link| link.as_ref().ok()).copied(),
-            known_sent: false,
-            in_line: false,
-            left_line: false,
-            wired: None,
-            arrived: 0,
-            deadline_there: None,
-            started: 0,
-            started_at: None,
-            finished: false,
-            skipped: None,
-            cancel_arrived: None,
-            verdict: None,
-        });
+        let end = link.as_ref().and_then(|link| link.as_ref().ok()).copied();
+        let issued = Entry::issued(plan, caller, (life, actor.0), self.now, deadline);
+        self.judge.ledger.calls.push(Entry { end, ..issued });
         self.parents.push(None);
         self.requests.push(None);
         self.fact(Fact::Issued { op });
