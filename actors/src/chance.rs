@@ -2,13 +2,11 @@
 
 use std::io;
 
+use mobula_core::SplitMix64;
 use parking_lot::Mutex;
 
 /// Drawn from in the order of the calls.
-pub(crate) struct Chance(Mutex<State>);
-
-/// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): enough for identities and jitter, of no use for secrets.
-struct State(u64);
+pub(crate) struct Chance(Mutex<SplitMix64>);
 
 impl Chance {
     /// # Errors
@@ -22,16 +20,12 @@ impl Chance {
                 u64::from_ne_bytes(bytes)
             }
         };
-        Ok(Chance(Mutex::new(State(seed))))
+        Ok(Chance(Mutex::new(SplitMix64::new(seed))))
     }
 
     /// 64 bits, each as likely 0 as 1.
     pub(crate) fn bits(&self) -> u64 {
-        let mut state = self.0.lock();
-        state.0 = state.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (state.0 ^ (state.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.lock().bits()
     }
 
     /// A number from 0 to 1: where in its bounds something falls.

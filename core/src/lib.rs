@@ -20,6 +20,7 @@ pub mod planted;
 pub mod prescan;
 mod rendezvous;
 mod restart;
+mod split_mix;
 mod supervision;
 
 pub use deadline::{Budget, Deadline};
@@ -31,6 +32,7 @@ pub use ids::{ActorAddress, ActorId, Generation, MessageKey, NodeId, NodeUid, Re
 pub use links::LinkTable;
 pub use message::RemoteMessage;
 pub use panic::panic_text;
-pub use rendezvous::rendezvous;
-pub use restart::{Decision, RestartBudget, RestartPolicy};
+pub use rendezvous::{rendezvous, rendezvous_score};
+pub use restart::{Decision, RestartBudget, RestartPolicy, backoff};
+pub use split_mix::SplitMix64;
 pub use supervision::{ChildError, ChildKey, ChildState, Effect, RestartType, Strategy, Supervision};

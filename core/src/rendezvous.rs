@@ -4,17 +4,16 @@
 //! moves its own keys, and no other.
 
 use crate::NodeId;
+use crate::split_mix::mix;
 
 /// The node among `nodes` to which the key with this hash belongs; none if there are none.
 pub fn rendezvous<'a>(key: u64, nodes: impl IntoIterator<Item = &'a NodeId>) -> Option<&'a NodeId> {
-    nodes.into_iter().max_by_key(|node| (mix(key ^ mix(node.uid.0)), node.uid))
+    nodes.into_iter().max_by_key(|node| (rendezvous_score(key, node.uid.0), node.uid))
 }
 
-/// The last step of SplitMix64: every bit of the input moves half of the output's.
-fn mix(mut bits: u64) -> u64 {
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
+/// What a place with this number bids for a key with this hash. The highest bidder has it.
+pub fn rendezvous_score(key: u64, place: u64) -> u64 {
+    mix(key ^ mix(place))
 }
 
 #[cfg(test)]

@@ -63,11 +63,17 @@ impl RestartBudget {
             return Decision::GiveUp;
         }
         self.failures.push_back(now);
-        let nominal = self.policy.backoff_min.saturating_mul(2_u32.saturating_pow(before)).min(self.policy.backoff_max);
-        let rest_s = nominal.as_secs_f64() * (0.8 + 0.4 * jitter.clamp(0.0, 1.0));
-        // A policy may come from a peer: the longest rest there is must not overflow.
-        Decision::RestartAfter(Duration::try_from_secs_f64(rest_s).unwrap_or(Duration::MAX))
+        Decision::RestartAfter(backoff(self.policy.backoff_min, self.policy.backoff_max, before, jitter))
     }
+}
+
+/// The rest after a failure that had `before` others before it: `min`, doubled for each of them, `max` at most, and within
+/// ±20 % of that as `jitter` in 0..=1 says.
+pub fn backoff(min: Duration, max: Duration, before: u32, jitter: f64) -> Duration {
+    let nominal = min.saturating_mul(2_u32.saturating_pow(before)).min(max);
+    let rest_s = nominal.as_secs_f64() * (0.8 + 0.4 * jitter.clamp(0.0, 1.0));
+    // A policy may come from a peer: the longest rest there is must not overflow.
+    Duration::try_from_secs_f64(rest_s).unwrap_or(Duration::MAX)
 }
 
 #[cfg(test)]

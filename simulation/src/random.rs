@@ -1,24 +1,21 @@
-//! The one source of chance: SplitMix64 (Steele, Lea, Flood; OOPSLA 2014). Small, seedable, the same everywhere.
+//! The one source of chance: SplitMix64. Small, seedable, the same everywhere.
+
+use mobula_core::SplitMix64;
 
 /// A stream of numbers that its seed decides.
 #[derive(Clone, Debug)]
-pub struct Random(u64);
+pub struct Random(SplitMix64);
 
 impl Random {
     /// The stream of `seed`.
     pub fn new(seed: u64) -> Self {
         // Neighbouring seeds are neighbouring states; one step sets them apart.
-        let mut random = Random(seed);
-        Random(random.bits())
+        Random(SplitMix64::new(SplitMix64::new(seed).bits()))
     }
 
     /// The next 64 bits.
     pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.bits()
     }
 
     /// A number below `end`; 0 if `end` is.
@@ -54,7 +51,7 @@ mod tests {
 
     #[test]
     fn reference_values() {
-        let mut random = Random(1_234_567);
+        let mut random = Random(SplitMix64::new(1_234_567));
         let first: Vec<_> = (0..3).map(|_| random.bits()).collect();
         assert_eq!(first, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
     }

@@ -3,6 +3,8 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use mobula_core::{SplitMix64, rendezvous_score};
+
 /// How a [`Router`](crate::Router) chooses the member that takes a message.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
@@ -33,7 +35,7 @@ pub(crate) struct Members<R> {
     next_id: u64,
     /// Where the next turn begins to look.
     next_in_turn: usize,
-    random: u64,
+    random: SplitMix64,
 }
 
 #[derive(Debug)]
@@ -49,12 +51,12 @@ struct Member<R> {
 
 impl<R: Clone> Members<R> {
     pub(crate) fn new(routing: Routing, seed: u64) -> Self {
-        Members { routing, members: Vec::new(), next_id: 0, next_in_turn: 0, random: seed }
+        Members { routing, members: Vec::new(), next_id: 0, next_in_turn: 0, random: SplitMix64::new(seed) }
     }
 
     /// Chance begins anew from `seed`.
     pub(crate) fn reseed(&mut self, seed: u64) {
-        self.random = seed;
+        self.random = SplitMix64::new(seed);
     }
 
     /// Adds a member, to whom the keys near `key` belong.
@@ -127,14 +129,13 @@ impl<R: Clone> Members<R> {
     /// Thaler and Ravishankar, A Name-Based Mapping Scheme for Rendezvous, 1996: the highest score wins.
     fn by_key(&self, key: u64) -> Option<usize> {
         let open = self.members.iter().enumerate().filter(|(_, member)| member.open);
-        open.max_by_key(|(_, member)| mix(key ^ mix(member.key))).map(|(index, _)| index)
+        open.max_by_key(|(_, member)| rendezvous_score(key, member.key)).map(|(index, _)| index)
     }
 
     fn by_chance(&mut self) -> Option<usize> {
         let open: Vec<usize> = (0..self.members.len()).filter(|index| self.members[*index].open).collect();
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         // The high half of a product spreads the draw evenly over any count.
-        let at = (u128::from(mix(self.random)) * open.len() as u128) >> 64;
+        let at = (u128::from(self.random.bits()) * open.len() as u128) >> 64;
         open.get(usize::try_from(at).unwrap_or(0)).copied()
     }
 
@@ -158,13 +159,6 @@ pub(crate) fn hash_of(key: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
     hasher.finish()
-}
-
-/// The finisher of SplitMix64: Steele, Lea and Flood, OOPSLA 2014.
-fn mix(mut bits: u64) -> u64 {
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
 }
 
 #[cfg(test)]
@@ -268,9 +262,9 @@ mod tests {
             let mut members = Members::new(routing, seed as u64);
             let mut open: Vec<MemberId> = Vec::new();
             let mut in_hand: Vec<MemberId> = Vec::new();
-            let mut state = seed as u64;
+            let mut random = SplitMix64::new(seed as u64);
             for step in 0..300_u64 {
-                state = mix(state.wrapping_add(step + 1));
+                let state = random.bits();
                 match state % 8 {
                     0 => open.push(members.add(step, step)),
                     1 if !open.is_empty() => {

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use mobula_core::backoff;
+
 /// A slot is empty at least so long after its member has ended, doubling with each that soon ends again.
 const REST_MIN: Duration = Duration::from_millis(50);
 
@@ -106,9 +108,9 @@ impl Slots {
         {
             slot.failures = 0;
         }
-        let nominal = REST_MIN.saturating_mul(2_u32.saturating_pow(slot.failures)).min(REST_MAX);
+        let rest = backoff(REST_MIN, REST_MAX, slot.failures, jitter);
         slot.failures = slot.failures.saturating_add(1);
-        slot.state = SlotState::Resting { until: now + nominal.mul_f64(0.8 + 0.4 * jitter.clamp(0.0, 1.0)) };
+        slot.state = SlotState::Resting { until: now + rest };
     }
 
     /// Members are being started.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::{ActorId, NodeId, NodeUid, limits};
+use crate::{ActorId, NodeId, NodeUid, SplitMix64, limits};
 
 const LEASE: Duration = Duration::from_secs(8);
 
@@ -208,14 +208,11 @@ enum Packet {
     Answer { member: usize, request: Request, answer: Answer, sent: Duration },
 }
 
-struct Chance(u64);
+struct Chance(SplitMix64);
 
 impl Chance {
     fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (bits ^ (bits >> 31)) % end
+        self.0.bits() % end
     }
 }
 
@@ -253,7 +250,7 @@ impl World {
             packets: BTreeMap::new(),
             packet: 0,
             begin: Instant::now(),
-            chance: Chance(seed),
+            chance: Chance(SplitMix64::new(seed)),
             granted: 0,
             handed_on: 0,
             last_fence: BTreeMap::new(),
