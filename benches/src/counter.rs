@@ -37,6 +37,20 @@ impl Handler<Add> for Counter {
     }
 }
 
+/// Takes bytes and counts them.
+#[derive(Deserialize, RemoteMessage, Serialize)]
+#[rtype(result = "i64")]
+pub(crate) struct Absorb(#[serde(with = "serde_bytes")] pub(crate) Vec<u8>);
+
+impl Handler<Absorb> for Counter {
+    type Result = i64;
+
+    fn handle(&mut self, Absorb(bytes): Absorb, _: &mut Context<Self>) -> i64 {
+        self.count += bytes.len() as i64;
+        self.count
+    }
+}
+
 /// Answers the name of the thread that the actor lives on, as this process knows it.
 #[derive(Deserialize, RemoteMessage, Serialize)]
 #[rtype(result = "String")]
@@ -54,7 +68,7 @@ pub(crate) fn this_thread() -> String {
     format!("{:?}", thread::current().id())
 }
 
-mobula::remote_actor!(Counter, args: i64, create: |start| Counter::new(start), messages: [Add, WhichThread]);
+mobula::remote_actor!(Counter, args: i64, create: |start| Counter::new(start), messages: [Add, Absorb, WhichThread]);
 
 /// A counter on a node that is not this process.
 pub(crate) async fn in_another_process(cluster: &Cluster) -> Result<ActorRef<Counter>> {

@@ -22,7 +22,16 @@ pub(crate) struct Span {
 const CALLS_PER_LOOK: u32 = 256;
 
 /// Microseconds, the median over calls made one after another.
-pub(crate) async fn latency<T, E: Display>(span: Span, mut call: impl AsyncFnMut() -> Result<T, E>) -> Result<f64> {
+pub(crate) async fn latency<T, E: Display>(span: Span, call: impl AsyncFnMut() -> Result<T, E>) -> Result<f64> {
+    latency_at(50.0, span, call).await
+}
+
+/// Microseconds, a percentile over calls made one after another.
+pub(crate) async fn latency_at<T, E: Display>(
+    percent: f64,
+    span: Span,
+    mut call: impl AsyncFnMut() -> Result<T, E>,
+) -> Result<f64> {
     let warm_until = Instant::now() + span.warm;
     while Instant::now() < warm_until {
         call().await.map_err(failed)?;
@@ -36,7 +45,7 @@ pub(crate) async fn latency<T, E: Display>(span: Span, mut call: impl AsyncFnMut
         micros.push((after - before).as_secs_f64() * 1e6);
         before = after;
     }
-    Ok(percentile(&mut micros, 50.0))
+    Ok(percentile(&mut micros, percent))
 }
 
 /// Calls per second, made one after another.

@@ -11,6 +11,7 @@
 
 mod counter;
 mod drive;
+mod large;
 mod local;
 mod measure;
 mod primes;
@@ -85,6 +86,7 @@ enum Group {
     RemoteLatency,
     RemotePipelined,
     RemoteTell,
+    PingBesideLarge,
     LocalAsk,
     LocalAskAcross,
     Primes,
@@ -97,6 +99,7 @@ impl Group {
             Group::RemoteLatency => remote::latency(plan).await,
             Group::RemotePipelined => remote::pipelined(plan).await,
             Group::RemoteTell => remote::tell(plan).await,
+            Group::PingBesideLarge => large::ping_beside(plan).await,
             Group::LocalAsk => local::same_arbiter(plan).await,
             Group::LocalAskAcross => local::across(plan).await,
             Group::Primes => primes::versus_rayon(plan).await,
@@ -105,17 +108,18 @@ impl Group {
     }
 }
 
-const GROUPS: [Group; 7] = [
+const GROUPS: [Group; 8] = [
     Group::RemoteLatency,
     Group::RemotePipelined,
     Group::RemoteTell,
+    Group::PingBesideLarge,
     Group::LocalAsk,
     Group::LocalAskAcross,
     Group::Primes,
     Group::ClusterStart,
 ];
 
-const MEASURES: [Measure; 9] = [
+const MEASURES: [Measure; 10] = [
     Measure {
         name: "remote-ask-latency",
         group: Group::RemoteLatency,
@@ -145,6 +149,12 @@ const MEASURES: [Measure; 9] = [
         group: Group::RemoteTell,
         about: "the same beside a one-way stream of frames",
         goal: "none",
+    },
+    Measure {
+        name: "ping-beside-large",
+        group: Group::PingBesideLarge,
+        about: "p99 of one ask in flight while 100 MB go to another actor over the same connection",
+        goal: "at most 2",
     },
     Measure {
         name: "local-ask",
