@@ -13,10 +13,13 @@ mod counter;
 mod drive;
 mod large;
 mod local;
+mod many;
 mod measure;
+mod memory;
 mod primes;
 mod raw;
 mod remote;
+mod slow;
 mod start;
 mod threads;
 
@@ -32,6 +35,9 @@ use crate::measure::Line;
 fn main() -> ExitCode {
     if let Some(role) = raw::Role::of_this_process() {
         return role.serve();
+    }
+    if let Some(side) = many::Side::of_this_process() {
+        return side.run();
     }
     // `{:#}` shows the whole chain of causes.
     mobula::run_main(async { run().await.map_err(|error| format!("{error:#}")) })
@@ -87,8 +93,10 @@ enum Group {
     RemotePipelined,
     RemoteTell,
     PingBesideLarge,
+    SlowActor,
     LocalAsk,
     LocalAskAcross,
+    ManyActors,
     Primes,
     ClusterStart,
 }
@@ -100,26 +108,30 @@ impl Group {
             Group::RemotePipelined => remote::pipelined(plan).await,
             Group::RemoteTell => remote::tell(plan).await,
             Group::PingBesideLarge => large::ping_beside(plan).await,
+            Group::SlowActor => slow::actor(plan).await,
             Group::LocalAsk => local::same_arbiter(plan).await,
             Group::LocalAskAcross => local::across(plan).await,
+            Group::ManyActors => many::measure(plan).await,
             Group::Primes => primes::versus_rayon(plan).await,
             Group::ClusterStart => start::cluster(plan).await,
         }
     }
 }
 
-const GROUPS: [Group; 8] = [
+const GROUPS: [Group; 10] = [
     Group::RemoteLatency,
     Group::RemotePipelined,
     Group::RemoteTell,
     Group::PingBesideLarge,
+    Group::SlowActor,
     Group::LocalAsk,
     Group::LocalAskAcross,
+    Group::ManyActors,
     Group::Primes,
     Group::ClusterStart,
 ];
 
-const MEASURES: [Measure; 10] = [
+const MEASURES: [Measure; 14] = [
     Measure {
         name: "remote-ask-latency",
         group: Group::RemoteLatency,
@@ -157,6 +169,18 @@ const MEASURES: [Measure; 10] = [
         goal: "at most 2",
     },
     Measure {
+        name: "slow-actor-memory",
+        group: Group::SlowActor,
+        about: "peak memory of a node whose actor is sent 1,000,000 tells by 8 senders on 2 nodes and cannot keep up",
+        goal: "at most 1.1",
+    },
+    Measure {
+        name: "slow-actor-senders",
+        group: Group::SlowActor,
+        about: "peak memory of the nodes of these senders",
+        goal: "at most 1.1",
+    },
+    Measure {
         name: "local-ask",
         group: Group::LocalAsk,
         about: "asks one at a time on the actor's own arbiter, beside Addr::send",
@@ -167,6 +191,18 @@ const MEASURES: [Measure; 10] = [
         group: Group::LocalAskAcross,
         about: "asks one at a time from another thread, beside Addr::send",
         goal: "at least 0.8",
+    },
+    Measure {
+        name: "actors-100k-memory",
+        group: Group::ManyActors,
+        about: "memory of each of 100,000 actors on one node",
+        goal: "at most 1024 bytes more",
+    },
+    Measure {
+        name: "actors-100k-spawn",
+        group: Group::ManyActors,
+        about: "spawns a second on one node, until the last has started",
+        goal: "at least 300 k",
     },
     Measure {
         name: "primes-vs-rayon",
