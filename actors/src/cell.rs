@@ -36,6 +36,9 @@ use crate::supervised::Supervised;
 use crate::timers::{Alarm, TimerRows};
 use crate::vitals::{Phase, Vitals};
 
+/// A life that has ended, and the panic's text if it was one.
+type LastEnd = (Generation, Option<String>);
+
 /// Makes a message of the end of a linked actor.
 pub(crate) type Trap<A> = fn(&Arc<Shared<A>>, Exit);
 
@@ -59,7 +62,7 @@ pub(crate) struct Shared<A: Actor<Context = Context<A>>> {
     /// Set while ends of linked actors are messages to this one.
     trap: Mutex<Option<Trap<A>>>,
     /// The life that ended last, and the panic's text if it was one; it explains replies that were lost with that life.
-    last_panic: Mutex<Option<(Generation, Option<String>)>>,
+    last_panic: Mutex<Option<Box<LastEnd>>>,
 }
 
 impl<A: Actor<Context = Context<A>>> Shared<A> {
@@ -122,7 +125,7 @@ impl<A: Actor<Context = Context<A>>> Shared<A> {
     /// context.
     pub(crate) fn lost(&self, generation: Generation, message: &str) -> CallError {
         let last = self.last_panic.lock();
-        match last.as_ref().filter(|(ended, _)| *ended == generation) {
+        match last.as_deref().filter(|(ended, _)| *ended == generation) {
             Some((_, Some(text))) => self.panicked_in(generation, message, text),
             // Its life was ended in order, and the handler was under way.
             Some((_, None)) => CallError::Cancelled { started: true },
@@ -135,7 +138,7 @@ impl<A: Actor<Context = Context<A>>> Shared<A> {
     /// The panic that ended the life `generation`, for a handler of that life.
     pub(crate) fn ended_by_panic(&self, generation: Generation, message: &str) -> Option<CallError> {
         let last = self.last_panic.lock();
-        let (_, text) = last.as_ref().filter(|(ended, _)| *ended == generation)?;
+        let (_, text) = last.as_deref().filter(|(ended, _)| *ended == generation)?;
         Some(self.panicked_in(generation, message, text.as_ref()?))
     }
 
@@ -192,7 +195,7 @@ pub(crate) struct Cell<A: Actor<Context = Context<A>>> {
     /// The panic that kept the first life from starting.
     stillborn: Option<String>,
     /// Why it was told to stop, while it does.
-    ordered: Option<ExitReason>,
+    ordered: Option<Box<ExitReason>>,
     /// It will not begin again, whatever its supervisor would say.
     for_good: bool,
     supervised: bool,
@@ -273,7 +276,7 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
                         }
                         Ok(Poll::Ready(())) => {
                             self.has_begun();
-                            let reason = self.ordered.take().unwrap_or(ExitReason::Normal);
+                            let reason = self.ordered.take().map_or(ExitReason::Normal, |reason| *reason);
                             self.end_life(reason);
                         }
                         Err(panic) => self.fail(&*panic),
@@ -288,7 +291,7 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
         match (&mut self.life, order) {
             (Life::Running(context), Order::Stop(reason) | Order::Exit(reason)) => {
                 // The first holds: what ended it is not what it hears while it ends.
-                self.ordered.get_or_insert(reason);
+                self.ordered.get_or_insert(Box::new(reason));
                 // An exclusive handler ends first, and then stops its actor itself.
                 if self.place.stops.may_stop_now() {
                     context.ctx().stop();
@@ -296,7 +299,7 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
             }
             (Life::Running(context), Order::Dismiss) => {
                 self.for_good = true;
-                self.ordered.get_or_insert(ExitReason::Shutdown);
+                self.ordered.get_or_insert(Box::new(ExitReason::Shutdown));
                 if self.place.stops.may_stop_now() {
                     context.ctx().stop();
                 }
@@ -375,7 +378,7 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
     /// A life has ended in a panic: the next begins after a rest, or none does.
     fn fail(&mut self, panic: &(dyn Any + Send)) {
         let text = panic_text(panic);
-        *self.shared.last_panic.lock() = Some((self.shared.generation(), Some(text.clone())));
+        *self.shared.last_panic.lock() = Some(Box::new((self.shared.generation(), Some(text.clone()))));
         let mut was_ending = self.for_good || (self.ordered.is_some() && !self.supervised);
         let mut context = self.leave();
         if let Some(context) = &mut context {
@@ -412,8 +415,8 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
         let generation = self.shared.generation();
         // A panic has said already how the life ended.
         let mut last = self.shared.last_panic.lock();
-        if last.as_ref().is_none_or(|(ended, _)| *ended != generation) {
-            *last = Some((generation, None));
+        if last.as_deref().is_none_or(|(ended, _)| *ended != generation) {
+            *last = Some(Box::new((generation, None)));
         }
         drop(last);
         if !matches!(reason, ExitReason::Normal | ExitReason::Shutdown) {
@@ -474,7 +477,7 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
             snapshots.close();
         }
         if let Some(on_end) = self.on_end.take() {
-            for letter in self.shared.mailbox.close(&CallError::Stopped) {
+            for letter in self.shared.mailbox.close() {
                 // A message's own `Drop` may panic; the others are answered all the same, and the end is told.
                 let _ = catch_unwind(AssertUnwindSafe(|| self.shared.dismiss(letter, CallError::Stopped)));
             }

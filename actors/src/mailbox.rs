@@ -77,7 +77,7 @@ struct State<A: Actor<Context = Context<A>>> {
     /// Put aside by their handlers.
     stashed: Vec<Box<dyn Letter<A>>>,
     orders: VecDeque<Order>,
-    closed: Option<CallError>,
+    closed: bool,
 }
 
 /// A letter in its place.
@@ -123,7 +123,7 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
                 line: VecDeque::new(),
                 stashed: Vec::new(),
                 orders: VecDeque::new(),
-                closed: None,
+                closed: false,
             }),
             cell: AtomicWaker::new(),
         }
@@ -132,8 +132,8 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
     /// Puts a letter at the end, as the policy says; without `may_wait`, one that finds no room is refused.
     pub(crate) fn put(&self, mut letter: Box<dyn Letter<A>>, may_wait: bool) -> Result<Put<A>, Refused<A>> {
         let mut state = self.state.lock();
-        if let Some(error) = &state.closed {
-            return Err(Refused { letter, error: error.clone(), dropped: false });
+        if state.closed {
+            return Err(Refused { letter, error: CallError::Stopped, dropped: false });
         }
         let waiting = state.letters.len();
         let (mut placed, mut evicted) = (Placed::Inside, None);
@@ -176,8 +176,8 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
     /// bounded it.
     pub(crate) fn put_signal(&self, letter: Box<dyn Letter<A>>) -> Result<(), Refused<A>> {
         let mut state = self.state.lock();
-        if let Some(error) = &state.closed {
-            return Err(Refused { letter, error: error.clone(), dropped: false });
+        if state.closed {
+            return Err(Refused { letter, error: CallError::Stopped, dropped: false });
         }
         state.letters.push_back(Queued { letter, signal: true });
         drop(state);
@@ -190,7 +190,7 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
         // The first of a kind holds, and a busy actor must not collect them without end.
         let kind = std::mem::discriminant(&order);
         let is_known = state.orders.iter().any(|known| std::mem::discriminant(known) == kind);
-        if state.closed.is_none() && !is_known {
+        if !state.closed && !is_known {
             state.orders.push_back(order);
             drop(state);
             self.cell.wake();
@@ -220,15 +220,13 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
     /// Puts a letter aside that was taken and put off by its handler.
     fn stash(&self, letter: Box<dyn Letter<A>>) -> Result<(), Refused<A>> {
         let mut state = self.state.lock();
-        let error = match &state.closed {
-            Some(error) => error.clone(),
-            None if state.stashed.len() >= limits::STASH_MESSAGES => {
-                CallError::Full { limit: limits::STASH_MESSAGES as u64 }
-            }
-            None => {
-                state.stashed.push(letter);
-                return Ok(());
-            }
+        let error = if state.closed {
+            CallError::Stopped
+        } else if state.stashed.len() >= limits::STASH_MESSAGES {
+            CallError::Full { limit: limits::STASH_MESSAGES as u64 }
+        } else {
+            state.stashed.push(letter);
+            return Ok(());
         };
         Err(Refused { letter, error, dropped: false })
     }
@@ -271,29 +269,28 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.state.lock().closed.is_some()
+        self.state.lock().closed
     }
 
     /// Closes the mailbox and orders the actor to stop, if nothing waits in it: so that nothing is refused that had found
     /// a place. False if something does.
     pub(crate) fn close_if_empty(&self) -> bool {
         let mut state = self.state.lock();
-        if !state.letters.is_empty() || !state.stashed.is_empty() || !state.orders.is_empty() || state.closed.is_some()
-        {
+        if !state.letters.is_empty() || !state.stashed.is_empty() || !state.orders.is_empty() || state.closed {
             return false;
         }
-        state.closed = Some(CallError::Stopped);
+        state.closed = true;
         state.orders.push_back(Order::Stop(ExitReason::Normal));
         drop(state);
         self.cell.wake();
         true
     }
 
-    /// Refuses whatever comes. What is inside or in line comes back, to be refused.
+    /// Refuses whatever comes as [`CallError::Stopped`]. What is inside or in line comes back, to be refused.
     #[must_use = "whoever waits for these letters has to be told"]
-    pub(crate) fn close(&self, error: &CallError) -> impl Iterator<Item = Box<dyn Letter<A>>> + use<A> {
+    pub(crate) fn close(&self) -> impl Iterator<Item = Box<dyn Letter<A>>> + use<A> {
         let mut state = self.state.lock();
-        state.closed.get_or_insert_with(|| error.clone());
+        state.closed = true;
         let letters = std::mem::take(&mut state.letters);
         let stashed = std::mem::take(&mut state.stashed);
         // Their letters tell them.

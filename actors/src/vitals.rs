@@ -54,36 +54,59 @@ impl LifeNews {
 /// Restarts that are remembered for whoever is slow to hear of them.
 const RESTARTS_KEPT: usize = 8;
 
-/// An actor's life as others see it. Costs a box per actor, and nothing per message.
-pub(crate) struct Vitals(Mutex<Box<State>>);
+/// An actor's life as others see it. Costs nothing per message, and a box once anybody asks or anything goes wrong: most
+/// actors begin, and nobody wants to know more.
+#[derive(Default)]
+pub(crate) struct Vitals(Mutex<State>);
 
-struct State {
+#[derive(Default)]
+enum State {
+    #[default]
+    Unborn,
+    /// In its first life.
+    Running,
+    Told(Box<Told>),
+}
+
+struct Told {
     news: LifeNews,
     waiters: Vec<Arc<Slot<LifeNews>>>,
 }
 
-impl Default for Vitals {
-    fn default() -> Self {
-        let news = LifeNews { number: 0, generation: Generation(0), phase: Phase::Unborn, restarts: VecDeque::new() };
-        Vitals(Mutex::new(Box::new(State { news, waiters: Vec::new() })))
+impl State {
+    /// The whole story, told from now on.
+    fn told(&mut self) -> &mut Told {
+        let (number, phase) = match self {
+            State::Unborn => (0, Phase::Unborn),
+            State::Running => (1, Phase::Running),
+            State::Told(told) => return told,
+        };
+        let news = LifeNews { number, generation: Generation(0), phase, restarts: VecDeque::new() };
+        *self = State::Told(Box::new(Told { news, waiters: Vec::new() }));
+        self.told()
     }
 }
 
 impl Vitals {
     pub(crate) fn change(&self, generation: Generation, phase: Phase) {
         let mut state = self.0.lock();
-        if let (Phase::Between(reason), Phase::Running) = (&state.news.phase, &phase) {
+        if let (State::Unborn, Generation(0), Phase::Running) = (&*state, generation, &phase) {
+            *state = State::Running;
+            return;
+        }
+        let told = state.told();
+        if let (Phase::Between(reason), Phase::Running) = (&told.news.phase, &phase) {
             let reason = reason.clone();
-            state.news.restarts.push_back((generation, reason));
-            if state.news.restarts.len() > RESTARTS_KEPT {
-                state.news.restarts.pop_front();
+            told.news.restarts.push_back((generation, reason));
+            if told.news.restarts.len() > RESTARTS_KEPT {
+                told.news.restarts.pop_front();
             }
         }
-        state.news.number += 1;
-        state.news.generation = generation;
-        state.news.phase = phase;
-        let waiters = std::mem::take(&mut state.waiters);
-        let news = if waiters.is_empty() { None } else { Some(state.news.clone()) };
+        told.news.number += 1;
+        told.news.generation = generation;
+        told.news.phase = phase;
+        let waiters = std::mem::take(&mut told.waiters);
+        let news = if waiters.is_empty() { None } else { Some(told.news.clone()) };
         drop(state);
         if let Some(news) = news {
             waiters.iter().for_each(|waiter| waiter.put(Ok(news.clone())));
@@ -95,11 +118,12 @@ impl Vitals {
         let slot = Slot::new();
         {
             let mut state = self.0.lock();
-            if state.news.number > known {
-                slot.put(Ok(state.news.clone()));
+            let told = state.told();
+            if told.news.number > known {
+                slot.put(Ok(told.news.clone()));
             } else {
-                state.waiters.retain(|waiter| !waiter.is_cancelled());
-                state.waiters.push(Arc::clone(&slot));
+                told.waiters.retain(|waiter| !waiter.is_cancelled());
+                told.waiters.push(Arc::clone(&slot));
             }
         }
         let slot = CancelOnDrop(slot);

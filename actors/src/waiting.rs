@@ -1,16 +1,16 @@
 //! What an actor's cell has to know of its handlers that wait: which run beside it, and whether one holds it up.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use mobula_core::IdMap;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
-/// The concurrent handlers of one actor that run now.
+/// The concurrent handlers of one actor that run now. Costs a pointer until the first one does.
 #[derive(Default)]
-pub(crate) struct Tasks(Arc<Mutex<Running>>);
+pub(crate) struct Tasks(OnceLock<Arc<Mutex<Running>>>);
 
 #[derive(Default)]
 struct Running {
@@ -22,10 +22,11 @@ struct Running {
 impl Tasks {
     /// Runs `work` on this thread until it is done or the actor's life ends.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + 'static) {
-        let mut running = self.0.lock();
+        let shared = self.0.get_or_init(Arc::default);
+        let mut running = shared.lock();
         let key = running.next;
         running.next += 1;
-        let entry = Entry { running: Arc::clone(&self.0), key };
+        let entry = Entry { running: Arc::clone(shared), key };
         let task = actix_rt::spawn(async move {
             work.await;
             drop(entry);
@@ -36,7 +37,8 @@ impl Tasks {
 
     /// The life has ended.
     pub(crate) fn abort_all(&self) {
-        let handles = std::mem::take(&mut self.0.lock().handles);
+        let Some(running) = self.0.get() else { return };
+        let handles = std::mem::take(&mut running.lock().handles);
         handles.values().for_each(AbortHandle::abort);
     }
 }
