@@ -344,6 +344,7 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
 
     fn begin(&mut self) {
         self.beginning = true;
+        self.shared.mailbox.rest(false);
         let (create, shared) = (&mut self.create, &self.shared);
         let made = catch_unwind(AssertUnwindSafe(|| {
             let mut actor = create();
@@ -423,6 +424,7 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
             tracing::warn!(actor = %self.shared.id, %reason, "actor failed, its supervisor decides");
         }
         self.life = Life::Waiting(reason.clone());
+        self.shared.mailbox.rest(true);
         self.shared.vitals.change(generation, Phase::Between(reason));
     }
 
@@ -433,6 +435,7 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
                 tracing::warn!(actor = %self.shared.id, name, ?rest, %reason, "actor failed, restarts");
                 self.shared.vitals.change(self.shared.generation(), Phase::Between(reason));
                 self.shared.generation.fetch_add(1, Ordering::Relaxed);
+                self.shared.mailbox.rest(true);
                 self.life = Life::Resting(Box::pin(tokio::time::sleep(rest)));
             }
             Decision::GiveUp => {

@@ -24,9 +24,9 @@ pub enum MailboxPolicy {
     /// Its sender waits, and the message keeps its place in line.
     #[default]
     Wait,
-    /// It is refused with [`CallError::Full`].
+    /// It is refused with [`CallError::Full`], or [`CallError::Restarting`] while the actor rests after a failure.
     Fail,
-    /// It is dropped: a tell is then a dead letter, and an ask is answered [`CallError::Full`].
+    /// It is dropped: a tell is then a dead letter, and an ask is answered as by `Fail`.
     DropNew,
     /// The message that has waited longest is dropped in its stead.
     DropOld,
@@ -77,6 +77,8 @@ struct State<A: Actor<Context = Context<A>>> {
     /// Put aside by their handlers.
     stashed: Vec<Box<dyn Letter<A>>>,
     orders: VecDeque<Order>,
+    /// A life has ended, and the next has not begun.
+    resting: bool,
     closed: bool,
 }
 
@@ -109,6 +111,11 @@ impl<A: Actor<Context = Context<A>>> State<A> {
     fn full(&self) -> CallError {
         CallError::Full { limit: self.capacity as u64 }
     }
+
+    /// Why there is no room for a letter that comes.
+    fn no_room(&self) -> CallError {
+        if self.resting { CallError::Restarting } else { self.full() }
+    }
 }
 
 impl<A: Actor<Context = Context<A>>> Mailbox<A> {
@@ -123,6 +130,7 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
                 line: VecDeque::new(),
                 stashed: Vec::new(),
                 orders: VecDeque::new(),
+                resting: false,
                 closed: false,
             }),
             cell: AtomicWaker::new(),
@@ -140,7 +148,7 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
         if waiting >= state.capacity {
             match state.policy {
                 MailboxPolicy::Wait | MailboxPolicy::DropNew if !may_wait => {
-                    return Err(Refused { letter, error: state.full(), dropped: false });
+                    return Err(Refused { letter, error: state.no_room(), dropped: false });
                 }
                 MailboxPolicy::Wait if waiting < state.capacity + limits::LINE_MESSAGES_MAX => {
                     let waiter = letter.stand_in_line();
@@ -151,9 +159,9 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
                     placed = Placed::InLine(waiter);
                 }
                 MailboxPolicy::Wait | MailboxPolicy::Fail => {
-                    return Err(Refused { letter, error: state.full(), dropped: false });
+                    return Err(Refused { letter, error: state.no_room(), dropped: false });
                 }
-                MailboxPolicy::DropNew => return Err(Refused { letter, error: state.full(), dropped: true }),
+                MailboxPolicy::DropNew => return Err(Refused { letter, error: state.no_room(), dropped: true }),
                 MailboxPolicy::DropOld => {
                     let oldest = state.letters.iter().position(|queued| !queued.signal);
                     evicted = oldest.and_then(|at| state.letters.remove(at)).map(|queued| queued.letter);
@@ -183,6 +191,11 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
         drop(state);
         self.cell.wake();
         Ok(())
+    }
+
+    /// Whether the actor rests between two lives: who finds no room meanwhile is told why.
+    pub(crate) fn rest(&self, resting: bool) {
+        self.state.lock().resting = resting;
     }
 
     pub(crate) fn order(&self, order: Order) {

@@ -289,7 +289,9 @@ pub(crate) fn reason_told(answer: Result<ControlReply, CallError>) -> ExitReason
 pub(crate) fn reason_of(error: CallError) -> ExitReason {
     match error {
         CallError::StaleIncarnation { .. } | CallError::NoSuchActor { .. } => ExitReason::NoProc,
-        CallError::Unreachable { reason, .. } => ExitReason::NoConnection { reason },
+        CallError::Unreachable { reason, .. } | CallError::Quarantined { reason, .. } => {
+            ExitReason::NoConnection { reason }
+        }
         other => ExitReason::NoConnection { reason: other.to_string() },
     }
 }

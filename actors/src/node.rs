@@ -145,6 +145,8 @@ struct Actors {
 struct Peers {
     links: IdMap<u64, PeerLinks>,
     lost: IdMap<u64, String>,
+    /// They speak no version of the protocol that this node speaks.
+    incompatible: IdMap<u64, String>,
 }
 
 struct PeerLinks {
@@ -861,8 +863,17 @@ impl Node {
         }
     }
 
+    /// Connecting to this life of a peer has failed, since the two builds speak no version of the protocol in common: calls to
+    /// it fail with [`CallError::VersionIncompatible`] and this `reason`.
+    pub fn peer_incompatible(&self, peer: &NodeId, reason: &str) {
+        self.0.peers.write().incompatible.insert(peer.uid.0, reason.to_owned());
+    }
+
     pub(crate) fn unreachable(&self, node: &NodeId) -> CallError {
         let peers = self.0.peers.read();
+        if let Some(reason) = peers.incompatible.get(&node.uid.0) {
+            return CallError::VersionIncompatible { node: node.clone(), reason: reason.clone() };
+        }
         if let Some(reason) = peers.lost.get(&node.uid.0) {
             return CallError::Unreachable { node: node.clone(), sent: false, reason: reason.clone() };
         }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use mobula_actors::Node;
 use mobula_core::{NodeId, limits};
-use mobula_transport::preface::{self, Acceptor, Secret};
-use mobula_transport::{Lane, tcp};
+use mobula_transport::Lane;
+use mobula_transport::preface::{self, Acceptor, PrefaceError, Secret};
+use mobula_transport::tcp::{self, ConnectError};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -21,7 +22,12 @@ pub(crate) async fn connect(node: &Node, peer: &PeerAddress, secret: &Secret) ->
         let dialled = node.control_runtime().spawn(async move { tcp::dial(address, &secret, own, id.uid, lane).await });
         let stream = match dialled.await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(ClusterError::Connect { node: peer.id.to_string(), error }),
+            Ok(Err(error)) => {
+                if let ConnectError::Preface { error: error @ PrefaceError::VersionIncompatible { .. }, .. } = &error {
+                    node.peer_incompatible(&peer.id, &error.to_string());
+                }
+                return Err(ClusterError::Connect { node: peer.id.to_string(), error });
+            }
             Err(error) => return Err(ClusterError::Io(std::io::Error::other(error))),
         };
         node.attach(lane, peer.id.clone(), move || tcp::wire(stream)).await?;
@@ -64,4 +70,38 @@ pub(crate) fn open_door(node: &Node, listener: TcpListener, secret: Secret) {
             });
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::time::Duration;
+
+    use mobula_actors::NodeConfig;
+    use mobula_core::{CallError, NodeUid, Outcome};
+    use mobula_transport::preface::Versions;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn calls_to_a_node_without_a_common_version_say_so() {
+        let node = Node::start(NodeConfig::default()).expect("a node");
+        let (secret, id) = (Secret::from_bytes([7; 32]), NodeId::new("later", NodeUid(7)));
+        let listener = tcp::listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let later = Acceptor::new(secret.clone(), id.uid, Versions { min: 1000, max: 1001 });
+        let listener = tokio::net::TcpListener::from_std(listener).expect("a runtime that does I/O");
+        let accepting = async {
+            let (stream, address) = tcp::accept_next(&listener).await;
+            tcp::accept(stream, address, &Mutex::new(later)).await.map(drop)
+        };
+        let peer = PeerAddress { id: id.clone(), pid: 1, cpus: 1, address };
+        let both = async { tokio::join!(connect(&node, &peer, &secret), accepting) };
+        let (connected, _) = tokio::time::timeout(Duration::from_secs(30), both).await.expect("an answer");
+        assert!(connected.is_err_and(|error| error.to_string().contains("upgrade the older one")));
+        let error = node.report_of(&id).await.expect_err("nothing in common");
+        assert!(matches!(&error, CallError::VersionIncompatible { node, .. } if *node == id), "{error}");
+        assert!(error.outcome() == Outcome::NotStarted && error.to_string().contains("1000..=1001"), "{error}");
+        node.shut_down("the test is over");
+    }
 }

@@ -1,6 +1,7 @@
 //! The errors of a call. Each answers its reader's first question: may I try again?
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +60,15 @@ pub enum CallError<E = Never> {
         /// Messages that fit.
         limit: u64,
     },
+    /// A limit of the node, not of one mailbox, is reached.
+    Overloaded {
+        /// What there is too much of.
+        what: String,
+        /// How much of it is allowed.
+        limit: u64,
+        /// How long to wait at least before trying again.
+        retry_after: Duration,
+    },
     /// The node has no such actor: it has stopped, or never was.
     NoSuchActor {
         /// The id that was asked for.
@@ -68,6 +78,18 @@ pub enum CallError<E = Never> {
     StaleIncarnation {
         /// The node and life that the reference names.
         node: NodeId,
+    },
+    /// The node and this one speak no version of the protocol in common.
+    VersionIncompatible {
+        /// The node.
+        node: NodeId,
+        /// What both speak.
+        reason: String,
+    },
+    /// The caller may not do this.
+    Unauthorized {
+        /// The rule that forbids it.
+        rule: String,
     },
     /// The actor does not accept this message type from afar.
     UnknownMessage {
@@ -101,6 +123,8 @@ pub enum CallError<E = Never> {
     },
     /// The actor ended before it came to this message.
     Stopped,
+    /// The mailbox is full while the actor rests after a failure, before its next life begins.
+    Restarting,
     /// Nobody waited any longer.
     DeadlineExceeded {
         /// False if the handler is known not to have run.
@@ -118,6 +142,15 @@ pub enum CallError<E = Never> {
     },
     /// The node cannot be reached: its process ended, or the connection to it is gone.
     Unreachable {
+        /// The node.
+        node: NodeId,
+        /// True if the message had been written before.
+        sent: bool,
+        /// What happened.
+        reason: String,
+    },
+    /// What was said to this life of the node may be lost, so it is not spoken to any more: for ever.
+    Quarantined {
         /// The node.
         node: NodeId,
         /// True if the message had been written before.
@@ -145,19 +178,26 @@ impl<E> CallError<E> {
     pub fn outcome(&self) -> Outcome {
         match self {
             CallError::Full { .. }
+            | CallError::Overloaded { .. }
             | CallError::NoSuchActor { .. }
             | CallError::StaleIncarnation { .. }
+            | CallError::VersionIncompatible { .. }
+            | CallError::Unauthorized { .. }
             | CallError::UnknownMessage { .. }
             | CallError::SchemaMismatch { .. }
             | CallError::Decode { reply: false, .. }
             | CallError::Stopped
+            | CallError::Restarting
             | CallError::Deadlock { .. }
             | CallError::DeadlineExceeded { started: false }
             | CallError::Cancelled { started: false } => Outcome::NotStarted,
-            CallError::Encode { reply: false, .. } | CallError::Unreachable { sent: false, .. } => Outcome::NotSent,
+            CallError::Encode { reply: false, .. }
+            | CallError::Unreachable { sent: false, .. }
+            | CallError::Quarantined { sent: false, .. } => Outcome::NotSent,
             CallError::DeadlineExceeded { started: true }
             | CallError::Cancelled { started: true }
-            | CallError::Unreachable { sent: true, .. } => Outcome::Unknown,
+            | CallError::Unreachable { sent: true, .. }
+            | CallError::Quarantined { sent: true, .. } => Outcome::Unknown,
             CallError::Panicked { .. }
             | CallError::Handler(_)
             | CallError::Decode { reply: true, .. }
@@ -190,7 +230,8 @@ impl CallError<Never> {
         }
         let reason = self.to_string();
         match self.outcome() {
-            Outcome::NotSent | Outcome::NotStarted => CallError::Decode { reason, reply: false },
+            Outcome::NotSent => CallError::Encode { reason, reply: false },
+            Outcome::NotStarted => CallError::Decode { reason, reply: false },
             Outcome::Unknown => CallError::Cancelled { started: true },
             Outcome::Done => CallError::Decode { reason, reply: true },
         }
@@ -200,17 +241,22 @@ impl CallError<Never> {
     pub fn widen<E>(self) -> CallError<E> {
         match self {
             CallError::Full { limit } => CallError::Full { limit },
+            CallError::Overloaded { what, limit, retry_after } => CallError::Overloaded { what, limit, retry_after },
             CallError::NoSuchActor { actor } => CallError::NoSuchActor { actor },
             CallError::StaleIncarnation { node } => CallError::StaleIncarnation { node },
+            CallError::VersionIncompatible { node, reason } => CallError::VersionIncompatible { node, reason },
+            CallError::Unauthorized { rule } => CallError::Unauthorized { rule },
             CallError::UnknownMessage { message, actor_type } => CallError::UnknownMessage { message, actor_type },
             CallError::SchemaMismatch { name, ours, theirs } => CallError::SchemaMismatch { name, ours, theirs },
             CallError::Decode { reason, reply } => CallError::Decode { reason, reply },
             CallError::Encode { reason, reply } => CallError::Encode { reason, reply },
             CallError::Stopped => CallError::Stopped,
+            CallError::Restarting => CallError::Restarting,
             CallError::DeadlineExceeded { started } => CallError::DeadlineExceeded { started },
             CallError::Cancelled { started } => CallError::Cancelled { started },
             CallError::Deadlock { actor } => CallError::Deadlock { actor },
             CallError::Unreachable { node, sent, reason } => CallError::Unreachable { node, sent, reason },
+            CallError::Quarantined { node, sent, reason } => CallError::Quarantined { node, sent, reason },
             CallError::Panicked { actor, message, text, generation } => {
                 CallError::Panicked { actor, message, text, generation }
             }
@@ -223,12 +269,21 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CallError::Full { limit } => write!(f, "mailbox full: {limit} messages wait already")?,
+            CallError::Overloaded { what, limit, retry_after } => write!(
+                f,
+                "the node is overloaded: {what}, {limit} at most; wait {} ms at least",
+                retry_after.as_millis()
+            )?,
             CallError::NoSuchActor { actor } => {
                 write!(f, "no actor {actor} on that node: it has stopped or never was")?
             }
             CallError::StaleIncarnation { node } => {
                 write!(f, "the reference belongs to {node}, an earlier life of that node")?;
             }
+            CallError::VersionIncompatible { node, reason } => {
+                write!(f, "{node} speaks no version of the protocol that this node speaks: {reason}")?;
+            }
+            CallError::Unauthorized { rule } => write!(f, "not allowed: {rule}")?,
             CallError::UnknownMessage { message, actor_type } => write!(
                 f,
                 "actor type `{actor_type}` accepts no message `{message}` from afar: list it in `remote_actor!`, and \
@@ -242,6 +297,9 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
             CallError::Decode { reason, reply } => write!(f, "unreadable {}: {reason}", side(*reply))?,
             CallError::Encode { reason, reply } => write!(f, "cannot write the {}: {reason}", side(*reply))?,
             CallError::Stopped => write!(f, "the actor stopped before it came to this message")?,
+            CallError::Restarting => {
+                write!(f, "the actor has failed and begins again soon, and its mailbox is full meanwhile")?;
+            }
             CallError::DeadlineExceeded { .. } => write!(f, "deadline exceeded")?,
             CallError::Cancelled { .. } => write!(f, "cancelled")?,
             CallError::Deadlock { actor } => write!(
@@ -250,6 +308,9 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
                  `self`, or use a tell"
             )?,
             CallError::Unreachable { node, reason, .. } => write!(f, "{node} is unreachable: {reason}")?,
+            CallError::Quarantined { node, reason, .. } => {
+                write!(f, "{node} is quarantined, so only a new life of it will be spoken to: {reason}")?;
+            }
             CallError::Panicked { actor, message, text, generation } => {
                 write!(f, "actor {actor} (generation {generation}) panicked while handling `{message}`: {text}")?;
             }
@@ -282,6 +343,15 @@ mod tests {
         let node = NodeId::new("node-1", NodeUid(7));
         let errors: Vec<(CallError, Outcome)> = vec![
             (CallError::Full { limit: 3 }, Outcome::NotStarted),
+            (
+                CallError::Overloaded { what: "spawns".into(), limit: 3, retry_after: Duration::from_millis(100) },
+                Outcome::NotStarted,
+            ),
+            (CallError::VersionIncompatible { node: node.clone(), reason: "x".into() }, Outcome::NotStarted),
+            (CallError::Unauthorized { rule: "an observer sends nothing".into() }, Outcome::NotStarted),
+            (CallError::Restarting, Outcome::NotStarted),
+            (CallError::Quarantined { node: node.clone(), sent: false, reason: "x".into() }, Outcome::NotSent),
+            (CallError::Quarantined { node: node.clone(), sent: true, reason: "x".into() }, Outcome::Unknown),
             (CallError::NoSuchActor { actor: ActorId(9) }, Outcome::NotStarted),
             (CallError::StaleIncarnation { node: node.clone() }, Outcome::NotStarted),
             (CallError::Stopped, Outcome::NotStarted),
@@ -310,11 +380,24 @@ mod tests {
 
     #[test]
     fn an_older_peer_gets_an_error_that_it_knows_with_the_same_outcome() {
-        let deadlock: CallError = CallError::Deadlock { actor: ActorId(9) };
-        assert_eq!(deadlock.in_version(2), deadlock);
-        let old = deadlock.in_version(1);
-        assert_eq!(old.outcome(), deadlock.outcome());
-        assert!(matches!(&old, CallError::Decode { reason, .. } if reason.contains("asked itself")), "{old}");
+        let node = NodeId::new("node-1", NodeUid(7));
+        let retry_after = Duration::from_millis(100);
+        let later: [(CallError, &str); 7] = [
+            (CallError::Deadlock { actor: ActorId(9) }, "asked itself"),
+            (CallError::Overloaded { what: "spawns".into(), limit: 3, retry_after }, "spawns, 3 at most; wait 100 ms"),
+            (CallError::VersionIncompatible { node: node.clone(), reason: "x".into() }, "no version"),
+            (CallError::Unauthorized { rule: "an observer sends nothing".into() }, "an observer"),
+            (CallError::Restarting, "begins again"),
+            (CallError::Quarantined { node: node.clone(), sent: false, reason: "x".into() }, "quarantined"),
+            (CallError::Quarantined { node, sent: true, reason: "x".into() }, "cancelled"),
+        ];
+        for (error, text) in later {
+            assert_eq!(error.in_version(2), error);
+            let old = error.in_version(1);
+            assert_eq!(old.outcome(), error.outcome(), "{error}");
+            assert_eq!(old.in_version(1), old);
+            assert!(old.to_string().contains(text), "{old}");
+        }
         assert_eq!(CallError::<Never>::Stopped.in_version(1), CallError::Stopped);
     }
 

@@ -3,6 +3,7 @@
 mod page;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use mobula_core::codec::{self, DecodeError};
@@ -184,6 +185,12 @@ fn the_table_of_failures_has_every_variant_with_its_fields_and_outcomes() {
         CallError::Deadlock { actor: COUNTER },
         CallError::Unreachable { node: node(), sent: false, reason: text() },
         CallError::Unreachable { node: node(), sent: true, reason: text() },
+        CallError::Overloaded { what: text(), limit: 1, retry_after: Duration::from_millis(1) },
+        CallError::Restarting,
+        CallError::Quarantined { node: node(), sent: false, reason: text() },
+        CallError::Quarantined { node: node(), sent: true, reason: text() },
+        CallError::Unauthorized { rule: text() },
+        CallError::VersionIncompatible { node: node(), reason: text() },
     ];
     let mut expected: Vec<(String, BTreeSet<String>, String)> = Vec::new();
     for error in errors {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use mobula::{ActorRef, CallError, MailboxPolicy, RemoteActor};
-use mobula_integration_tests::actors::{Log, Probe, Record};
+use mobula::{ActorRef, CallError, MailboxPolicy, Outcome, RemoteActor, RestartPolicy};
+use mobula_integration_tests::actors::{Log, Panic, Probe, Record};
 use mobula_integration_tests::wait::LONG;
 use mobula_integration_tests::{Stage, eventually, suites, within};
 use parking_lot::Mutex;
@@ -12,6 +12,7 @@ suites! {
     a_mailbox_that_fails_refuses_what_finds_no_room on [embedded, processes, memory];
     a_mailbox_that_drops_the_new_keeps_the_old on [embedded, processes, memory];
     a_mailbox_that_drops_the_old_takes_the_new on [embedded, processes, memory];
+    a_full_mailbox_of_an_actor_that_rests_says_so on [embedded, processes, memory];
 }
 
 const FULL: CallError = CallError::Full { limit: 2 };
@@ -82,4 +83,34 @@ async fn a_mailbox_that_drops_the_old_takes_the_new(stage: Stage) {
     heard(&reasons, &[FULL, FULL, FULL]).await;
     held.release().await;
     assert_eq!(within(LONG, "the log", probe.ask(Log)).await, Ok(vec![0, 5, 6]));
+}
+
+async fn a_full_mailbox_of_an_actor_that_rests_says_so(stage: Stage) {
+    let letters = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&letters);
+    stage.caller().on_dead_letter(move |letter| heard.lock().push((letter.reason, letter.body.is_some())));
+    // Longer than the test takes.
+    let policy = RestartPolicy { backoff_min: LONG * 10, backoff_max: LONG * 10, ..RestartPolicy::default() };
+    let spec = Probe::spec(0).mailbox(2).mailbox_policy(MailboxPolicy::Fail).restart_policy(policy);
+    let probe = stage.spawn(0, spec).await;
+    let panicked = within(LONG, "the panic", probe.ask(Panic("boom".to_owned()))).await;
+    assert!(matches!(panicked, Err(CallError::Panicked { .. })), "{panicked:?}");
+    for number in 1..=2 {
+        within(LONG, "the mailbox", probe.tell_acked(Record(number))).await.expect("there is room");
+    }
+    // Its panic is answered before its life has ended.
+    let refused = eventually(LONG, "the rest", async || match probe.ask(Record(3)).await {
+        Err(CallError::Full { .. }) => None,
+        answer => Some(answer),
+    });
+    let error = refused.await.expect_err("there is no room");
+    assert_eq!((&error, error.outcome()), (&CallError::Restarting, Outcome::NotStarted));
+    assert_eq!(within(LONG, "an answer at once", probe.tell_acked(Record(4))).await, Err(CallError::Restarting));
+    if stage.is_near() {
+        assert_eq!(probe.try_tell(Record(5)), Err(CallError::Restarting));
+    }
+    // Nobody looks at the error: then it comes back, with the message if that never left.
+    drop(probe.tell(Record(6)));
+    eventually(LONG, "the dead letter", async || (!letters.lock().is_empty()).then_some(())).await;
+    assert_eq!(*letters.lock(), [(CallError::Restarting, stage.is_near())]);
 }

@@ -389,6 +389,8 @@ fn is_gone(error: &CallError) -> bool {
             | CallError::NoSuchActor { .. }
             | CallError::StaleIncarnation { .. }
             | CallError::Unreachable { .. }
+            | CallError::Quarantined { .. }
+            | CallError::VersionIncompatible { .. }
     )
 }
 
