@@ -31,7 +31,7 @@
 //!
 //! The message's bytes stay outside any envelope, so that they are written once and read in place.
 
-use bytes::{BufMut, BytesMut};
+use bytes::{Buf, BytesMut};
 
 use crate::codec::EncodeError;
 use crate::limits;
@@ -352,20 +352,7 @@ pub fn write(
     head: Head,
     body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
 ) -> Result<(), WriteError> {
-    write_within(out, head, limits::FRAME_BYTES_MAX, body)
-}
-
-/// As [`write()`], with another limit: what is to travel in fragments may be larger than a frame.
-///
-/// # Errors
-/// As for [`write()`].
-pub fn write_within(
-    out: &mut BytesMut,
-    head: Head,
-    max: usize,
-    body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
-) -> Result<(), WriteError> {
-    let start = out.len();
+    let (start, max) = (out.len(), limits::FRAME_BYTES_MAX);
     head.put(out);
     let written = body(out);
     let bytes = out.len() - start - 4;
@@ -413,71 +400,81 @@ pub enum Head {
     FragmentDrop { number: u32 },
 }
 
+/// The largest head: length, kind, flags, and the fields of a post.
+pub const HEAD_BYTES_MAX: usize = 30;
+
 impl Head {
     #[inline]
     fn put(self, out: &mut BytesMut) {
         // One stack buffer and one append: the head of an ask is the hottest write of all.
-        let mut head = [0_u8; 30];
+        let mut head = [0_u8; HEAD_BYTES_MAX];
+        let length = self.write(&mut head);
+        out.extend_from_slice(&head[..length]);
+    }
+
+    /// Writes the head, with a length of zero. Returns how many bytes it takes.
+    #[inline]
+    fn write(self, head: &mut [u8; HEAD_BYTES_MAX]) -> usize {
         let mut at = 6;
-        let mut put_u64 = |head: &mut [u8; 30], value: u64| {
+        let mut put_u64 = |head: &mut [u8; HEAD_BYTES_MAX], value: u64| {
             head[at..at + 8].copy_from_slice(&value.to_be_bytes());
             at += 8;
         };
         let kind = match self {
             Head::Ping { nonce } => {
-                put_u64(&mut head, nonce);
+                put_u64(head, nonce);
                 Kind::Ping
             }
             Head::Pong { nonce } => {
-                put_u64(&mut head, nonce);
+                put_u64(head, nonce);
                 Kind::Pong
             }
             Head::Hello => Kind::Hello,
             Head::Goodbye => Kind::Goodbye,
             Head::Ask { request, target, message, budget } => {
-                put_u64(&mut head, request.0);
-                put_u64(&mut head, target.0);
-                put_u64(&mut head, u64::from(message.0) << 32 | u64::from(budget.0));
+                put_u64(head, request.0);
+                put_u64(head, target.0);
+                put_u64(head, u64::from(message.0) << 32 | u64::from(budget.0));
                 Kind::Ask
             }
             Head::Tell { target, message, budget } => {
-                put_u64(&mut head, target.0);
-                put_u64(&mut head, u64::from(message.0) << 32 | u64::from(budget.0));
+                put_u64(head, target.0);
+                put_u64(head, u64::from(message.0) << 32 | u64::from(budget.0));
                 Kind::Tell
             }
             Head::Reply { request } => {
-                put_u64(&mut head, request.0);
+                put_u64(head, request.0);
                 Kind::Reply
             }
             Head::Failure { request } => {
-                put_u64(&mut head, request.0);
+                put_u64(head, request.0);
                 Kind::Failure
             }
             Head::Cancel { request } => {
-                put_u64(&mut head, request.0);
+                put_u64(head, request.0);
                 Kind::Cancel
             }
             Head::Credit { target, .. } => {
-                put_u64(&mut head, target.0);
+                put_u64(head, target.0);
                 Kind::Credit
             }
             Head::Define { .. } => Kind::Define,
             Head::Post { request, target, message, budget } => {
-                put_u64(&mut head, request.0);
-                put_u64(&mut head, target.0);
-                put_u64(&mut head, u64::from(message.0) << 32 | u64::from(budget.0));
+                put_u64(head, request.0);
+                put_u64(head, target.0);
+                put_u64(head, u64::from(message.0) << 32 | u64::from(budget.0));
                 Kind::Post
             }
             Head::Item { request } => {
-                put_u64(&mut head, request.0);
+                put_u64(head, request.0);
                 Kind::Item
             }
             Head::More { request, .. } => {
-                put_u64(&mut head, request.0);
+                put_u64(head, request.0);
                 Kind::More
             }
             Head::Undelivered { target, .. } => {
-                put_u64(&mut head, target.0);
+                put_u64(head, target.0);
                 Kind::Undelivered
             }
             Head::Fragment { .. } => Kind::Fragment,
@@ -485,16 +482,87 @@ impl Head {
             Head::FragmentDrop { .. } => Kind::FragmentDrop,
         };
         head[4] = kind as u8;
-        out.extend_from_slice(&head[..at]);
-        match self {
-            Head::Define { index } => out.put_u32(index.0),
-            Head::Credit { count, .. } | Head::More { count, .. } => out.put_u32(count),
-            Head::Undelivered { message, .. } => out.put_u32(message.0),
-            Head::Fragment { number } | Head::FragmentEnd { number } | Head::FragmentDrop { number } => {
-                out.put_u32(number);
-            }
-            _ => {}
+        let last = match self {
+            Head::Define { index } => index.0,
+            Head::Credit { count, .. } | Head::More { count, .. } => count,
+            Head::Undelivered { message, .. } => message.0,
+            Head::Fragment { number } | Head::FragmentEnd { number } | Head::FragmentDrop { number } => number,
+            _ => return at,
+        };
+        head[at..at + 4].copy_from_slice(&last.to_be_bytes());
+        at + 4
+    }
+}
+
+/// The body of a frame whose head is not known yet. It may so be written before anything is locked, and a large one is
+/// never copied: in front of it there is room for its head.
+#[derive(Debug)]
+pub struct Body(BytesMut);
+
+impl Body {
+    /// What `body` appends, in `buffer`, which is cleared first.
+    ///
+    /// # Errors
+    /// [`EncodeError`], as `body` says.
+    pub fn write(
+        mut buffer: BytesMut,
+        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+    ) -> Result<Self, EncodeError> {
+        buffer.clear();
+        buffer.extend_from_slice(&[0; HEAD_BYTES_MAX]);
+        body(&mut buffer)?;
+        Ok(Body(buffer))
+    }
+
+    /// The bytes of the body.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0[HEAD_BYTES_MAX..]
+    }
+
+    /// Bytes of a frame with this head, its length prefix aside.
+    fn frame_bytes(&self, head_bytes: usize) -> usize {
+        head_bytes - 4 + self.bytes().len()
+    }
+
+    /// Appends the frame. On an error `out` is left as it was.
+    ///
+    /// # Errors
+    /// [`WriteError::TooLarge`] if the frame is larger than `max`.
+    #[inline]
+    pub fn append_to(&self, out: &mut BytesMut, head: Head, max: usize) -> Result<(), WriteError> {
+        let (head, length) = self.head(head, max)?;
+        out.reserve(length + self.bytes().len());
+        out.extend_from_slice(&head[..length]);
+        out.extend_from_slice(self.bytes());
+        Ok(())
+    }
+
+    /// The frame, where the body stands.
+    ///
+    /// # Errors
+    /// [`WriteError::TooLarge`] if the frame is larger than `max`.
+    pub fn into_frame(mut self, head: Head, max: usize) -> Result<BytesMut, WriteError> {
+        let (head, length) = self.head(head, max)?;
+        self.0.advance(HEAD_BYTES_MAX - length);
+        self.0[..length].copy_from_slice(&head[..length]);
+        Ok(self.0)
+    }
+
+    /// The buffer, to be used again.
+    pub fn into_buffer(self) -> BytesMut {
+        self.0
+    }
+
+    #[inline]
+    fn head(&self, head: Head, max: usize) -> Result<([u8; HEAD_BYTES_MAX], usize), WriteError> {
+        let mut bytes = [0_u8; HEAD_BYTES_MAX];
+        let length = head.write(&mut bytes);
+        let frame_bytes = self.frame_bytes(length);
+        if frame_bytes > max {
+            return Err(WriteError::TooLarge { bytes: frame_bytes, max });
         }
+        bytes[..4].copy_from_slice(&(frame_bytes as u32).to_be_bytes());
+        Ok((bytes, length))
     }
 }
 

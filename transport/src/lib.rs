@@ -20,5 +20,7 @@ mod wire;
 pub use credit::{CreditViolation, ReceiveCredit, SendCredit};
 pub use handshake::Agreed;
 pub use link::{Driver, Inbound, Link, LinkClosed, Request, Waiter, now};
-pub use session::{Accepted, Call, Event, Hello, Lane, Payload, Received, Session, SessionConfig, SessionError};
+pub use session::{
+    Accepted, Call, Event, Hello, IntoBody, Lane, Payload, Received, Session, SessionConfig, SessionError,
+};
 pub use wire::{Wire, WireWrite};

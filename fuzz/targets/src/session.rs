@@ -154,7 +154,7 @@ impl World {
         self.ends.insert(waiter, 0);
         let body = body(waiter, number);
         let peer = &mut self.peers[side];
-        match peer.session.ask(&call, waiter, self.now, |out| {
+        match peer.session.ask(&call, waiter, self.now, |out: &mut BytesMut| {
             out.extend_from_slice(&body);
             Ok(())
         }) {
@@ -177,7 +177,7 @@ impl World {
                 waiter
             },
             self.now,
-            |out| {
+            |out: &mut BytesMut| {
                 out.extend_from_slice(&body);
                 Ok(())
             },
@@ -255,7 +255,7 @@ impl World {
         let peer = &mut self.peers[side];
         if let Some(request) = peer.to_answer.pop_front() {
             if well {
-                let _ = peer.session.reply(request, |out| {
+                let _ = peer.session.reply(request, |out: &mut BytesMut| {
                     out.extend_from_slice(&vec![0xc0; number]);
                     Ok(())
                 });

@@ -546,7 +546,7 @@ impl World<'_> {
         self.answer_with(end, |session| match answer {
             Ok(reply) => {
                 // Of bounded size: it fits.
-                let _ = session.reply(request, |out| codec::encode_into(&reply, out));
+                let _ = session.reply(request, |out: &mut BytesMut| codec::encode_into(&reply, out));
             }
             Err(error) => session.fail(request, &error),
         });

@@ -228,7 +228,6 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
                 }
                 Received::Request { request, post, target, message, deadline, payload } => {
                     if violation.is_ok() {
-                        let payload = &*payload;
                         let request = Request { request, post, target, message, deadline, payload };
                         violation = self.inbound.request(&self.link, request);
                     }

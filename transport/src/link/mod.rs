@@ -24,7 +24,7 @@ use tokio::sync::watch;
 pub use driver::Driver;
 use writer::{Drained, Writer};
 
-use crate::session::{Accepted, Call, Event, Hello, Session, SessionConfig, SessionError};
+use crate::session::{Accepted, Call, Event, Hello, IntoBody, Payload, Session, SessionConfig, SessionError};
 use crate::wire::Wire;
 
 /// Now, as the runtime sees it: virtual under a paused or simulated clock. The only clock of this crate.
@@ -48,7 +48,7 @@ pub trait Waiter: Clone + Send + 'static {
 }
 
 /// A message for an actor of this node.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Request<'a> {
     /// Present if the sender wants to hear of it.
     pub request: Option<RequestId>,
@@ -60,8 +60,8 @@ pub struct Request<'a> {
     pub message: MessageIndex,
     /// After this, nobody waits.
     pub deadline: Deadline,
-    /// The message, in the read buffer.
-    pub payload: &'a [u8],
+    /// The message.
+    pub payload: Payload<'a>,
 }
 
 /// What one connection's incoming requests are handed to, on the thread that reads it.
@@ -170,10 +170,9 @@ impl<R: Waiter> Link<R> {
         waiter: R,
         body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
     ) -> Result<RequestId, (CallError, R)> {
+        let body = body.into_body();
         let now = now();
-        let mut session = self.session.lock();
-        let (request, _) = session.ask(call, waiter, now, body)?;
-        drop(session);
+        let (request, _) = self.session.lock().ask(call, waiter, now, body)?;
         self.sent(now);
         Ok(request)
     }
@@ -188,6 +187,7 @@ impl<R: Waiter> Link<R> {
         waiter: impl FnOnce() -> R,
         body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
     ) -> Result<Accepted, CallError> {
+        let body = body.into_body();
         let now = now();
         let accepted = self.session.lock().tell(call, waiter, now, body)?;
         self.sent(now);
@@ -204,10 +204,9 @@ impl<R: Waiter> Link<R> {
         waiter: R,
         body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
     ) -> Result<RequestId, (CallError, R)> {
+        let body = body.into_body();
         let now = now();
-        let mut session = self.session.lock();
-        let (request, _) = session.post(call, waiter, now, body)?;
-        drop(session);
+        let (request, _) = self.session.lock().post(call, waiter, now, body)?;
         self.sent(now);
         Ok(request)
     }
@@ -228,6 +227,7 @@ impl<R: Waiter> Link<R> {
 
     /// Queues the answer to a request; [`kick`](Self::kick) sends it. A result that cannot be written becomes a failure.
     pub fn reply(&self, request: RequestId, body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>) {
+        let body = body.into_body();
         let mut session = self.session.lock();
         if let Err(error) = session.reply(request, body) {
             session.fail(request, &error);
@@ -236,6 +236,7 @@ impl<R: Waiter> Link<R> {
 
     /// As [`reply`](Self::reply), but not ahead of large messages and answers that were sent before.
     pub fn reply_in_order(&self, request: RequestId, body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>) {
+        let body = body.into_body();
         let mut session = self.session.lock();
         if let Err(error) = session.reply_in_order(request, body) {
             session.fail(request, &error);
@@ -256,6 +257,7 @@ impl<R: Waiter> Link<R> {
         request: RequestId,
         body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
     ) -> Result<(), CallError> {
+        let body = body.into_body();
         self.session.lock().item(request, body)
     }
 

@@ -3,6 +3,7 @@
 //! Frames and `now` come in as arguments; bytes to send, replies matched to their callers and events come out.
 //! `R` is whatever the driver wants back with a reply: a future's slot, or an operation's number in a simulation.
 
+pub(crate) mod body;
 mod error;
 mod flow;
 mod fragmenting;
@@ -16,11 +17,12 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use mobula_core::codec::{self, EncodeError};
+use mobula_core::codec;
 use mobula_core::frame::{self, Frame, FrameError, Head, MessageIndex, WriteError};
 use mobula_core::planted::{self, Bug};
 use mobula_core::{ActorId, CallError, NodeId, NodeUid, RequestId};
 
+pub use body::IntoBody;
 pub use error::SessionError;
 use error::{bad_body, check_name, cut};
 use flow::{Flows, InLine, Sender, Way};
@@ -136,7 +138,7 @@ impl<R> Session<R> {
         call: &Call,
         reply: R,
         now: Instant,
-        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+        body: impl IntoBody,
     ) -> Result<(RequestId, Accepted), (CallError, R)> {
         self.await_reply(call, reply, now, body, false)
     }
@@ -151,7 +153,7 @@ impl<R> Session<R> {
         call: &Call,
         reply: R,
         now: Instant,
-        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+        body: impl IntoBody,
     ) -> Result<(RequestId, Accepted), (CallError, R)> {
         self.await_reply(call, reply, now, body, true)
     }
@@ -161,7 +163,7 @@ impl<R> Session<R> {
         call: &Call,
         reply: R,
         now: Instant,
-        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+        body: impl IntoBody,
         post: bool,
     ) -> Result<(RequestId, Accepted), (CallError, R)> {
         if post && let Err(error) = self.needs_version(2, "acked tells", false) {
@@ -199,7 +201,7 @@ impl<R> Session<R> {
         call: &Call,
         waiter: impl FnOnce() -> R,
         now: Instant,
-        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+        body: impl IntoBody,
     ) -> Result<Accepted, CallError> {
         let message = self.admit(call, now)?;
         let head = Head::Tell { target: call.target, message, budget: call.deadline.budget(now) };
@@ -243,11 +245,7 @@ impl<R> Session<R> {
     ///
     /// # Errors
     /// [`CallError::Encode`] if the result cannot be written; the caller then [fails](Self::fail) the request with it.
-    pub fn reply(
-        &mut self,
-        request: RequestId,
-        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
-    ) -> Result<(), CallError> {
+    pub fn reply(&mut self, request: RequestId, body: impl IntoBody) -> Result<(), CallError> {
         if self.closed.is_some() {
             return Ok(());
         }
@@ -259,40 +257,25 @@ impl<R> Session<R> {
     ///
     /// # Errors
     /// As for [`reply`](Self::reply).
-    pub fn reply_in_order(
-        &mut self,
-        request: RequestId,
-        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
-    ) -> Result<(), CallError> {
+    pub fn reply_in_order(&mut self, request: RequestId, body: impl IntoBody) -> Result<(), CallError> {
         if self.closed.is_some() || self.fragmenting.is_idle() {
             return self.reply(request, body);
         }
         self.hold_answer(Head::Reply { request }, request, body).map_err(reply_failure)
     }
 
-    fn put_answer(
-        &mut self,
-        head: Head,
-        request: RequestId,
-        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
-    ) -> Result<(), WriteError> {
+    fn put_answer(&mut self, head: Head, request: RequestId, body: impl IntoBody) -> Result<(), WriteError> {
         if self.fragmenting.is_answering(request) {
             return self.hold_answer(head, request, body);
         }
-        if let Put::Large(frame) = self.out.put(head, body)? {
+        if let Put::Large(frame) = self.out.put(head, body.into_body()?)? {
             self.fragmenting.answer(request, frame, &mut self.out);
         }
         Ok(())
     }
 
-    fn hold_answer(
-        &mut self,
-        head: Head,
-        request: RequestId,
-        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
-    ) -> Result<(), WriteError> {
-        let mut frame = BytesMut::new();
-        frame::write_within(&mut frame, head, self.out.frame_bytes_max(), body)?;
+    fn hold_answer(&mut self, head: Head, request: RequestId, body: impl IntoBody) -> Result<(), WriteError> {
+        let frame = body.into_body()?.into_frame(head, self.out.frame_bytes_max())?;
         self.fragmenting.hold(request, frame);
         Ok(())
     }
@@ -301,11 +284,7 @@ impl<R> Session<R> {
     ///
     /// # Errors
     /// [`CallError::Encode`] if the item cannot be written; the caller then [fails](Self::fail) the request with it.
-    pub fn item(
-        &mut self,
-        request: RequestId,
-        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
-    ) -> Result<(), CallError> {
+    pub fn item(&mut self, request: RequestId, body: impl IntoBody) -> Result<(), CallError> {
         if self.closed.is_some() {
             return Ok(());
         }
@@ -333,7 +312,8 @@ impl<R> Session<R> {
         if self.closed.is_none() {
             // The error types are plain data, and their texts are cut: writing them cannot fail.
             let error = error.in_version(self.config.version);
-            let _ = self.put_answer(Head::Failure { request }, request, |out| codec::encode_into(&error, out));
+            let _ = self
+                .put_answer(Head::Failure { request }, request, |out: &mut BytesMut| codec::encode_into(&error, out));
         }
     }
 
@@ -636,9 +616,10 @@ impl<R> Session<R> {
         &mut self,
         call: &Call,
         head: Head,
-        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+        body: impl IntoBody,
         sender: impl FnOnce() -> Sender<R>,
     ) -> Result<Accepted, CallError> {
+        let body = body.into_body().map_err(|error| encode_failure(error.into()))?;
         let in_order = self.keeps_its_place(call.target);
         if !in_order && self.flows.may_send(call.target, &self.out) {
             return match self.out.put(head, body) {
@@ -655,15 +636,15 @@ impl<R> Session<R> {
                 }
             };
         }
-        let mut frame = BytesMut::new();
         let max = self.out.frame_bytes_max();
         let admitted = self.flows.admit_to_line(call.target);
-        if let Err(error) =
-            admitted.and_then(|()| frame::write_within(&mut frame, head, max, body).map_err(encode_failure))
-        {
-            self.flows.forget_idle(call.target);
-            return Err(error);
-        }
+        let frame = match admitted.and_then(|()| body.into_frame(head, max).map_err(encode_failure)) {
+            Ok(frame) => frame,
+            Err(error) => {
+                self.flows.forget_idle(call.target);
+                return Err(error);
+            }
+        };
         let after = in_order.then(|| self.fragmenting.ticket());
         self.flows.stand_in_line(call.target, InLine::new(frame, call.deadline, sender(), after), &self.out);
         Ok(Accepted::InLine)

@@ -2,18 +2,16 @@
 
 use bytes::BytesMut;
 use mobula_core::codec::EncodeError;
-use mobula_core::frame::{self, Head, WriteError};
+use mobula_core::frame::{self, Body, Head, WriteError};
 use mobula_core::limits;
 use mobula_core::planted::{self, Bug};
 
+use super::body;
 use super::types::SessionConfig;
 
 /// Pongs wait here only while the wire takes nothing. A peer that pings and never reads must not fill the memory;
 /// it has had answers enough.
 const URGENT_BYTES_MAX: usize = 4096;
-
-/// A large frame that turns up behind more bytes than this was written beside them, so that they are not copied for it.
-const COPIED_BYTES_MAX: usize = 256 * 1024;
 
 /// What became of a frame.
 pub(super) enum Put {
@@ -29,8 +27,6 @@ pub(super) struct Outgoing {
     /// Bytes in `urgent` and `data` and taken by the driver, not yet written.
     queued_bytes: usize,
     window_bytes: usize,
-    /// Where a frame is written that may turn out to be large.
-    beside: BytesMut,
     /// What is larger goes in fragments.
     whole_bytes_max: usize,
     /// What is larger does not go at all.
@@ -45,7 +41,6 @@ impl Outgoing {
             data: BytesMut::new(),
             queued_bytes: 0,
             window_bytes: config.send_window_bytes,
-            beside: BytesMut::new(),
             whole_bytes_max: config.fragment_bytes.min(limits::FRAME_BYTES_MAX),
             frame_bytes_max: config.message_bytes_max.min(limits::MESSAGE_BYTES_MAX),
         }
@@ -76,30 +71,16 @@ impl Outgoing {
         self.queued_bytes >= self.window_bytes && !planted::is(Bug::WindowIgnored)
     }
 
-    /// Writes a frame that may be large.
-    pub(super) fn put(
-        &mut self,
-        head: Head,
-        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
-    ) -> Result<Put, WriteError> {
-        let max = self.frame_bytes_max;
-        if self.data.len() > COPIED_BYTES_MAX {
-            self.beside.clear();
-            frame::write_within(&mut self.beside, head, max, body)?;
-            if self.is_large(&self.beside) {
-                return Ok(Put::Large(std::mem::take(&mut self.beside)));
-            }
-            self.data.extend_from_slice(&self.beside);
-            self.queued_bytes += self.beside.len();
-            return Ok(Put::Queued);
+    /// Takes a frame that may be large.
+    pub(super) fn put(&mut self, head: Head, body: Body) -> Result<Put, WriteError> {
+        if body.bytes().len() > self.whole_bytes_max {
+            return Ok(Put::Large(body.into_frame(head, self.frame_bytes_max)?));
         }
         let before = self.data.len();
-        frame::write_within(&mut self.data, head, max, body)?;
+        body.append_to(&mut self.data, head, self.frame_bytes_max)?;
+        body::spare(body);
         if self.is_large(&self.data[before..]) {
-            let large = self.data.split_off(before);
-            // What is left gets an allocation of its own: the shared one is as large as the large frame.
-            self.data = BytesMut::from(&self.data[..]);
-            return Ok(Put::Large(large));
+            return Ok(Put::Large(self.data.split_off(before)));
         }
         self.queued_bytes += self.data.len() - before;
         Ok(Put::Queued)
@@ -175,7 +156,6 @@ impl Outgoing {
     pub(super) fn clear(&mut self) {
         self.urgent.clear();
         self.data.clear();
-        self.beside = BytesMut::new();
         self.queued_bytes = 0;
     }
 }

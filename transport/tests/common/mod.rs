@@ -309,7 +309,7 @@ impl Inbound<Waiting> for Recorder {
         if let Some(id) = request.request
             && self.mode == Mode::Echo
         {
-            link.reply(id, bytes(request.payload));
+            link.reply(id, bytes(&request.payload));
         }
         self.seen.count.send_modify(|count| *count += 1);
         Ok(())

@@ -263,7 +263,7 @@ fn who_reads_no_fragments_gets_none() {
         &to(B),
         || "huge",
         bench.now,
-        |out| {
+        |out: &mut BytesMut| {
             out.extend_from_slice(&huge);
             Ok(())
         },
@@ -279,7 +279,7 @@ fn who_reads_no_fragments_gets_none() {
         &to(B),
         || "huge",
         bench.now,
-        |out| {
+        |out: &mut BytesMut| {
             out.extend_from_slice(&huge);
             Ok(())
         },
@@ -290,7 +290,7 @@ fn who_reads_no_fragments_gets_none() {
         &to(B),
         || "huge",
         bench.now,
-        |out| {
+        |out: &mut BytesMut| {
             out.extend_from_slice(&huge);
             Ok(())
         },
