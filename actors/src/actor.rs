@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message};
-use mobula_core::{ActorAddress, CallError, IdMap, MessageKey, NodeId, RemoteMessage, RestartPolicy, codec, limits};
+use mobula_core::{ActorAddress, CallError, IdMap, MessageKey, NodeId, RemoteMessage, RestartPolicy, limits};
+use mobula_transport::Payload;
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,8 @@ use crate::envelope::{Envelope, Owed};
 use crate::graceful;
 use crate::inbound::Incoming;
 use crate::keyed;
-use crate::mailbox::{MailboxPolicy, Placed, Refused};
+use crate::late::{self, Late};
+use crate::mailbox::{Letter, MailboxPolicy, Placed, Refused};
 use crate::recipient::Recipient;
 use crate::reply::ReplyTo;
 use crate::snapshot::SnapshotPolicy;
@@ -311,20 +313,31 @@ where
         // Routes are looked up by the actor they belong to.
         return Err(CallError::UnknownMessage { message: M::NAME.to_owned(), actor_type: A::NAME.to_owned() });
     };
-    let message: M = codec::decode(incoming.payload)
-        .map_err(|error| CallError::Decode { reason: format!("{}: {error}", M::NAME), reply: false })?;
-    let flow = || Arc::clone(incoming.flow);
-    let owed = match incoming.request {
+    let Incoming { payload, request, post, deadline, flow, ticket } = incoming;
+    let owed = || match request {
         None => Owed::Nothing,
-        Some(request) if incoming.post => Owed::Acceptance(Acceptance::far(flow(), request)),
-        Some(request) => Owed::Answer(ReplyTo::far(flow(), request)),
+        Some(request) if post => Owed::Acceptance(Acceptance::far(Arc::clone(flow), request)),
+        Some(request) => Owed::Answer(ReplyTo::far(Arc::clone(flow), request)),
     };
-    let acceptance = match &owed {
-        Owed::Acceptance(acceptance) => Some(Arc::clone(acceptance)),
-        Owed::Answer(_) | Owed::Nothing => None,
-    };
-    // Other nodes are bounded by their credit, so their mail has a place even in a full mailbox, if its policy is to wait.
-    match shared.put(Envelope::incoming(message, owed, incoming.deadline, incoming.ticket)) {
+    match payload {
+        Payload::Reassembled(bytes) if bytes.len() >= limits::DECODE_APART_BYTES && shared.node.has_threads() => {
+            let owed = owed();
+            let acceptance = owed.acceptance();
+            arrive(shared, Late::<M>::begin(shared, bytes, owed, deadline, ticket), acceptance);
+        }
+        payload => {
+            let message: M = late::decode(&payload)?;
+            let owed = owed();
+            let acceptance = owed.acceptance();
+            arrive(shared, Envelope::incoming(message, owed, deadline, ticket), acceptance);
+        }
+    }
+    Ok(())
+}
+
+/// Other nodes are bounded by their credit, so their mail has a place even in a full mailbox, if its policy is to wait.
+fn arrive<A: RemoteActor>(shared: &Shared<A>, letter: Box<dyn Letter<A>>, acceptance: Option<Arc<Acceptance>>) {
+    match shared.put(letter) {
         Ok(Placed::InLine(_)) => {}
         Ok(Placed::Inside) => {
             if let Some(acceptance) = acceptance {
@@ -333,7 +346,6 @@ where
         }
         Err(Refused { letter, error, .. }) => shared.dismiss(letter, error),
     }
-    Ok(())
 }
 
 /// Makes a plain actix actor one that can be created and called from afar, and registers it: one line that names its

@@ -218,7 +218,7 @@ impl RemoteMessage for Control {
 /// What may take long can be aborted by the returned handle.
 pub(crate) fn serve(node: &Node, link: &Arc<NodeLink>, request: &Request<'_>) -> Option<AbortHandle> {
     let id = request.request?;
-    let control = match codec::decode::<Control>(request.payload) {
+    let control = match codec::decode::<Control>(&request.payload) {
         Ok(control) => control,
         Err(error) => {
             link.fail(id, &CallError::Decode { reason: error.to_string(), reply: false });
@@ -242,7 +242,7 @@ pub(crate) fn serve(node: &Node, link: &Arc<NodeLink>, request: &Request<'_>) ->
 
 /// What wants no answer: signals between linked actors, in the order in which they come.
 pub(crate) fn hear(node: &Node, link: &Arc<NodeLink>, request: &Request<'_>) {
-    match codec::decode::<Control>(request.payload) {
+    match codec::decode::<Control>(&request.payload) {
         Ok(Control::Signal(signal)) => node.links().hear(node, link.peer(), signal),
         Ok(Control::Supervise { child, order }) => supervised::order(node, child, order),
         Ok(_) => tracing::debug!(peer = %link.peer(), "a request that wants no answer, dropped"),

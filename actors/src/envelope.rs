@@ -32,6 +32,28 @@ pub(crate) enum Owed<T> {
     Answer(ReplyTo<T>),
 }
 
+impl<T> Owed<T> {
+    /// Tells the sender that its message will not be handled. The error comes back if nobody waits to hear it.
+    pub(crate) fn refuse(self, error: CallError) -> Option<CallError> {
+        match self {
+            Owed::Answer(reply) => {
+                reply.send(Err(error));
+                None
+            }
+            Owed::Acceptance(acceptance) if acceptance.refuse(&error) => None,
+            Owed::Acceptance(_) | Owed::Nothing => Some(error),
+        }
+    }
+
+    /// What has to hear when the message has moved up.
+    pub(crate) fn acceptance(&self) -> Option<Arc<Acceptance>> {
+        match self {
+            Owed::Acceptance(acceptance) => Some(Arc::clone(acceptance)),
+            Owed::Answer(_) | Owed::Nothing => None,
+        }
+    }
+}
+
 impl<M: RemoteMessage> Envelope<M> {
     pub(crate) fn tell(message: M, deadline: Deadline) -> Box<Self> {
         Box::new(Envelope { message, owed: Owed::Nothing, deadline, ticket: None })
@@ -101,14 +123,7 @@ where
 
     fn refuse(self: Box<Self>, error: CallError) -> Option<Undelivered> {
         let Envelope { message, owed, ticket, .. } = *self;
-        match owed {
-            Owed::Answer(reply) => {
-                reply.send(Err(error));
-                return None;
-            }
-            Owed::Acceptance(acceptance) if acceptance.refuse(&error) => return None,
-            Owed::Acceptance(_) | Owed::Nothing => {}
-        }
+        let error = owed.refuse(error)?;
         Some(match ticket {
             Some(ticket) => Undelivered::Far { ticket, reason: error },
             None => Undelivered::near(message, error),
@@ -120,9 +135,6 @@ where
         if matches!(self.owed, Owed::Nothing) && self.ticket.is_none() {
             self.owed = Owed::Acceptance(Acceptance::near());
         }
-        match &self.owed {
-            Owed::Acceptance(acceptance) => Some(Arc::clone(acceptance)),
-            Owed::Answer(_) | Owed::Nothing => None,
-        }
+        self.owed.acceptance()
     }
 }

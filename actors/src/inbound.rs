@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mobula_core::frame::MessageIndex;
 use mobula_core::{ActorId, CallError, Deadline, IdMap, MessageKey, RemoteMessage, RequestId};
-use mobula_transport::{Hello, Inbound, Lane, ReceiveCredit, Request, SessionError};
+use mobula_transport::{Hello, Inbound, Lane, Payload, ReceiveCredit, Request, SessionError};
 use tokio::task::AbortHandle;
 
 use crate::actor::Dispatch;
@@ -17,7 +17,7 @@ use crate::scope;
 
 /// A message on its way into a mailbox.
 pub(crate) struct Incoming<'a> {
-    pub(crate) payload: &'a [u8],
+    pub(crate) payload: Payload<'a>,
     pub(crate) request: Option<RequestId>,
     /// It wants no answer, only to be in the mailbox.
     pub(crate) post: bool,
@@ -122,7 +122,7 @@ impl NodeInbound {
         })
     }
 
-    fn deliver(&mut self, link: &Arc<NodeLink>, request: &Request<'_>) -> Result<Result<(), CallError>, SessionError> {
+    fn deliver(&mut self, link: &Arc<NodeLink>, request: Request<'_>) -> Result<Result<(), CallError>, SessionError> {
         let id = request.target;
         if !self.targets.contains_key(&id.0) {
             let Some(actor) = self.node.actor(id) else {
@@ -210,15 +210,16 @@ impl Inbound<Pending> for NodeInbound {
             }
             return Ok(());
         }
-        if let Err(error) = self.deliver(link, &request)? {
-            match request.request {
+        let Request { request: wanted, target, message, .. } = request;
+        if let Err(error) = self.deliver(link, request)? {
+            match wanted {
                 Some(id) => {
                     link.fail(id, &error);
                     link.kick();
                 }
                 None => {
-                    self.node.count_dead_letter(request.target, &error);
-                    link.undelivered(request.target, request.message, &error);
+                    self.node.count_dead_letter(target, &error);
+                    link.undelivered(target, message, &error);
                     link.kick();
                 }
             }

@@ -26,6 +26,7 @@ mod graceful;
 mod group;
 mod inbound;
 mod keyed;
+mod late;
 mod link;
 mod mailbox;
 mod monitor;

@@ -34,6 +34,10 @@ pub enum MailboxPolicy {
 
 /// A message with its way back, ready to be handled by an `A`.
 pub(crate) trait Letter<A: Actor<Context = Context<A>>>: Send {
+    /// False while it cannot be delivered; whoever changes that wakes the mailbox. Those behind it wait.
+    fn is_ready(&self) -> bool {
+        true
+    }
     /// Hands the message to the actor, unless nobody waits for it any more at `now`.
     fn deliver(self: Box<Self>, actor: &mut A, ctx: &mut Context<A>, shared: &Arc<Shared<A>>, now: Instant);
     /// Answers with an error; the message will not be handled. Comes back if there is nobody to answer: a dead letter.
@@ -210,10 +214,10 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
         }
     }
 
-    /// The next letter; none while an order waits, which comes first also within a turn.
+    /// The next letter, if it is ready; none while an order waits, which comes first also within a turn.
     pub(crate) fn take(&self) -> Option<Queued<A>> {
         let mut state = self.state.lock();
-        if !state.orders.is_empty() {
+        if !state.orders.is_empty() || !state.letters.front()?.letter.is_ready() {
             return None;
         }
         let letter = state.letters.pop_front()?;

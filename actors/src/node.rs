@@ -746,6 +746,11 @@ impl Node {
         &self.0.keyed
     }
 
+    /// False if everything runs on the thread on which the node was started, see [`NodeConfig::single_thread`].
+    pub(crate) fn has_threads(&self) -> bool {
+        !self.0.threads.is_none()
+    }
+
     /// True if the node with this uid is down, as far as this one knows.
     pub(crate) fn is_lost(&self, node: NodeUid) -> bool {
         self.0.peers.read().lost.contains_key(&node.0)

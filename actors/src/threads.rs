@@ -97,9 +97,14 @@ impl Threads {
         Ok(Threads { arbiters, home: here, control, started, own_system: None, _control_alive: None })
     }
 
+    /// True if everything runs on the thread on which the node was started.
+    pub(crate) fn is_none(&self) -> bool {
+        matches!(self.home, Thread::Here(_))
+    }
+
     /// A thread for one actor, if this node has threads.
     pub(crate) async fn start_own(&self) -> io::Result<Thread> {
-        if let Thread::Here(_) = self.home {
+        if self.is_none() {
             return Ok(self.home.clone());
         }
         let started = self.control.spawn(async { Arbiter::try_new().map(|arbiter| Thread::Arbiter(arbiter.handle())) });

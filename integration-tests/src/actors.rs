@@ -82,6 +82,7 @@ mobula::remote_actor!(
         Record,
         Log,
         Fill,
+        SlowToRead,
         Bytes,
         Hold,
         Block,
@@ -132,6 +133,43 @@ impl Handler<Fill> for Probe {
     type Result = ();
 
     fn handle(&mut self, Fill(bytes): Fill, _: &mut Context<Self>) {
+        self.log.push(bytes.len() as u64);
+    }
+}
+
+/// Bytes whose decoding passes a gate, so long as it takes.
+#[derive(Debug, Serialize, Deserialize, RemoteMessage)]
+#[rtype(result = "()")]
+pub struct SlowToRead {
+    /// The bytes.
+    #[serde(with = "serde_bytes")]
+    pub bytes: Vec<u8>,
+    /// The gate.
+    pub gate: PassedBlocking,
+}
+
+/// A gate that is passed by whoever decodes this.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct PassedBlocking(pub String);
+
+impl From<String> for PassedBlocking {
+    fn from(gate: String) -> Self {
+        gates::pass_blocking(&gate);
+        PassedBlocking(gate)
+    }
+}
+
+impl From<PassedBlocking> for String {
+    fn from(PassedBlocking(gate): PassedBlocking) -> String {
+        gate
+    }
+}
+
+impl Handler<SlowToRead> for Probe {
+    type Result = ();
+
+    fn handle(&mut self, SlowToRead { bytes, .. }: SlowToRead, _: &mut Context<Self>) {
         self.log.push(bytes.len() as u64);
     }
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use mobula::CallError;
-use mobula_integration_tests::actors::{Bytes, Fill, Log, Record};
+use mobula::{CallError, limits};
+use mobula_integration_tests::actors::{Bytes, Entered, Fill, Log, Open, PassedBlocking, Record, SlowToRead};
 use mobula_integration_tests::wait::LONG;
-use mobula_integration_tests::{Stage, suites, within};
+use mobula_integration_tests::{Stage, gates, suites, within};
 
 suites! {
     large_messages_keep_their_place on [embedded, processes, memory];
@@ -13,6 +13,7 @@ suites! {
     small_asks_do_not_wait_behind_a_large_message on [processes, memory];
     a_large_message_that_is_given_up_half_way_never_runs on [processes, memory];
     many_large_messages_at_once_all_arrive on [processes, memory];
+    decoding_a_large_message_holds_up_its_own_actor_only on [processes, memory];
 }
 
 /// More than a frame takes.
@@ -75,4 +76,21 @@ async fn many_large_messages_at_once_all_arrive(stage: Stage) {
         within(LONG, "a large message", fill).await.expect("it is handled");
     }
     assert_eq!(within(LONG, "the log", probes[0].ask(Log)).await, Ok(vec![0, 1_000_000]));
+}
+
+async fn decoding_a_large_message_holds_up_its_own_actor_only(stage: Stage) {
+    let (probe, neighbour, keeper) = (stage.probe(0).await, stage.probe(0).await, stage.keeper(0).await);
+    let gate = gates::fresh_name();
+    let bytes = vec![7; 2 * limits::DECODE_APART_BYTES];
+    let large = probe.ask(SlowToRead { bytes: bytes.clone(), gate: PassedBlocking(gate.clone()) });
+    let behind = probe.ask(Record(1));
+    within(LONG, "decoding", keeper.ask(Entered { gate: gate.clone(), count: 1 })).await.expect("it has begun");
+    for number in 1..=20_u64 {
+        assert_eq!(within(LONG, "the neighbour", neighbour.ask(Record(number))).await, Ok(number + 1));
+    }
+    within(LONG, "the gate", keeper.ask(Open { gate })).await.expect("it opens");
+    within(LONG, "the large message", large).await.expect("it is handled");
+    within(LONG, "the one behind", behind).await.expect("it is handled");
+    let log = within(LONG, "the log", probe.ask(Log)).await.expect("it answers");
+    assert_eq!(log, [0, bytes.len() as u64, 1]);
 }

@@ -134,7 +134,7 @@ where
         // Routes are looked up by the gate they belong to.
         return Err(CallError::UnknownMessage { message: M::NAME.to_owned(), actor_type: A::NAME.to_owned() });
     };
-    let (key, message): (String, M) = codec::decode(incoming.payload)
+    let (key, message): (String, M) = codec::decode(&incoming.payload)
         .map_err(|error| CallError::Decode { reason: format!("{}: {error}", M::NAME), reply: false })?;
     let Incoming { request, post, deadline, flow, ticket, .. } = incoming;
     let acceptance = request.filter(|_| post).map(|request| Acceptance::far(Arc::clone(flow), request));
