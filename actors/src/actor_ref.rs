@@ -12,12 +12,12 @@ use crate::actor::RemoteActor;
 use crate::ask::{Ask, Tell};
 use crate::cell::Shared;
 use crate::control::{self, Control};
-use crate::dead_letter::{DeadLetter, Undelivered, Unheard};
+use crate::dead_letter::{DeadLetter, Unheard};
 use crate::envelope::Envelope;
 use crate::far::{Far, Wait};
 use crate::graceful;
 use crate::link::Linking;
-use crate::mailbox::{Letter, Order, Placed, Refused};
+use crate::mailbox::{Order, Placed, Refused};
 use crate::monitor::{Down, Monitor, MonitorGuard, Watch};
 use crate::node::Node;
 use crate::recipient::Recipient;
@@ -398,23 +398,10 @@ where
             shared.dismiss(letter, error);
             Tell::accepted()
         }
-        Err(Refused { letter, error, .. }) => refused(shared, letter, error),
-    }
-}
-
-/// A tell that got no place. Its message is at hand still, should nobody look at the error.
-fn refused<A, M>(shared: &Arc<Shared<A>>, letter: Box<dyn Letter<A>>, error: CallError) -> Tell<M>
-where
-    A: Actor<Context = Context<A>>,
-{
-    match letter.refuse(error) {
-        Some(Undelivered::Near { message, body, reason }) => {
-            let (node, actor) = (shared.node.id().clone(), shared.id);
-            let letter = DeadLetter { node, actor, message, reason, body: Some(body) };
-            Tell::refused(Unheard::new(Some(shared.node.clone()), letter))
+        Err(Refused { letter, error, .. }) => {
+            // The message is at hand still, should nobody look at the error.
+            Unheard::of_refused(&shared.node, shared.id, letter, error).map_or_else(Tell::accepted, Tell::refused)
         }
-        // Letters of this process come back as such.
-        Some(Undelivered::Far { .. }) | None => Tell::accepted(),
     }
 }
 

@@ -135,7 +135,6 @@ pub struct Tell<M> {
 enum TellState {
     Accepted,
     Refused(Unheard),
-    Failed(Option<CallError>),
     Waiting {
         acceptance: Arc<Acceptance>,
         /// The deadline within the process, where no connection keeps it.
@@ -151,11 +150,6 @@ impl<M> Tell<M> {
 
     pub(crate) fn refused(unheard: Unheard) -> Self {
         Self::new(TellState::Refused(unheard))
-    }
-
-    /// There was nobody to send it to.
-    pub(crate) fn failed(error: CallError) -> Self {
-        Self::new(TellState::Failed(Some(error)))
     }
 
     /// In line for a mailbox of `node`.
@@ -181,10 +175,6 @@ impl<M> Future for Tell<M> {
         let result = match &mut self.state {
             TellState::Accepted => Ok(()),
             TellState::Refused(unheard) => match unheard.hear() {
-                Some(error) => Err(error),
-                None => return Poll::Pending,
-            },
-            TellState::Failed(error) => match error.take() {
                 Some(error) => Err(error),
                 None => return Poll::Pending,
             },

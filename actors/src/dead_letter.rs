@@ -6,10 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mobula_core::{ActorId, CallError, NodeId, RemoteMessage};
+use actix::{Actor, Context};
+use mobula_core::{ActorId, CallError, NodeId, NodeUid, RemoteMessage};
 use parking_lot::RwLock;
 
+use crate::acceptance::Acceptance;
 use crate::inbound::FlowTicket;
+use crate::mailbox::Letter;
 use crate::node::Node;
 use crate::scope;
 
@@ -19,7 +22,7 @@ use crate::scope;
 pub struct DeadLetter {
     /// Where the actor lives that it was for.
     pub node: NodeId,
-    /// The actor that it was for.
+    /// The actor that it was for. [`ActorId::NODE`] if there was none: a router had nobody to send it to.
     pub actor: ActorId,
     /// The registered name of the message.
     pub message: &'static str,
@@ -35,17 +38,16 @@ pub(crate) enum Undelivered {
         message: &'static str,
         body: Box<dyn Any + Send>,
         reason: CallError,
+        /// Its sender may yet hear of it.
+        sender: Option<Arc<Acceptance>>,
     },
     /// The ticket knows whose it was.
-    Far {
-        ticket: FlowTicket,
-        reason: CallError,
-    },
+    Far { ticket: FlowTicket, reason: CallError },
 }
 
 impl Undelivered {
-    pub(crate) fn near<M: RemoteMessage>(message: M, reason: CallError) -> Self {
-        Undelivered::Near { message: M::NAME, body: Box::new(message), reason }
+    pub(crate) fn near<M: RemoteMessage>(message: M, reason: CallError, sender: Option<Arc<Acceptance>>) -> Self {
+        Undelivered::Near { message: M::NAME, body: Box::new(message), reason, sender }
     }
 }
 
@@ -103,8 +105,12 @@ impl Node {
     /// A tell to `actor` ended here.
     pub(crate) fn undelivered(&self, actor: ActorId, what: Undelivered) {
         match what {
-            Undelivered::Near { message, body, reason } => {
-                self.dead_letter(DeadLetter { node: self.id().clone(), actor, message, reason, body: Some(body) });
+            Undelivered::Near { message, body, reason, sender } => {
+                let letter = DeadLetter { node: self.id().clone(), actor, message, reason, body: Some(body) };
+                match sender {
+                    Some(sender) => sender.refuse(Unheard::new(Some(self.clone()), letter)),
+                    None => self.dead_letter(letter),
+                }
             }
             Undelivered::Far { ticket, reason } => {
                 self.count_dead_letter(actor, &reason);
@@ -136,6 +142,32 @@ pub(crate) struct Unheard(Option<Box<(Option<Node>, DeadLetter)>>);
 impl Unheard {
     pub(crate) fn new(node: Option<Node>, letter: DeadLetter) -> Self {
         Unheard(Some(Box::new((node, letter))))
+    }
+
+    /// Of a tell to `actor`, of `node`, that got no place there. None if its sender has heard of that already.
+    pub(crate) fn of_refused<A: Actor<Context = Context<A>>>(
+        node: &Node,
+        actor: ActorId,
+        letter: Box<dyn Letter<A>>,
+        error: CallError,
+    ) -> Option<Self> {
+        match letter.refuse(error)? {
+            Undelivered::Near { message, body, reason, .. } => {
+                let letter = DeadLetter { node: node.id().clone(), actor, message, reason, body: Some(body) };
+                Some(Unheard::new(Some(node.clone()), letter))
+            }
+            // Letters of this process come back as such.
+            Undelivered::Far { .. } => None,
+        }
+    }
+
+    /// Of a tell that there was nobody to send to. `node` is the one that would have sent it.
+    pub(crate) fn to_nobody<M: RemoteMessage>(node: Option<&Node>, message: Option<M>, reason: CallError) -> Self {
+        let node = sending_node(node);
+        let id = node.as_ref().map_or_else(|| NodeId::new("", NodeUid(0)), |node| node.id().clone());
+        let body = message.map(|message| Box::new(message) as Box<dyn Any + Send>);
+        let letter = DeadLetter { node: id, actor: ActorId::NODE, message: M::NAME, reason, body };
+        Unheard::new(node, letter)
     }
 
     /// The error, once.

@@ -33,15 +33,17 @@ pub(crate) enum Owed<T> {
 }
 
 impl<T> Owed<T> {
-    /// Tells the sender that its message will not be handled. The error comes back if nobody waits to hear it.
-    pub(crate) fn refuse(self, error: CallError) -> Option<CallError> {
+    /// Tells the sender that its message will not be handled. The error comes back if nobody waits to hear it, with the
+    /// acceptance of a sender on this node, who may still ask.
+    pub(crate) fn refuse(self, error: CallError) -> Option<(CallError, Option<Arc<Acceptance>>)> {
         match self {
             Owed::Answer(reply) => {
-                reply.send(Err(error));
+                reply.refuse(error);
                 None
             }
-            Owed::Acceptance(acceptance) if acceptance.refuse(&error) => None,
-            Owed::Acceptance(_) | Owed::Nothing => Some(error),
+            Owed::Acceptance(acceptance) if acceptance.fail(&error) => None,
+            Owed::Acceptance(acceptance) if !acceptance.is_far() => Some((error, Some(acceptance))),
+            Owed::Acceptance(_) | Owed::Nothing => Some((error, None)),
         }
     }
 
@@ -59,6 +61,11 @@ impl<M: RemoteMessage> Envelope<M> {
         Box::new(Envelope { message, owed: Owed::Nothing, deadline, ticket: None })
     }
 
+    /// A tell that its handler has put aside, with its way back if it came from another node.
+    pub(crate) fn put_aside(message: M, deadline: Deadline, ticket: Option<FlowTicket>) -> Box<Self> {
+        Box::new(Envelope { message, owed: Owed::Nothing, deadline, ticket })
+    }
+
     pub(crate) fn ask(message: M, reply: ReplyTo<M::Reply>, deadline: Deadline) -> Box<Self> {
         Box::new(Envelope { message, owed: Owed::Answer(reply), deadline, ticket: None })
     }
@@ -66,18 +73,6 @@ impl<M: RemoteMessage> Envelope<M> {
     /// From another node.
     pub(crate) fn incoming(message: M, owed: Owed<M::Reply>, deadline: Deadline, ticket: FlowTicket) -> Box<Self> {
         Box::new(Envelope { message, owed, deadline, ticket: Some(ticket) })
-    }
-
-    fn unwanted(&self, now: Instant) -> Option<CallError> {
-        if let Owed::Answer(reply) = &self.owed
-            && reply.is_cancelled()
-        {
-            Some(CallError::Cancelled { started: false })
-        } else if self.deadline.is_over(now) {
-            Some(CallError::DeadlineExceeded { started: false })
-        } else {
-            None
-        }
     }
 }
 
@@ -87,7 +82,7 @@ where
     M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
 {
     fn deliver(mut self: Box<Self>, actor: &mut A, ctx: &mut Context<A>, shared: &Arc<Shared<A>>, now: Instant) {
-        if let Some(error) = self.unwanted(now) {
+        if let Some(error) = Letter::<A>::unwanted(&*self, now) {
             return shared.dismiss(self, error);
         }
         if let Owed::Answer(reply) = &mut self.owed
@@ -104,12 +99,12 @@ where
         if let Some(snapshots) = &shared.snapshots {
             snapshots.message();
         }
-        // The mailbox has room again as soon as the handler begins.
-        drop(ticket);
+        // The mailbox has room again as soon as the handler begins. A tell that is put aside still knows whose it is.
+        let ticket = ticket.map(FlowTicket::begun).filter(|_| reply.is_none());
         let caller = reply.as_ref().map_or(Caller::Nobody, ReplyTo::caller);
         let call = scope::Call { deadline, caller: Some(caller) };
         scope::serve(call, || match catch_unwind(AssertUnwindSafe(|| actor.handle(message, ctx))) {
-            Ok(response) => respond::<A, M>(response, ctx, reply, shared),
+            Ok(response) => respond::<A, M>(response, ctx, reply, ticket, shared),
             Err(panic) => {
                 let text = panic_text(&*panic);
                 if let Some(reply) = reply {
@@ -123,11 +118,23 @@ where
 
     fn refuse(self: Box<Self>, error: CallError) -> Option<Undelivered> {
         let Envelope { message, owed, ticket, .. } = *self;
-        let error = owed.refuse(error)?;
+        let (error, acceptance) = owed.refuse(error)?;
         Some(match ticket {
             Some(ticket) => Undelivered::Far { ticket, reason: error },
-            None => Undelivered::near(message, error),
+            None => Undelivered::near(message, error, acceptance),
         })
+    }
+
+    fn unwanted(&self, now: Instant) -> Option<CallError> {
+        if let Owed::Answer(reply) = &self.owed
+            && reply.is_cancelled()
+        {
+            Some(CallError::Cancelled { started: false })
+        } else if self.deadline.is_over(now) {
+            Some(CallError::DeadlineExceeded { started: false })
+        } else {
+            None
+        }
     }
 
     fn stand_in_line(&mut self) -> Option<Arc<Acceptance>> {

@@ -171,12 +171,9 @@ impl Answer for Told {
         match answer {
             Ok(_) => self.acceptance.accept(),
             Err(reason) => {
-                if !self.acceptance.refuse(&reason)
-                    && let Some(via) = &self.via
-                {
-                    let (node, actor, message) = (self.target.clone(), self.actor, self.message);
-                    via.dead_letter(DeadLetter { node, actor, message, reason, body: None });
-                }
+                let (node, actor, message) = (self.target.clone(), self.actor, self.message);
+                let letter = DeadLetter { node, actor, message, reason, body: None };
+                self.acceptance.refuse(Unheard::new(self.via.clone(), letter));
             }
         }
     }

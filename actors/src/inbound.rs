@@ -34,13 +34,29 @@ pub(crate) struct Flow {
     credit: ReceiveCredit,
 }
 
-/// One message of a flow that the actor has not begun. Dropping it returns its credit.
+/// One message of a flow. Until the actor has begun it, it holds its credit; dropping it returns that.
 pub(crate) struct FlowTicket {
     flow: Arc<Flow>,
     message: MessageIndex,
+    holds_credit: bool,
 }
 
 impl FlowTicket {
+    /// The actor has begun the message: its credit goes back.
+    pub(crate) fn begun(mut self) -> Self {
+        self.return_credit();
+        self
+    }
+
+    fn return_credit(&mut self) {
+        if std::mem::take(&mut self.holds_credit)
+            && let Some(count) = self.flow.credit.on_taken()
+        {
+            self.flow.link.grant(self.flow.target, count);
+            scope::touch(&self.flow.link);
+        }
+    }
+
     /// Hands the message, a tell, back to the node that it came from.
     pub(crate) fn undelivered(&self, reason: &CallError) {
         self.flow.link.undelivered(self.flow.target, self.message, reason);
@@ -50,10 +66,7 @@ impl FlowTicket {
 
 impl Drop for FlowTicket {
     fn drop(&mut self) {
-        if let Some(count) = self.flow.credit.on_taken() {
-            self.flow.link.grant(self.flow.target, count);
-            scope::touch(&self.flow.link);
-        }
+        self.return_credit();
     }
 }
 
@@ -142,7 +155,7 @@ impl NodeInbound {
         }
         let Some(target) = self.targets.get_mut(&id.0) else { return Ok(Err(CallError::NoSuchActor { actor: id })) };
         target.flow.credit.on_message()?;
-        let ticket = FlowTicket { flow: Arc::clone(&target.flow), message: request.message };
+        let ticket = FlowTicket { flow: Arc::clone(&target.flow), message: request.message, holds_credit: true };
         let index = request.message.0 as usize;
         let Some(message) = self.types.get(index) else {
             return Err(SessionError::UndefinedMessage { index: request.message.0 });

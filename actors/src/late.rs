@@ -94,7 +94,7 @@ where
 
     fn refuse(self: Box<Self>, error: CallError) -> Option<Undelivered> {
         let Late { owed, ticket, .. } = *self;
-        let reason = owed.refuse(error)?;
+        let (reason, _) = owed.refuse(error)?;
         Some(Undelivered::Far { ticket, reason })
     }
 

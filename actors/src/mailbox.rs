@@ -10,6 +10,7 @@ use std::time::Instant;
 use actix::{Actor, Context};
 use futures::task::AtomicWaker;
 use mobula_core::{CallError, ExitReason, limits};
+use mobula_transport::now;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +43,10 @@ pub(crate) trait Letter<A: Actor<Context = Context<A>>>: Send {
     fn deliver(self: Box<Self>, actor: &mut A, ctx: &mut Context<A>, shared: &Arc<Shared<A>>, now: Instant);
     /// Answers with an error; the message will not be handled. Comes back if there is nobody to answer: a dead letter.
     fn refuse(self: Box<Self>, error: CallError) -> Option<Undelivered>;
+    /// Why nobody wants it handled any more at `now`, if that is so.
+    fn unwanted(&self, _now: Instant) -> Option<CallError> {
+        None
+    }
     /// It gets no place within the mailbox yet. What has to hear when it does.
     fn stand_in_line(&mut self) -> Option<Arc<Acceptance>>;
 }
@@ -107,6 +112,9 @@ pub(crate) struct Refused<A: Actor<Context = Context<A>>> {
     /// By a policy that does not bother the sender of a tell.
     pub(crate) dropped: bool,
 }
+
+/// Letters that nobody wants any more, and why.
+type Unwanted<A> = Vec<(Box<dyn Letter<A>>, CallError)>;
 
 /// A place, and the letter that had to leave for it.
 pub(crate) type Put<A> = (Placed, Option<Box<dyn Letter<A>>>);
@@ -234,18 +242,28 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
         Some(letter)
     }
 
-    /// Puts a letter aside that was taken and put off by its handler.
-    fn stash(&self, letter: Box<dyn Letter<A>>) -> Result<(), Refused<A>> {
+    /// Puts a letter aside that was taken and put off by its handler. When there is no room, those that nobody wants any
+    /// more at `now` come back, each with the reason.
+    fn stash(&self, letter: Box<dyn Letter<A>>, now: Instant) -> Result<Unwanted<A>, Refused<A>> {
         let mut state = self.state.lock();
-        let error = if state.closed {
-            CallError::Stopped
-        } else if state.stashed.len() >= limits::STASH_MESSAGES {
-            CallError::Full { limit: limits::STASH_MESSAGES as u64 }
-        } else {
-            state.stashed.push(letter);
-            return Ok(());
-        };
-        Err(Refused { letter, error, dropped: false })
+        if state.closed {
+            return Err(Refused { letter, error: CallError::Stopped, dropped: false });
+        }
+        let mut unwanted = Vec::new();
+        if state.stashed.len() >= limits::STASH_MESSAGES {
+            for aside in std::mem::take(&mut state.stashed) {
+                match aside.unwanted(now) {
+                    Some(error) => unwanted.push((aside, error)),
+                    None => state.stashed.push(aside),
+                }
+            }
+        }
+        if state.stashed.len() >= limits::STASH_MESSAGES {
+            let error = CallError::Full { limit: limits::STASH_MESSAGES as u64 };
+            return Err(Refused { letter, error, dropped: false });
+        }
+        state.stashed.push(letter);
+        Ok(unwanted)
     }
 
     /// Puts what was put aside in front of all others, in its order. Returns how many these are.
@@ -328,8 +346,9 @@ impl<A: Actor<Context = Context<A>>> Shared<A> {
 
     /// Puts a letter aside.
     pub(crate) fn stash(&self, letter: Box<dyn Letter<A>>) {
-        if let Err(Refused { letter, error, .. }) = self.mailbox.stash(letter) {
-            self.dismiss(letter, error);
+        match self.mailbox.stash(letter, now()) {
+            Ok(unwanted) => unwanted.into_iter().for_each(|(letter, error)| self.dismiss(letter, error)),
+            Err(Refused { letter, error, .. }) => self.dismiss(letter, error),
         }
     }
 

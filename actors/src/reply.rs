@@ -30,6 +30,8 @@ enum State<T> {
         waker: Option<Waker>,
         /// The handler has begun.
         begun: bool,
+        /// And has put its message aside, to begin again.
+        aside: bool,
         /// Made when the handler asks for it.
         token: Option<Arc<Token>>,
     },
@@ -42,7 +44,7 @@ enum State<T> {
 
 impl<T> Slot<T> {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Slot { state: Mutex::new(State::Empty { waker: None, begun: false, token: None }) })
+        Arc::new(Slot { state: Mutex::new(State::Empty { waker: None, begun: false, aside: false, token: None }) })
     }
 
     pub(crate) fn put(&self, answer: Result<T, CallError>) {
@@ -60,18 +62,18 @@ impl<T> Slot<T> {
     /// The handler begins. False if nobody waits any more: then it must not.
     fn begin(&self) -> bool {
         match &mut *self.state.lock() {
-            State::Empty { begun, .. } => {
-                *begun = true;
+            State::Empty { begun, aside, .. } => {
+                (*begun, *aside) = (true, false);
                 true
             }
             State::Full(_) | State::Over { .. } => false,
         }
     }
 
-    /// The handler has put its message aside: it has not begun after all.
+    /// The handler has put its message aside, to begin again later.
     fn put_aside(&self) {
-        if let State::Empty { begun, .. } = &mut *self.state.lock() {
-            *begun = false;
+        if let State::Empty { aside, .. } = &mut *self.state.lock() {
+            *aside = true;
         }
     }
 
@@ -114,16 +116,16 @@ impl<T> Slot<T> {
         matches!(*self.state.lock(), State::Over { cancelled: true })
     }
 
-    /// The handler has not begun, and may yet.
+    /// The message waits for its handler: in the mailbox, or put aside.
     pub(crate) fn is_waiting(&self) -> bool {
-        matches!(*self.state.lock(), State::Empty { begun: false, .. })
+        matches!(*self.state.lock(), State::Empty { begun: false, .. } | State::Empty { aside: true, .. })
     }
 }
 
 impl<T: Send> Expire for Slot<T> {
     fn expire(&self) {
         let mut state = self.state.lock();
-        let State::Empty { waker, begun, token } = &mut *state else { return };
+        let State::Empty { waker, begun, token, .. } = &mut *state else { return };
         let (waker, started, token) = (waker.take(), *begun, token.take());
         // What has not begun under this lock finds the slot full, and does not begin.
         *state = State::Full(Err(CallError::DeadlineExceeded { started }));
@@ -267,6 +269,16 @@ impl<T> ReplyTo<T> {
         self.answer(answer);
     }
 
+    /// The message is not handled for this reason, or not any further.
+    pub(crate) fn refuse(mut self, error: CallError) {
+        self.answer(Err(match error {
+            CallError::Stopped if self.begun => CallError::Cancelled { started: true },
+            CallError::Cancelled { started: false } => CallError::Cancelled { started: self.begun },
+            CallError::DeadlineExceeded { started: false } => CallError::DeadlineExceeded { started: self.begun },
+            error => error,
+        }));
+    }
+
     fn answer(&mut self, answer: Result<T, CallError>) {
         match self.way.take() {
             Some(Way::Near(slot)) => slot.put(match self.pass.take() {
@@ -310,8 +322,7 @@ impl<T> ReplyTo<T> {
     }
 
     /// The handler has put its message aside.
-    pub(crate) fn put_aside(&mut self) {
-        self.begun = false;
+    pub(crate) fn put_aside(&self) {
         if let Some(Way::Near(slot)) = &self.way {
             slot.put_aside();
         }

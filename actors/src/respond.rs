@@ -21,6 +21,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::cell::Shared;
 use crate::forward::Forward;
+use crate::inbound::FlowTicket;
 use crate::reply::ReplyTo;
 use crate::scope::{self, Scope};
 use crate::shapes::{Cause, InScope};
@@ -31,11 +32,12 @@ fn taken<T: 'static>(response: &mut dyn Any) -> Option<T> {
     response.downcast_mut::<Option<T>>().and_then(Option::take)
 }
 
-/// Runs what the handler of `M` returned. To be called in the scope of its call.
+/// Runs what the handler of `M` returned. To be called in the scope of its call. A tell of another node has its `ticket`.
 pub(crate) fn respond<A, M>(
     response: <A as Handler<M>>::Result,
     ctx: &mut Context<A>,
     reply: Option<ReplyTo<M::Reply>>,
+    ticket: Option<FlowTicket>,
     shared: &Arc<Shared<A>>,
 ) where
     A: Actor<Context = Context<A>> + Handler<M>,
@@ -58,7 +60,7 @@ pub(crate) fn respond<A, M>(
         return left_to_itself::<A, M>(alone, ctx, reply, shared);
     }
     if let Some(stashable) = taken::<Stashable<M>>(&mut response) {
-        return stash::respond(stashable, reply, shared);
+        return stash::respond(stashable, reply, ticket, shared);
     }
     if let Some(forward) = taken::<Forward<M::Reply>>(&mut response) {
         return forward.run(reply, shared);

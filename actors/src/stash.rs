@@ -8,14 +8,15 @@ use mobula_core::RemoteMessage;
 
 use crate::cell::Shared;
 use crate::envelope::Envelope;
+use crate::inbound::FlowTicket;
 use crate::reply::ReplyTo;
 use crate::scope;
 
 /// What a handler returns that may put its message aside: its answer, or the message itself.
 ///
 /// A message that is put aside is not answered: whoever asked waits on, as long as the deadline allows, and who gives up
-/// is not served later. [`unstash_all`] puts what was put aside in front of the mailbox, in its order. So does a restart.
-/// At most [`STASH_MESSAGES`](mobula_core::limits::STASH_MESSAGES) are kept aside; one more is answered
+/// is not served later. Its handler has run, though: if nothing comes of it, the error says `started: true`. [`unstash_all`] puts what was put aside in front of the mailbox, in its order. So does a restart.
+/// At most [`STASH_MESSAGES`](mobula_core::limits::STASH_MESSAGES) that somebody waits for are kept aside; one more is answered
 /// [`Full`](mobula_core::CallError::Full).
 ///
 /// An actor whose behaviour depends on its state keeps the state in an enum, and puts aside what it cannot handle in it:
@@ -84,19 +85,23 @@ where
 }
 
 /// Answers, or puts the message aside with its way back and its deadline. To be called in the scope of its call.
-pub(crate) fn respond<A, M>(response: Stashable<M>, reply: Option<ReplyTo<M::Reply>>, shared: &Arc<Shared<A>>)
-where
+pub(crate) fn respond<A, M>(
+    response: Stashable<M>,
+    reply: Option<ReplyTo<M::Reply>>,
+    ticket: Option<FlowTicket>,
+    shared: &Arc<Shared<A>>,
+) where
     A: Actor<Context = Context<A>> + Handler<M>,
     M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
 {
     match (response, reply) {
         (Stashable::Now(result), Some(reply)) => reply.send(Ok(result)),
         (Stashable::Now(_), None) => {}
-        (Stashable::Later(message), Some(mut reply)) => {
+        (Stashable::Later(message), Some(reply)) => {
             reply.put_aside();
             shared.stash(Envelope::ask(message, reply, scope::deadline()));
         }
-        (Stashable::Later(message), None) => shared.stash(Envelope::tell(message, scope::deadline())),
+        (Stashable::Later(message), None) => shared.stash(Envelope::put_aside(message, scope::deadline(), ticket)),
     }
 }
 

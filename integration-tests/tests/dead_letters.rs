@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use mobula::{CallError, DeadLetter, NodeId, Outcome, RemoteActor, RemoteMessage};
+use mobula::{ActorId, CallError, DeadLetter, NodeId, Outcome, RemoteActor, RemoteMessage, Router};
 use mobula_integration_tests::actors::{Hold, Log, Probe, Record};
 use mobula_integration_tests::stage::{run_plain, start_node};
 use mobula_integration_tests::wait::LONG;
@@ -16,6 +16,9 @@ suites! {
     tells_that_reach_no_handler_are_counted on [embedded, processes, memory];
     the_sender_hears_of_its_dead_letters on [embedded, processes, memory];
     an_error_that_nobody_looks_at_makes_a_dead_letter on [embedded, processes, memory];
+    what_is_refused_in_line_and_never_read_comes_back on [embedded, processes, memory];
+    a_tell_that_a_router_has_nobody_for_comes_back on [embedded, processes, memory];
+    what_a_pulling_router_took_and_could_not_hand_out_comes_back on [embedded, processes, memory];
     a_hook_may_panic_and_send on [embedded, processes, memory];
     a_near_tell_in_line_honours_its_deadline on [embedded];
     a_near_ask_that_was_not_begun_says_so on [embedded];
@@ -142,6 +145,64 @@ async fn an_error_that_nobody_looks_at_makes_a_dead_letter(stage: Stage) {
     assert!(acked.is_err(), "{acked:?}");
     drop(probe.tell(Record(3)));
     assert_eq!(heard.next(1).await.len(), 1);
+}
+
+async fn what_is_refused_in_line_and_never_read_comes_back(stage: Stage) {
+    let heard = Heard::by(&stage);
+    let probe = stage.spawn(0, Probe::spec(0).mailbox(1)).await;
+    let held = stage.hold(&probe).await;
+    within(LONG, "room", probe.tell_acked(Record(1))).await.expect("there is room");
+    let (read, unread) = (probe.tell_acked(Record(2)), probe.tell_acked(Record(3)));
+    let queued = probe.ask(Record(9));
+    probe.stop().await.expect("the order arrives");
+    assert_eq!(within(LONG, "queued mail", queued).await, Err(CallError::Stopped));
+    assert_eq!(within(LONG, "the refusal", read).await, Err(CallError::Stopped));
+    assert_eq!(heard.next(1).await.len(), 1, "the one that was accepted, and not yet those in line");
+    drop(unread);
+    let letters = heard.next(1).await;
+    let bodies: Vec<_> = letters.into_iter().map(|letter| letter.body).collect();
+    let [body] = <[_; 1]>::try_from(bodies).expect("who has read its error has heard of it");
+    assert_eq!(body.map(|body| body.downcast::<Record>().expect("what was sent").0), stage.is_near().then_some(3));
+    drop(held);
+}
+
+async fn a_tell_that_a_router_has_nobody_for_comes_back(stage: Stage) {
+    let heard = Heard::by(&stage);
+    let probe = stage.probe(0).await;
+    for router in [Router::round_robin([probe.clone()]), Router::work_pulling([probe.clone()])] {
+        assert!(router.remove(&probe));
+        assert_eq!(within(LONG, "an answer", router.tell(Record(1))).await, Err(CallError::Stopped));
+        drop(router.tell(Record(2)));
+        let letter = heard.next(1).await.remove(0);
+        assert_eq!(
+            (&letter.node, letter.actor, letter.reason),
+            (stage.caller().id(), ActorId::NODE, CallError::Stopped)
+        );
+        assert_eq!(letter.body.expect("it never left").downcast::<Record>().expect("what was sent").0, 2);
+    }
+}
+
+async fn what_a_pulling_router_took_and_could_not_hand_out_comes_back(stage: Stage) {
+    let heard = Heard::by(&stage);
+    let probe = stage.probe(0).await;
+    let held = stage.hold(&probe).await;
+    let router = Router::work_pulling([probe.clone()]);
+    for number in 1..=3 {
+        within(LONG, "the router", router.tell(Record(number))).await.expect("it has room");
+    }
+    let late = router.with_deadline(Duration::from_millis(1));
+    within(LONG, "the router", late.tell(Record(4))).await.expect("it has room");
+    probe.stop().await.expect("the order arrives");
+    drop(held);
+    let mut numbers = Vec::new();
+    while numbers.len() < 4 {
+        for letter in heard.next(1).await {
+            assert!(letter.reason.outcome().is_retry_safe(), "{}", letter.reason);
+            numbers.push(letter.body.expect("it is at hand").downcast::<Record>().expect("what was sent").0);
+        }
+    }
+    numbers.sort_unstable();
+    assert_eq!(numbers, [1, 2, 3, 4]);
 }
 
 async fn a_hook_may_panic_and_send(stage: Stage) {

@@ -1,19 +1,23 @@
 //! Stashes: messages that an actor puts aside until it is ready for them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::join_all;
-use mobula::{ActorRef, CallError, RemoteActor};
+use mobula::{ActorRef, CallError, RemoteActor, RemoteMessage};
 use mobula_core::limits::STASH_MESSAGES;
 use mobula_integration_tests::timekeeper::{BeReady, Collapse, Note, Notes, Query, Timekeeper};
 use mobula_integration_tests::wait::LONG;
-use mobula_integration_tests::{Stage, suites, within};
+use mobula_integration_tests::{Stage, eventually, suites, within};
+use parking_lot::Mutex;
 
 suites! {
     what_was_put_aside_comes_first_and_in_its_order on [embedded, processes, memory];
     who_waits_for_a_stashed_message_waits_to_its_deadline on [embedded, processes, memory];
     a_stash_is_bounded on [embedded, processes, memory];
+    who_gave_up_takes_no_place_in_a_stash on [embedded, processes, memory];
+    a_tell_that_was_put_aside_comes_back_to_its_sender on [embedded, processes, memory];
     a_restart_takes_up_what_was_put_aside on [embedded, processes, memory];
     the_end_of_its_actor_answers_what_was_put_aside on [embedded, processes, memory];
 }
@@ -51,7 +55,7 @@ async fn who_waits_for_a_stashed_message_waits_to_its_deadline(stage: Stage) {
     let error = within(LONG, "the deadline", hasty).await.expect_err("it was put aside");
     assert!(matches!(error, CallError::DeadlineExceeded { .. }), "{error}");
     if stage.is_near() {
-        assert_eq!(error, CallError::DeadlineExceeded { started: false });
+        assert_eq!(error, CallError::DeadlineExceeded { started: true }, "its handler has run");
     }
     drop(given_up);
     within(LONG, "the start", keeper.ask(BeReady)).await.expect("it answers");
@@ -87,6 +91,30 @@ async fn the_end_of_its_actor_answers_what_was_put_aside(stage: Stage) {
     within(LONG, "a note", keeper.ask(Note(0))).await.expect("noted");
     keeper.stop().await.expect("the order arrives");
     for answer in within(LONG, "the answers", join_all(asked)).await {
-        assert_eq!(answer, Err(CallError::Stopped));
+        assert_eq!(answer, Err(CallError::Cancelled { started: true }), "its handler has run");
     }
+}
+
+async fn who_gave_up_takes_no_place_in_a_stash(stage: Stage) {
+    let keeper = keeper(&stage).await;
+    let given_up: Vec<_> = (0..STASH_MESSAGES as u64).map(|number| keeper.ask(Query(number))).collect();
+    within(LONG, "a note", keeper.ask(Note(0))).await.expect("noted");
+    drop(given_up);
+    let aside = keeper.ask(Query(7));
+    within(LONG, "the start", keeper.ask(BeReady)).await.expect("it answers");
+    assert_eq!(within(LONG, "the answer", aside).await, Ok(7));
+    assert_eq!(notes(&keeper).await, [0, 7]);
+}
+
+async fn a_tell_that_was_put_aside_comes_back_to_its_sender(stage: Stage) {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hook = Arc::clone(&heard);
+    stage.caller().on_dead_letter(move |letter| hook.lock().push((letter.actor, letter.message, letter.reason)));
+    let keeper = keeper(&stage).await;
+    within(LONG, "room", keeper.tell(Query(1))).await.expect("there is room");
+    within(LONG, "room", keeper.tell_acked(Query(2))).await.expect("there is room");
+    within(LONG, "a note", keeper.ask(Note(0))).await.expect("noted");
+    keeper.stop().await.expect("the order arrives");
+    eventually(LONG, "both dead letters", async || (heard.lock().len() >= 2).then_some(())).await;
+    assert_eq!(*heard.lock(), [1, 2].map(|_| (keeper.id(), Query::NAME, CallError::Stopped)));
 }

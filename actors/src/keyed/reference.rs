@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::gate::Gate;
 use super::{KeyedActor, gate_id};
 use crate::ask::{Ask, Tell};
+use crate::dead_letter::Unheard;
 use crate::envelope::Envelope;
 use crate::far::{Far, Wait};
 use crate::mailbox::{Placed, Refused};
@@ -75,13 +76,11 @@ impl<A: KeyedActor> KeyedRef<A> {
             Ok(Way::Near(node, gate)) => match gate.put(&self.key, |_| Envelope::tell(message, deadline)) {
                 Ok(Placed::InLine(Some(acceptance))) => Tell::near(acceptance, deadline, &node),
                 Ok(Placed::Inside | Placed::InLine(None)) => Tell::accepted(),
-                Err(Refused { letter, error, .. }) => {
-                    gate.dismiss(letter, error.clone());
-                    Tell::failed(error)
-                }
+                Err(Refused { letter, error, .. }) => Unheard::of_refused(&node, gate_id(A::NAME), letter, error)
+                    .map_or_else(Tell::accepted, Tell::refused),
             },
             Ok(Way::Far(far)) => far.tell_with(deadline, |out| codec::encode_into(&(&*self.key, &message), out)),
-            Err(error) => Tell::failed(error),
+            Err(error) => Tell::refused(Unheard::to_nobody(None, Some(message), error)),
         }
     }
 

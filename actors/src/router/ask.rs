@@ -69,6 +69,15 @@ impl<M: RemoteMessage> Spare<M> {
         codec::encode(message).map_or(Spare::None, Spare::Encoded)
     }
 
+    /// The message, for the last time. References in it belong to `node`.
+    pub(super) fn into_message(self, node: Option<&Node>) -> Option<M> {
+        match self {
+            Spare::Whole(message) => Some(message),
+            Spare::Encoded(bytes) => scope::on_node(node, || codec::decode(&bytes)).ok(),
+            Spare::None => None,
+        }
+    }
+
     /// The message, and what is left for another time. References in it belong to `node`.
     pub(super) fn take(&mut self, node: Option<&Node>) -> Option<M> {
         match std::mem::replace(self, Spare::None) {

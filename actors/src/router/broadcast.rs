@@ -8,6 +8,7 @@ use mobula_core::{CallError, RemoteMessage, codec};
 
 use super::routee::Takes;
 use crate::ask::{Ask, Tell};
+use crate::dead_letter::{DeadLetter, Unheard, sending_node};
 use crate::node::Node;
 use crate::scope;
 
@@ -78,7 +79,11 @@ pub(super) fn tell_all<R: Takes<M>, M: RemoteMessage>(
     let tells = members.iter().zip(copies).map(|(member, copy)| {
         let tell = match copy {
             Ok(message) => member.tell(message),
-            Err(error) => Tell::failed(error),
+            Err(reason) => {
+                let (at, actor) = (member.node().clone(), member.id());
+                let letter = DeadLetter { node: at, actor, message: M::NAME, reason, body: None };
+                Tell::refused(Unheard::new(sending_node(node), letter))
+            }
         };
         (member.clone(), tell)
     });

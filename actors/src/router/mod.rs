@@ -23,6 +23,7 @@ pub use members::{MemberId, Routing};
 pub use routee::{Routee, Takes};
 
 use crate::ask::Tell;
+use crate::dead_letter::Unheard;
 use crate::far::Wait;
 use crate::node::Node;
 use members::Members;
@@ -169,8 +170,8 @@ impl<R: Routee> Router<R> {
     }
 
     /// Sends `message` to a member without an answer. The future says when it has a place there; where work is pulled,
-    /// in the router. It goes to one member only: if that ends before it has begun the message, the message is lost,
-    /// except where work is pulled.
+    /// in the router. It goes to one member only: if that ends before it has begun the message, the message is a dead letter,
+    /// except where work is pulled. So is one that has nobody to go to, if nobody looks at the error.
     ///
     /// # Errors
     /// [`CallError`] with the outcome "not sent" or "not started".
@@ -182,12 +183,12 @@ impl<R: Routee> Router<R> {
         if self.shared.routing == Routing::WorkPulling {
             return match pull::tell(&self.shared, message, self.wait) {
                 Ok(()) => Tell::accepted(),
-                Err(error) => Tell::failed(error),
+                Err(unheard) => Tell::refused(unheard),
             };
         }
         match self.choose(&message) {
             Ok(member) => member.tell(message),
-            Err(error) => Tell::failed(error),
+            Err(error) => Tell::refused(Unheard::to_nobody(self.shared.node.get(), Some(message), error)),
         }
     }
 
@@ -201,7 +202,8 @@ impl<R: Routee> Router<R> {
         M: RemoteMessage,
     {
         match self.shared.routing {
-            Routing::WorkPulling => pull::tell(&self.shared, message, self.wait),
+            Routing::WorkPulling => pull::tell(&self.shared, message, self.wait)
+                .map_err(|mut unheard| unheard.hear().unwrap_or(CallError::Stopped)),
             _ => self.choose(&message)?.try_tell(message),
         }
     }

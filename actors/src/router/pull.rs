@@ -15,6 +15,7 @@ use super::members::MemberId;
 use super::routee::{Routee, Takes};
 use super::{Shared, is_gone};
 use crate::ask::Ask;
+use crate::dead_letter::Unheard;
 use crate::far::Wait;
 use crate::node::Node;
 use crate::reply::{ReplyTo, Slot};
@@ -36,8 +37,8 @@ pub(super) trait Job<R>: Send {
     fn is_wanted(&self, now: Instant) -> bool;
     /// Sends the message to `member` now; the future waits for the end. References in it belong to `node`.
     fn run(self: Box<Self>, member: &R, node: &Node) -> BoxFuture<'static, Ran<R>>;
-    /// Answers with an error: it will not run.
-    fn fail(self: Box<Self>, error: CallError);
+    /// It will not run. An ask is answered with the error; a tell is a dead letter of `node` unless its sender hears of it.
+    fn fail(self: Box<Self>, error: CallError, node: Option<&Node>) -> Option<Unheard>;
 }
 
 /// The end of a run, and whether its member is gone.
@@ -65,11 +66,11 @@ impl<R: Takes<M>, M: RemoteMessage> Job<R> for TypedJob<M> {
         }
         let Some(message) = self.message.take(Some(node)) else {
             let reason = "it could not be encoded to be sent again".to_owned();
-            Job::<R>::fail(self, CallError::Encode { reason, reply: false });
+            drop(Job::<R>::fail(self, CallError::Encode { reason, reply: false }, Some(node)));
             return Box::pin(std::future::ready(done));
         };
         let left = self.deadline.instant().map(|at| at.saturating_duration_since(now()));
-        let asked = member.waiting(left).ask(message);
+        let (asked, node) = (member.waiting(left).ask(message), node.clone());
         Box::pin(async move {
             match asked.await {
                 Err(error) if is_gone(&error) && error.outcome().is_retry_safe() => {
@@ -77,8 +78,12 @@ impl<R: Takes<M>, M: RemoteMessage> Job<R> for TypedJob<M> {
                 }
                 answer => {
                     let gone = answer.as_ref().is_err_and(is_gone);
-                    if let Some(reply) = self.reply.take() {
-                        reply.send(answer);
+                    match (self.reply.take(), answer) {
+                        (Some(reply), answer) => reply.send(answer),
+                        (None, Err(error)) if error.outcome().is_retry_safe() => {
+                            drop(Job::<R>::fail(self, error, Some(&node)));
+                        }
+                        (None, _) => {}
                     }
                     Ran { end: Ok(()), gone }
                 }
@@ -86,9 +91,13 @@ impl<R: Takes<M>, M: RemoteMessage> Job<R> for TypedJob<M> {
         })
     }
 
-    fn fail(self: Box<Self>, error: CallError) {
-        if let Some(reply) = self.reply {
-            reply.send(Err(error));
+    fn fail(self: Box<Self>, error: CallError, node: Option<&Node>) -> Option<Unheard> {
+        match self.reply {
+            Some(reply) => {
+                reply.send(Err(error));
+                None
+            }
+            None => Some(Unheard::to_nobody(node, self.message.into_message(node), error)),
         }
     }
 }
@@ -111,7 +120,7 @@ pub(super) fn ask<R: Takes<M>, M: RemoteMessage>(shared: &Arc<Shared<R>>, messag
     match put(shared, Box::new(job)) {
         Ok(node) => Ask::near(slot, deadline, node),
         Err((job, error)) => {
-            job.fail(error.clone());
+            drop(job.fail(error.clone(), shared.node.get()));
             Ask::failed(error)
         }
     }
@@ -122,9 +131,12 @@ pub(super) fn tell<R: Takes<M>, M: RemoteMessage>(
     shared: &Arc<Shared<R>>,
     message: M,
     wait: Wait,
-) -> Result<(), CallError> {
+) -> Result<(), Unheard> {
     let job = TypedJob { message: Spare::Whole(message), deadline: wait.of_tell(), reply: None };
-    put(shared, Box::new(job)).map(drop).map_err(|(_, error)| error)
+    match put(shared, Box::new(job)) {
+        Ok(_) => Ok(()),
+        Err((job, error)) => job.fail(error, shared.node.get()).map_or(Ok(()), Err),
+    }
 }
 
 type Refused<R> = (Box<dyn Job<R>>, CallError);
@@ -161,7 +173,7 @@ impl<R: Routee> Drop for Serving<'_, R> {
             state.pull.is_served = false;
             std::mem::take(&mut state.pull.waiting)
         };
-        left.into_iter().for_each(|job| job.fail(CallError::Stopped));
+        left.into_iter().for_each(|job| drop(job.fail(CallError::Stopped, self.0.node.get())));
     }
 }
 
@@ -188,7 +200,7 @@ async fn serve<R: Routee>(shared: &Shared<R>, node: &Node) {
             }
             (hopeless, done)
         };
-        hopeless.into_iter().for_each(|job| job.fail(cause.clone()));
+        hopeless.into_iter().for_each(|job| drop(job.fail(cause.clone(), Some(node))));
         if done {
             std::mem::forget(serving);
             return;
@@ -219,7 +231,7 @@ fn next<R: Routee>(shared: &Shared<R>, cause: &mut CallError) -> Option<(Box<dyn
     loop {
         let job = shared.state.lock().pull.waiting.pop_front()?;
         if !job.is_wanted(now()) {
-            job.fail(CallError::DeadlineExceeded { started: false });
+            drop(job.fail(CallError::DeadlineExceeded { started: false }, shared.node.get()));
             continue;
         }
         return match shared.choose(None) {
