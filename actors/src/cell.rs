@@ -326,6 +326,8 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
                 self.restart_or_give_up(reason);
             }
             (_, Order::Detach) => self.supervised = false,
+            // What it has begun by itself, a rest before its next life, it finishes by itself.
+            (_, Order::Adopt) => self.supervised = self.shared.supervised.is_some(),
             (_, Order::Stop(reason) | Order::Exit(reason)) => {
                 self.reason = reason;
                 return true;

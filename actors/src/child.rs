@@ -117,7 +117,7 @@ impl ChildSpec {
         self
     }
 
-    /// What becomes of it when its supervisor's node is lost. By default it stops.
+    /// What becomes of it when it is on another node than its supervisor, and nothing is heard of that. By default it stops.
     #[must_use]
     pub fn orphans(mut self, orphans: Orphans) -> Self {
         self.orphans = orphans;

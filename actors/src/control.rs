@@ -1,6 +1,7 @@
 //! Requests to a node itself: create, stop and find actors, and say what it is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -170,6 +171,12 @@ pub(crate) enum Control {
         actor: ActorId,
         known: u64,
     },
+    /// Supervisors of the asking node keep these children of theirs. Bears the newest time of the answering node that has
+    /// come back.
+    KeepChildren {
+        children: Vec<ActorId>,
+        heard: Option<Duration>,
+    },
     /// A supervisor speaks to its child. Wants no answer.
     Supervise {
         child: ActorId,
@@ -201,6 +208,10 @@ pub(crate) enum ControlReply {
     Ordered,
     Ended(ExitReason),
     Life(LifeNews),
+    /// By the answering node's clock.
+    ChildrenKept {
+        at: Duration,
+    },
     Directory(Answer),
     GroupChanged(Result<u64, CallError>),
     TaskRunners(Result<Vec<ActorId>, SpawnError>),
@@ -210,7 +221,7 @@ pub(crate) enum ControlReply {
 
 impl RemoteMessage for Control {
     const NAME: &'static str = "mobula::Control";
-    const SCHEMA: u64 = schema_hash("2");
+    const SCHEMA: u64 = schema_hash("3");
     type Reply = ControlReply;
 }
 
@@ -262,7 +273,15 @@ pub(crate) fn perform(node: &Node, from: &NodeId, control: Control) -> BoxFuture
     let own = node.clone();
     match control {
         Control::Spawn { actor_type, schema, args, options } => {
-            Box::pin(async move { ControlReply::Spawned(spawn(&own, actor_type, schema, args, options).await) })
+            let from = from.clone();
+            Box::pin(async move {
+                let supervised = options.supervised.is_some() && from != *own.id();
+                let spawned = spawn(&own, actor_type, schema, args, options).await;
+                if let (true, Ok(child)) = (supervised, &spawned) {
+                    own.child_care().begun(&own, *child, from.uid);
+                }
+                ControlReply::Spawned(spawned)
+            })
         }
         Control::Order { actor, kill } => {
             if let Some(actor) = node.actor(actor) {
@@ -283,6 +302,10 @@ pub(crate) fn perform(node: &Node, from: &NodeId, control: Control) -> BoxFuture
             ready(ControlReply::Ordered)
         }
         Control::NextLife { actor, known } => Box::pin(vitals::near(node, actor, known).map(ControlReply::Life)),
+        Control::KeepChildren { children, heard } => {
+            let at = node.child_care().kept(node, from.uid, children, heard);
+            ready(ControlReply::ChildrenKept { at })
+        }
         Control::Supervise { child, order } => {
             supervised::order(node, child, order);
             ready(ControlReply::Ordered)

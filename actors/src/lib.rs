@@ -14,6 +14,7 @@ mod call_context;
 mod cell;
 mod chance;
 mod child;
+mod child_lease;
 mod control;
 mod dead_letter;
 mod directory;

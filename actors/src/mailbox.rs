@@ -68,6 +68,8 @@ pub(crate) enum Order {
     Discard,
     /// The supervisor is lost: go on by the actor's own restart policy.
     Detach,
+    /// The supervisor that seemed lost is heard again: it decides as before.
+    Adopt,
 }
 
 pub(crate) struct Mailbox<A: Actor<Context = Context<A>>> {

@@ -21,6 +21,7 @@ use crate::actor_ref::ActorRef;
 use crate::cell::Shared;
 use crate::chance::Chance;
 use crate::child::{ChildSpec, SupervisorSpec};
+use crate::child_lease::ChildCare;
 use crate::control::{self, Control, ControlReply, NodeReport, SpawnError};
 use crate::dead_letter::DeadLetters;
 use crate::directory::{Afterwards, DirectoryEnd};
@@ -111,6 +112,7 @@ struct Inner {
     actors: RwLock<Actors>,
     directory: Arc<DirectoryEnd>,
     keyed: KeyedActors,
+    child_care: Arc<ChildCare>,
     next_actor: AtomicU64,
     threads: Threads,
     /// Actors on each of the arbiters.
@@ -251,6 +253,7 @@ impl Registration {
         // Whoever asks for the actor before its name is free must not be told that it is gone.
         let gone = Afterwards::new(move || {
             node.0.actors.write().by_id.remove(&id.0);
+            node.0.child_care.ended(id);
             drop(after);
         });
         self.node.release(self.id, gone);
@@ -330,6 +333,7 @@ impl Node {
             actors: RwLock::default(),
             directory,
             keyed,
+            child_care: ChildCare::new(config.lease),
             next_actor: AtomicU64::new(1),
             loads: threads.arbiters.iter().map(|_| Arc::default()).collect(),
             threads,
@@ -345,6 +349,7 @@ impl Node {
             snapshots: SnapshotHost::default(),
             kept: Mutex::default(),
         }));
+        node.control_runtime().spawn(Arc::clone(node.child_care()).look_after_children(node.downgrade()));
         scope::set_default_node(Some(node.clone()));
         Ok(node)
     }
@@ -742,6 +747,10 @@ impl Node {
         self.0.actors.read().closed
     }
 
+    pub(crate) fn child_care(&self) -> &Arc<ChildCare> {
+        &self.0.child_care
+    }
+
     pub(crate) fn keyed(&self) -> &KeyedActors {
         &self.0.keyed
     }
@@ -861,6 +870,7 @@ impl Node {
             link.close(reason);
         }
         self.0.links.node_lost(self, peer, reason);
+        self.0.child_care.lost(peer);
         for actor in self.actors() {
             if let Some(supervised) = actor.supervised().filter(|supervised| supervised.by.node == *peer) {
                 actor.order(supervised.orphaned());

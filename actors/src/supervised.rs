@@ -7,7 +7,12 @@ use crate::control::{self, Control};
 use crate::mailbox::Order;
 use crate::node::Node;
 
-/// What becomes of a child whose supervisor's node is lost.
+/// What becomes of a child on another node than its supervisor's, when that node is lost or shows for the length of a lease (8 s,
+/// [`limits::CHILD_LEASE`](mobula_core::limits::CHILD_LEASE)) no sign that it hears and is heard.
+///
+/// A node that is lost is lost for ever. One that is only silent for a while, less than the 10 s after which it is lost, finds
+/// its children again: one that went on is its supervisor's as before, for one that stopped the supervisor hears of an end and
+/// starts another.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Orphans {
     /// It stops.

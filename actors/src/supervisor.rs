@@ -87,6 +87,7 @@ impl Drop for Supervisor {
     fn drop(&mut self) {
         // After an end in order there are none left.
         for at in self.children.values().filter_map(|child| child.at.as_ref()) {
+            self.node.child_care().let_go(at);
             supervised::send(&self.node, at, ChildOrder::Discard);
         }
     }
@@ -177,6 +178,9 @@ impl Supervisor {
         match (spawned, child) {
             (Ok(at), Some(child)) => {
                 child.at = Some(at.clone());
+                if at.node != *self.node.id() {
+                    self.node.child_care().keep(&at, self.own.actor);
+                }
                 if let Some(order) = child.then.take() {
                     supervised::send(&self.node, &at, order);
                 }
@@ -206,6 +210,7 @@ impl Supervisor {
             Phase::Between(reason) => self.machine.ended(key, reason, now(), jitter),
             Phase::Over(reason) => {
                 child.at = None;
+                self.node.child_care().let_go(&at);
                 self.machine.ended(key, reason, now(), jitter);
                 return self.drive(ctx);
             }
@@ -227,6 +232,7 @@ impl Supervisor {
         let Some(child) = self.children.get_mut(&key) else { return };
         child.attempt += 1;
         if let Some(at) = child.at.take() {
+            self.node.child_care().let_go(&at);
             supervised::send(&self.node, &at, order);
         }
     }

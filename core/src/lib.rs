@@ -3,6 +3,7 @@
 //!
 //! This crate knows no clock, no socket and no actix. Time, where it matters, is an argument.
 //! Bytes on the wire are specified in `docs/protocol.md`; its worked examples are read by the tests here.
+mod child_lease;
 pub mod codec;
 mod deadline;
 pub mod directory;
@@ -23,6 +24,7 @@ mod restart;
 mod split_mix;
 mod supervision;
 
+pub use child_lease::ChildLeases;
 pub use deadline::{Budget, Deadline};
 pub use directory::{Fence, LeaseTimes};
 pub use error::{CallError, Never, Outcome};

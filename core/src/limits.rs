@@ -61,6 +61,14 @@ pub const CHILD_SHUTDOWN: Duration = Duration::from_secs(5);
 /// Time that a killed child has to end. One whose handler blocks its thread does not; then its supervisor gives it up.
 pub const KILL_WAIT: Duration = Duration::from_secs(5);
 
+/// A child whose supervisor lives on another node, and of which that node has not shown for so long that it hears and is
+/// heard, stops, or goes on by itself. It follows the node's lease: as long as that. Costs a row of 40 bytes a child.
+pub const CHILD_LEASE: Duration = LEASE;
+
+/// A supervisor's node names its children on another node at this interval, all of them in one message: about 5 bytes each.
+/// A quarter of [`CHILD_LEASE`].
+pub const CHILD_KEEP_ALIVE: Duration = Duration::from_secs(2);
+
 /// Supervised actors that one node lists when it is asked for its trees. Costs some 200 bytes each.
 pub const TREE_ACTORS_MAX: usize = 10_000;
 

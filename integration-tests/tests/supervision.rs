@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use mobula::{
-    ActorRef, AddChild, CallError, ChildError, ChildSpec, ChildState, Children, DeleteChild, ExitReason, Generation,
-    Orphans, Recipient, RemoteActor, RestartChild, Restarted, Strategy, Supervisor, SupervisorError, SupervisorSpec,
-    TerminateChild,
+    ActorRef, AddChild, CallError, ChildError, ChildSpec, ChildState, Children, Cluster, DeleteChild, ExitReason,
+    Generation, Orphans, Recipient, RemoteActor, RestartChild, Restarted, Strategy, Supervisor, SupervisorError,
+    SupervisorSpec, TerminateChild,
 };
 use mobula_integration_tests::actors::{Log, Panic, Probe, Record};
 use mobula_integration_tests::mortals::{EndNow, Greet, Hasty, How, Mortal, OneStart, Worker, WorkerArgs};
 use mobula_integration_tests::process::{Process, Signal};
+use mobula_integration_tests::stage::run_plain;
 use mobula_integration_tests::tasks::square;
 use mobula_integration_tests::wait::LONG;
 use mobula_integration_tests::{Stage, eventually, suites, within};
@@ -388,4 +389,26 @@ async fn a_panic_of_the_first_message_is_no_failed_start(stage: Stage) {
     let (_, monitor) = within(LONG, "the spawn", spawned).await.expect("`started` returned");
     let reason = within(LONG, "its end", monitor).await.reason;
     assert_eq!(reason, ExitReason::Panicked { text: "too soon".to_owned() });
+}
+
+/// The node of the supervisor is frozen: no connection ends, and nothing is heard.
+#[test]
+fn a_child_of_a_frozen_supervisor_stops_when_its_lease_is_over() {
+    run_plain(async {
+        let builder = Cluster::builder().nodes(2).cpus_per_node(1).lease(Duration::from_secs(2));
+        let cluster = builder.executable(env!("CARGO_BIN_EXE_node_host")).connect().await.expect("a cluster");
+        let nodes = cluster.nodes();
+        let away = |orphans| {
+            ChildSpec::new(format!("{orphans:?}"), Probe::spec(3).node_affinity(&nodes[1].id)).orphans(orphans)
+        };
+        let spec = SupervisorSpec::new(Strategy::OneForOne).child(away(Orphans::Stop)).child(away(Orphans::Detach));
+        let supervisor = cluster.spawn(Supervisor::spec(spec).node_affinity(&nodes[0].id)).await.expect("spawned");
+        let (stops, stays) = (child::<Probe>(&supervisor, "Stop").await, child::<Probe>(&supervisor, "Detach").await);
+        let end = stops.monitor();
+        let frozen = Process::of(nodes[0].pid);
+        frozen.signal(Signal::STOP);
+        assert_eq!(within(LONG, "the end", end).await.reason, ExitReason::Shutdown);
+        assert_eq!(within(LONG, "the other", stays.ask(Record(1))).await, Ok(2));
+        frozen.signal(Signal::CONT);
+    });
 }

@@ -29,6 +29,12 @@ impl LeaseTimes {
         LeaseTimes { lease, margin: lease / 4, suspect_after: lease * 3 / 8, heartbeat: lease / 16 }
     }
 
+    /// How often a node says which children on another node it keeps: a quarter of the lease, 2 s. Without it a child's
+    /// lease, which is as long as the node's, runs out.
+    pub fn child_keep_alive(&self) -> Duration {
+        self.lease / 4
+    }
+
     /// Silence after which a node is down, for ever.
     pub fn down_after(&self) -> Duration {
         self.lease + self.margin
@@ -38,5 +44,18 @@ impl LeaseTimes {
 impl Default for LeaseTimes {
     fn default() -> Self {
         Self::of(limits::LEASE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_times_are_those_of_the_limits() {
+        let times = LeaseTimes::default();
+        assert_eq!((times.lease, times.child_keep_alive()), (limits::CHILD_LEASE, limits::CHILD_KEEP_ALIVE));
+        assert_eq!((times.suspect_after, times.heartbeat), (limits::SUSPECT_AFTER, limits::HEARTBEAT_INTERVAL));
+        assert_eq!(times.down_after(), limits::DOWN_AFTER);
     }
 }
