@@ -22,6 +22,7 @@ mod remote;
 mod slow;
 mod start;
 mod threads;
+mod wires;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -94,6 +95,9 @@ enum Group {
     RemoteTell,
     PingBesideLarge,
     SlowActor,
+    LinkTcp,
+    LinkTls,
+    LinkUnix,
     LocalAsk,
     LocalAskAcross,
     ManyActors,
@@ -109,6 +113,9 @@ impl Group {
             Group::RemoteTell => remote::tell(plan).await,
             Group::PingBesideLarge => large::ping_beside(plan).await,
             Group::SlowActor => slow::actor(plan).await,
+            Group::LinkTcp => wires::tcp(plan).await,
+            Group::LinkTls => wires::tls(plan).await,
+            Group::LinkUnix => wires::unix(plan).await,
             Group::LocalAsk => local::same_arbiter(plan).await,
             Group::LocalAskAcross => local::across(plan).await,
             Group::ManyActors => many::measure(plan).await,
@@ -118,12 +125,15 @@ impl Group {
     }
 }
 
-const GROUPS: [Group; 10] = [
+const GROUPS: [Group; 13] = [
     Group::RemoteLatency,
     Group::RemotePipelined,
     Group::RemoteTell,
     Group::PingBesideLarge,
     Group::SlowActor,
+    Group::LinkTcp,
+    Group::LinkTls,
+    Group::LinkUnix,
     Group::LocalAsk,
     Group::LocalAskAcross,
     Group::ManyActors,
@@ -131,7 +141,7 @@ const GROUPS: [Group; 10] = [
     Group::ClusterStart,
 ];
 
-const MEASURES: [Measure; 14] = [
+const MEASURES: [Measure; 20] = [
     Measure {
         name: "remote-ask-latency",
         group: Group::RemoteLatency,
@@ -179,6 +189,42 @@ const MEASURES: [Measure; 14] = [
         group: Group::SlowActor,
         about: "peak memory of the nodes of these senders",
         goal: "at most 1.1",
+    },
+    Measure {
+        name: "link-ask-pipelined",
+        group: Group::LinkTcp,
+        about: "asks with 1000 in flight over a link without actors, on TCP",
+        goal: "at least 0.9",
+    },
+    Measure {
+        name: "link-echo-1mib",
+        group: Group::LinkTcp,
+        about: "1 MiB there and back over a link, on TCP",
+        goal: "at least 0.7",
+    },
+    Measure {
+        name: "tls-ask-pipelined",
+        group: Group::LinkTls,
+        about: "asks with 1000 in flight over a link, on TLS 1.3",
+        goal: "at least 0.7",
+    },
+    Measure {
+        name: "tls-echo-1mib",
+        group: Group::LinkTls,
+        about: "1 MiB there and back over a link, on TLS 1.3",
+        goal: "at least 0.7",
+    },
+    Measure {
+        name: "unix-ask-pipelined",
+        group: Group::LinkUnix,
+        about: "asks with 1000 in flight over a link, on a Unix socket",
+        goal: "more than 1",
+    },
+    Measure {
+        name: "unix-ask-latency",
+        group: Group::LinkUnix,
+        about: "median of one ask in flight over a link, on a Unix socket",
+        goal: "less than 1",
     },
     Measure {
         name: "local-ask",
