@@ -12,7 +12,7 @@ use mobula_transport::now;
 use crate::acceptance::Acceptance;
 use crate::dead_letter::Unheard;
 use crate::node::{Node, NodeLink};
-use crate::reply::{Pending, Slot};
+use crate::reply::{Pending, Slot, Withdrawn};
 use crate::way::{Expiry, Way};
 
 /// The answer to an ask.
@@ -59,9 +59,22 @@ impl<M: RemoteMessage> Ask<M> {
 
     /// As dropping it; it is never ready after this.
     pub(crate) fn give_up(&mut self) {
+        drop(self.withdraw());
+    }
+
+    /// As [`give_up`](Self::give_up). Gives the answer, if there is one that was not picked up.
+    pub(crate) fn withdraw(&mut self) -> Option<Result<M::Reply, CallError>> {
         self.way.forget_deadline();
-        if !std::mem::replace(&mut self.over, true) && self.slot.cancel() {
-            self.way.cancel();
+        if std::mem::replace(&mut self.over, true) {
+            return None;
+        }
+        match self.slot.withdraw() {
+            Withdrawn::Open => {
+                self.way.cancel();
+                None
+            }
+            Withdrawn::Answer(answer) => Some(answer),
+            Withdrawn::Over => None,
         }
     }
 

@@ -8,8 +8,8 @@ use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context as TaskContext, Poll};
 
 use actix::dev::ContextFut;
@@ -42,17 +42,23 @@ type LastEnd = (Generation, Option<String>);
 /// Makes a message of the end of a linked actor.
 pub(crate) type Trap<A> = fn(&Arc<Shared<A>>, Exit);
 
+/// What an actor has beside its arguments.
+struct Standing {
+    tenure: Option<Tenure>,
+    snapshots: Option<Arc<Keeper>>,
+}
+
 /// What an actor's cell and its references share.
 pub(crate) struct Shared<A: Actor<Context = Context<A>>> {
     pub(crate) id: ActorId,
     pub(crate) node: Node,
     /// What it is known by beyond this life of its node, if anything: its name.
     pub(crate) identity: Option<String>,
-    tenure: Option<Tenure>,
+    /// Set before its first life begins.
+    standing: OnceLock<Box<Standing>>,
     pub(crate) mailbox: Mailbox<A>,
     pub(crate) end: End,
     pub(crate) timers: TimerRows<A>,
-    pub(crate) snapshots: Option<Arc<Keeper>>,
     /// On a thread of its own, where handlers may compute or block for as long as they like.
     own_thread: bool,
     generation: AtomicU32,
@@ -66,28 +72,60 @@ pub(crate) struct Shared<A: Actor<Context = Context<A>>> {
 }
 
 impl<A: Actor<Context = Context<A>>> Shared<A> {
-    pub(crate) fn new(
-        id: ActorId,
-        node: Node,
-        options: &SpawnOptions,
-        identity: Option<String>,
-        tenure: Option<Tenure>,
-    ) -> Self {
+    pub(crate) fn new(id: ActorId, node: Node, options: &SpawnOptions, identity: Option<String>) -> Self {
         Shared {
             id,
             node,
             identity,
-            tenure,
+            standing: OnceLock::new(),
             mailbox: Mailbox::new(options.mailbox, options.mailbox_policy),
             end: End::default(),
             timers: TimerRows::default(),
-            snapshots: None,
             own_thread: options.own_thread,
             generation: AtomicU32::new(0),
             vitals: Vitals::default(),
             supervised: options.supervised.clone(),
             trap: Mutex::new(None),
             last_panic: Mutex::new(None),
+        }
+    }
+
+    /// It has what it needs to begin: its name, if it is to have one, and what was saved of it.
+    pub(crate) fn stand(&self, tenure: Option<Tenure>, snapshots: Option<Arc<Keeper>>) {
+        if tenure.is_some() || snapshots.is_some() {
+            // Said once, by whoever creates it.
+            let _ = self.standing.set(Box::new(Standing { tenure, snapshots }));
+        }
+    }
+
+    /// False while it waits for its name.
+    pub(crate) fn has_standing(&self) -> bool {
+        self.identity.is_none() || self.standing.get().is_some()
+    }
+
+    fn tenure(&self) -> Option<&Tenure> {
+        self.standing.get()?.tenure.as_ref()
+    }
+
+    pub(crate) fn snapshots(&self) -> Option<&Arc<Keeper>> {
+        self.standing.get()?.snapshots.as_ref()
+    }
+
+    /// It has ended, or will never live: tells everybody. Nothing of it is left.
+    pub(crate) fn tell_end(&self, lived: bool, reason: &ExitReason) {
+        self.node.links().ended(&self.node, self.id, lived, reason);
+        self.vitals.change(self.generation(), Phase::Over(reason.clone()));
+        self.end.publish(reason);
+    }
+
+    /// Takes no mail any more, and refuses what there is.
+    pub(crate) fn shut(&self) {
+        if let Some(snapshots) = self.snapshots() {
+            snapshots.close();
+        }
+        for letter in self.mailbox.close() {
+            // A message's own `Drop` may panic; the others are answered all the same, and the end is told.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.dismiss(letter, CallError::Stopped)));
         }
     }
 
@@ -109,7 +147,7 @@ impl<A: Actor<Context = Context<A>>> Shared<A> {
 
     /// True once somebody else may be given its name: then it must not act any more.
     pub(crate) fn is_fenced(&self) -> bool {
-        self.tenure.as_ref().is_some_and(|tenure| !tenure.holds())
+        self.tenure().is_some_and(|tenure| !tenure.holds())
     }
 
     pub(crate) fn generation(&self) -> Generation {
@@ -164,7 +202,7 @@ impl<A: Actor<Context = Context<A>>> AnyShared for Shared<A> {
     }
 
     fn fence(&self) -> Option<Fence> {
-        self.tenure.as_ref().map(|tenure| tenure.fence)
+        self.tenure().map(|tenure| tenure.fence)
     }
 
     fn unstash_all(&self) -> usize {
@@ -172,7 +210,7 @@ impl<A: Actor<Context = Context<A>>> AnyShared for Shared<A> {
     }
 
     fn snapshots(&self) -> Option<Arc<Keeper>> {
-        self.snapshots.clone()
+        Shared::snapshots(self).cloned()
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
@@ -350,14 +388,14 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
         let (create, shared) = (&mut self.create, &self.shared);
         let made = catch_unwind(AssertUnwindSafe(|| {
             let mut actor = create();
-            if let Some(snapshots) = &shared.snapshots {
+            if let Some(snapshots) = Shared::snapshots(shared) {
                 snapshots.restore(&mut actor);
             }
             actor
         }));
         match made {
             Ok(actor) => {
-                if let Some(every) = self.shared.snapshots.as_ref().and_then(|snapshots| snapshots.interval()) {
+                if let Some(every) = Shared::snapshots(&self.shared).and_then(|snapshots| snapshots.interval()) {
                     self.shared.timers.beat(every);
                     self.shared.mailbox.wake();
                 }
@@ -478,21 +516,13 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
         let context = self.leave();
         self.drop_silently(context);
         self.shared.timers.clear();
-        if let Some(snapshots) = &self.shared.snapshots {
-            snapshots.close();
-        }
         if let Some(on_end) = self.on_end.take() {
-            for letter in self.shared.mailbox.close() {
-                // A message's own `Drop` may panic; the others are answered all the same, and the end is told.
-                let _ = catch_unwind(AssertUnwindSafe(|| self.shared.dismiss(letter, CallError::Stopped)));
-            }
+            self.shared.shut();
             let (shared, reason) = (Arc::clone(&self.shared), self.reason.clone());
             let (started, stillborn) = (self.started.take(), self.stillborn.take());
             // Its name is free before anybody hears of its end.
             on_end(Afterwards::new(move || {
-                shared.node.links().ended(&shared.node, shared.id, started.is_none(), &reason);
-                shared.vitals.change(shared.generation(), Phase::Over(reason.clone()));
-                shared.end.publish(&reason);
+                shared.tell_end(started.is_none(), &reason);
                 if let Some(started) = started {
                     let ended = match stillborn {
                         Some(text) => SpawnError::Panicked { text },
@@ -554,7 +584,7 @@ impl<A: Actor<Context = Context<A>>> ActorFuture<A> for Pump<A> {
             if ctx.waiting() {
                 return Poll::Pending;
             }
-            if let Some(snapshots) = &self.shared.snapshots {
+            if let Some(snapshots) = Shared::snapshots(&self.shared) {
                 snapshots.between_messages(actor, now());
             }
             let Some(letter) = self.shared.mailbox.take() else { return Poll::Pending };

@@ -1,6 +1,8 @@
 //! Requests to a node itself: create, stop and find actors, and say what it is.
 
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -9,9 +11,8 @@ use mobula_core::directory::{Answer, GroupName, Refusal, Request as DirectoryReq
 use mobula_core::{
     ActorAddress, ActorId, CallError, Deadline, ExitReason, NodeId, RemoteMessage, RequestId, codec, schema_hash,
 };
-use mobula_transport::{Call, Request};
+use mobula_transport::{Call, Request, SessionError};
 use serde::{Deserialize, Serialize};
-use tokio::task::AbortHandle;
 
 use crate::actor::SpawnOptions;
 use crate::ask::Ask;
@@ -19,8 +20,9 @@ use crate::link::Signal;
 use crate::mailbox::Order;
 use crate::monitor::Watch;
 use crate::node::{Node, NodeLink};
-use crate::reply::{Pending, Slot};
+use crate::reply::{Answer as Reply, Pending, Slot};
 use crate::scope::{self, Within};
+use crate::serving::{Kind, NotBegun, Serving};
 use crate::snapshot::SnapshotError;
 use crate::supervised::{self, ChildOrder};
 use crate::tree::SupervisionTree;
@@ -226,29 +228,62 @@ impl RemoteMessage for Control {
 }
 
 /// Answers a request on the node's control runtime: creating an actor takes time, and no connection waits for it.
-/// What may take long can be aborted by the returned handle.
-pub(crate) fn serve(node: &Node, link: &Arc<NodeLink>, request: &Request<'_>) -> Option<AbortHandle> {
-    let id = request.request?;
+///
+/// # Errors
+/// [`SessionError`] if there is one with its id in progress already.
+pub(crate) fn serve(
+    node: &Node,
+    link: &Arc<NodeLink>,
+    serving: &Arc<Serving>,
+    request: &Request<'_>,
+) -> Result<(), SessionError> {
+    let Some(id) = request.request else { return Ok(()) };
+    let refuse = |error: &CallError| {
+        link.fail(id, error);
+        link.kick();
+    };
     let control = match codec::decode::<Control>(&request.payload) {
         Ok(control) => control,
         Err(error) => {
-            link.fail(id, &CallError::Decode { reason: error.to_string(), reply: false });
-            link.kick();
-            return None;
+            refuse(&CallError::Decode { reason: error.to_string(), reply: false });
+            return Ok(());
         }
     };
-    // Creating an actor is not undone half-way; waiting is given up at any time.
-    let waits = matches!(control, Control::AwaitEnd { .. } | Control::FollowGroup { .. } | Control::NextLife { .. });
-    let (performed, link) = (perform(node, &node.peer_of(link), control), Arc::clone(link));
+    let kind = match control {
+        Control::AwaitEnd { .. } | Control::FollowGroup { .. } | Control::NextLife { .. } => Kind::Wait,
+        _ => Kind::Work,
+    };
+    let begun = match serving.begin(id, kind) {
+        Ok(begun) => begun,
+        Err(NotBegun::Twice) => return Err(SessionError::RequestTwice { request: id.0 }),
+        Err(NotBegun::TooMany(error)) => {
+            refuse(&error);
+            return Ok(());
+        }
+    };
+    let (performed, link, own) = (perform(node, &node.peer_of(link), control), Arc::clone(link), node.clone());
     let served = Box::pin(async move {
         let reply = performed.await;
+        let created = match &reply {
+            ControlReply::Spawned(Ok(actor)) => Some(*actor),
+            _ => None,
+        };
+        if !begun.finish(created) {
+            return created.into_iter().for_each(|actor| discard(&own, actor));
+        }
         // The news of an end must not overtake what was said before it.
         link.reply_in_order(id, |out| codec::encode_into(&reply, out));
         link.kick();
     });
     // References among an actor's arguments belong to this node, whatever other nodes the process has.
     let task = node.control_runtime().spawn(Within::new(node.clone(), served));
-    waits.then(|| task.abort_handle())
+    serving.runs(id, task.abort_handle());
+    Ok(())
+}
+
+/// Ends an actor of this node for good that nobody knows.
+pub(crate) fn discard(node: &Node, actor: ActorId) {
+    supervised::order(node, actor, ChildOrder::Discard);
 }
 
 /// What wants no answer: signals between linked actors, in the order in which they come.
@@ -351,6 +386,65 @@ async fn spawn(
 /// Asks the node at the other end of `link`.
 pub(crate) fn request(link: &Arc<NodeLink>, control: &Control) -> Ask<Control> {
     request_until(link, control, scope::deadline().min(crate::ask::default_deadline()))
+}
+
+/// Asks for an actor to be created. If nobody waits for it any more, it is ended again.
+pub(crate) fn create(link: &Arc<NodeLink>, control: &Control) -> Creation {
+    let slot = Slot::new();
+    let waiter = Pending(Arc::new(Creator { slot: Arc::clone(&slot), link: Arc::downgrade(link) }));
+    let deadline = scope::deadline().min(crate::ask::default_deadline());
+    let sent = link.ask(&call(deadline), waiter, |out| codec::encode_into(control, out));
+    Creation { ask: Ask::far(slot, link, sent), link: Arc::clone(link) }
+}
+
+/// Who waits for an actor that is being created, as the connection sees it.
+struct Creator {
+    slot: Arc<Slot<ControlReply>>,
+    link: Weak<NodeLink>,
+}
+
+impl Reply for Creator {
+    fn answer(&self, answer: Result<&[u8], CallError>) {
+        let answer = answer.and_then(|bytes| {
+            codec::decode(bytes).map_err(|error| CallError::Decode { reason: error.to_string(), reply: true })
+        });
+        // Given up at the moment at which the answer came: a cancel is not sent any more then.
+        if let Some(answer) = self.slot.offer(answer)
+            && let Some(link) = self.link.upgrade()
+        {
+            take_back(&link, answer);
+        }
+    }
+}
+
+/// Nobody will ever know the actor whose creation is answered here.
+fn take_back(link: &Arc<NodeLink>, answer: Result<ControlReply, CallError>) {
+    if let Ok(ControlReply::Spawned(Ok(child))) = answer {
+        let _ = tell(link, &Control::Supervise { child, order: ChildOrder::Discard });
+    }
+}
+
+/// The answer to [`create`].
+pub(crate) struct Creation {
+    ask: Ask<Control>,
+    link: Arc<NodeLink>,
+}
+
+impl Future for Creation {
+    type Output = Result<ControlReply, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.ask).poll(cx)
+    }
+}
+
+impl Drop for Creation {
+    fn drop(&mut self) {
+        // An answer that has come is not taken back by a cancel.
+        if let Some(answer) = self.ask.withdraw() {
+            take_back(&self.link, answer);
+        }
+    }
 }
 
 /// Asks for something that may take as long as the link lasts.

@@ -96,7 +96,7 @@ where
             Owed::Answer(reply) => Some(reply),
             Owed::Acceptance(_) | Owed::Nothing => None,
         };
-        if let Some(snapshots) = &shared.snapshots {
+        if let Some(snapshots) = shared.snapshots() {
             snapshots.message();
         }
         // The mailbox has room again as soon as the handler begins. A tell that is put aside still knows whose it is.

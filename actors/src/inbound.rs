@@ -5,7 +5,6 @@ use std::sync::Arc;
 use mobula_core::frame::MessageIndex;
 use mobula_core::{ActorId, CallError, Deadline, IdMap, MessageKey, RemoteMessage, RequestId};
 use mobula_transport::{Hello, Inbound, Lane, Payload, ReceiveCredit, Request, SessionError};
-use tokio::task::AbortHandle;
 
 use crate::actor::Dispatch;
 use crate::control::{self, Control};
@@ -14,6 +13,7 @@ use crate::node::{AnyActor, Node, NodeLink};
 use crate::reply::Pending;
 use crate::requests::Requests;
 use crate::scope;
+use crate::serving::Serving;
 
 /// A message on its way into a mailbox.
 pub(crate) struct Incoming<'a> {
@@ -78,9 +78,8 @@ pub(crate) struct NodeInbound {
     targets: IdMap<u64, Target>,
     sweep_at: usize,
     requests: Arc<Requests>,
-    /// Requests to the node itself that wait for something, by request.
-    waiting: IdMap<u64, AbortHandle>,
-    waiting_sweep_at: usize,
+    /// Requests to the node itself.
+    serving: Arc<Serving>,
 }
 
 struct MessageType {
@@ -98,6 +97,7 @@ struct Target {
 
 impl NodeInbound {
     pub(crate) fn new(node: Node, lane: Lane) -> Self {
+        let serving = Serving::new(node.control_requests_max());
         NodeInbound {
             node,
             lane,
@@ -105,8 +105,7 @@ impl NodeInbound {
             targets: IdMap::default(),
             sweep_at: 64,
             requests: Arc::default(),
-            waiting: IdMap::default(),
-            waiting_sweep_at: 64,
+            serving,
         }
     }
 
@@ -214,14 +213,7 @@ impl Inbound<Pending> for NodeInbound {
                 link.kick();
                 return Ok(());
             }
-            if let Some(waiting) = control::serve(&self.node, link, &request) {
-                if self.waiting.len() >= self.waiting_sweep_at {
-                    self.waiting.retain(|_, waiting| !waiting.is_finished());
-                    self.waiting_sweep_at = (2 * self.waiting.len()).max(64);
-                }
-                self.waiting.insert(id.0, waiting);
-            }
-            return Ok(());
+            return control::serve(&self.node, link, &self.serving, &request);
         }
         let Request { request: wanted, target, message, .. } = request;
         if let Err(error) = self.deliver(link, request)? {
@@ -241,9 +233,9 @@ impl Inbound<Pending> for NodeInbound {
     }
 
     fn cancel(&mut self, request: RequestId) {
-        match self.waiting.remove(&request.0) {
-            Some(waiting) => waiting.abort(),
-            None => self.requests.cancel(request),
+        self.requests.cancel(request);
+        if let Some(unknown) = self.serving.cancel(request) {
+            control::discard(&self.node, unknown);
         }
     }
 
@@ -260,7 +252,7 @@ impl Inbound<Pending> for NodeInbound {
     fn closed(&mut self, link: &Arc<NodeLink>, reason: &str) {
         self.targets.clear();
         self.requests.close();
-        self.waiting.drain().for_each(|(_, waiting)| waiting.abort());
+        self.serving.close();
         self.node.link_ended(self.lane, link, reason);
     }
 }

@@ -39,6 +39,7 @@ mod requests;
 mod respond;
 mod router;
 mod scope;
+mod serving;
 pub mod shapes;
 mod snapshot;
 mod spawn;

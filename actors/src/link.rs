@@ -212,6 +212,12 @@ impl Links {
         }
     }
 
+    /// One end of a link, as it stands.
+    #[cfg(test)]
+    pub(crate) fn set_for_test(&self, actor: ActorId, peer: ActorAddress) {
+        self.0.lock().link(actor, peer);
+    }
+
     /// Ends of links that stand here.
     pub(crate) fn len(&self) -> usize {
         self.0.lock().len()

@@ -69,6 +69,9 @@ pub struct NodeConfig {
     /// How long the node's lease with the head lasts, and when a silent peer is lost. The same on all nodes. Default
     /// 8 s.
     pub lease: LeaseTimes,
+    /// Requests of one peer to this node, such as to create an actor, that may be in progress at the same time. One more is
+    /// refused with [`CallError::Overloaded`]. Default [`limits::CONTROL_REQUESTS_MAX`].
+    pub control_requests_max: usize,
     /// Write and read messages, answers and items between actors of this node as well, as the wire would. For tests: it
     /// finds the types that do not survive it. References stay references. Default false, or true where the environment
     /// says `MOBULA_ENCODE_LOCAL=1`.
@@ -86,6 +89,7 @@ impl Default for NodeConfig {
             single_thread: false,
             seed: None,
             lease: LeaseTimes::default(),
+            control_requests_max: limits::CONTROL_REQUESTS_MAX,
             encode_local_calls: encode_local::is_asked_for(),
         }
     }
@@ -124,6 +128,7 @@ struct Inner {
     task_runners: OnceCell<Vec<ActorId>>,
     dead_letters: DeadLetters,
     encode_local_calls: bool,
+    control_requests_max: usize,
     expiries: Arc<Expiries>,
     chance: Chance,
     links: Links,
@@ -197,6 +202,9 @@ impl<A: RemoteActor> AnyActor for Hosted<A> {
     }
 
     fn in_tree(&self) -> Option<TreeActor> {
+        if !self.0.has_standing() {
+            return None;
+        }
         Some(TreeActor {
             actor: ActorAddress { node: self.0.node.id().clone(), actor: self.0.id },
             actor_type: A::NAME.to_owned(),
@@ -342,6 +350,7 @@ impl Node {
             task_runners: OnceCell::new(),
             dead_letters: DeadLetters::default(),
             encode_local_calls: config.encode_local_calls,
+            control_requests_max: config.control_requests_max.max(1),
             expiries,
             chance,
             links: Links::default(),
@@ -377,6 +386,9 @@ impl Node {
 
     /// Creates an actor here and waits until it has started.
     ///
+    /// # Cancel safety
+    /// Dropping the future ends the actor again, if it has come to be: nobody would know it.
+    ///
     /// # Errors
     /// [`SpawnError`].
     pub async fn spawn<A: RemoteActor>(&self, spec: ActorSpec<A>) -> Result<ActorRef<A>, SpawnError> {
@@ -385,6 +397,9 @@ impl Node {
     }
 
     /// Creates an actor on `node`, here or elsewhere, and waits until it has started.
+    ///
+    /// # Cancel safety
+    /// As for [`spawn`](Self::spawn); so does a deadline that passes before the answer comes.
     ///
     /// # Errors
     /// [`SpawnError`].
@@ -705,6 +720,10 @@ impl Node {
         &self.0.chance
     }
 
+    pub(crate) fn control_requests_max(&self) -> usize {
+        self.0.control_requests_max
+    }
+
     pub(crate) fn encodes_local_calls(&self) -> bool {
         self.0.encode_local_calls
     }
@@ -916,7 +935,10 @@ impl Node {
             return Ok(control::perform(self, node, control).await);
         }
         let Some(link) = self.control_link(node) else { return Err(self.unreachable(node)) };
-        control::request(&link, &control).await
+        match control {
+            Control::Spawn { .. } => control::create(&link, &control).await,
+            _ => control::request(&link, &control).await,
+        }
     }
 }
 

@@ -42,21 +42,35 @@ enum State<T> {
     },
 }
 
+/// What nobody waits for any more.
+pub(crate) enum Withdrawn<T> {
+    /// There was no answer yet.
+    Open,
+    /// It was there, and not picked up.
+    Answer(Result<T, CallError>),
+    Over,
+}
+
 impl<T> Slot<T> {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Slot { state: Mutex::new(State::Empty { waker: None, begun: false, aside: false, token: None }) })
     }
 
     pub(crate) fn put(&self, answer: Result<T, CallError>) {
+        drop(self.offer(answer));
+    }
+
+    /// As [`put`](Self::put). It comes back if nobody waits for it.
+    pub(crate) fn offer(&self, answer: Result<T, CallError>) -> Option<Result<T, CallError>> {
         let mut state = self.state.lock();
-        if let State::Empty { waker, .. } = &mut *state {
-            let waker = waker.take();
-            *state = State::Full(answer);
-            drop(state);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+        let State::Empty { waker, .. } = &mut *state else { return Some(answer) };
+        let waker = waker.take();
+        *state = State::Full(answer);
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
         }
+        None
     }
 
     /// The handler begins. False if nobody waits any more: then it must not.
@@ -96,20 +110,30 @@ impl<T> Slot<T> {
         }
     }
 
-    /// Nobody waits any more. True if no answer had been picked up.
+    /// Nobody waits any more. True if there was no answer yet.
     pub(crate) fn cancel(&self) -> bool {
+        // An answer that nobody picks up is the user's to drop, without our lock.
+        matches!(self.withdraw(), Withdrawn::Open)
+    }
+
+    /// As [`cancel`](Self::cancel). Gives what was there.
+    pub(crate) fn withdraw(&self) -> Withdrawn<T> {
         let mut state = self.state.lock();
         if matches!(*state, State::Over { .. }) {
-            return false;
+            return Withdrawn::Over;
         }
         let before = std::mem::replace(&mut *state, State::Over { cancelled: true });
-        // An answer that nobody picks up is the user's to drop, without our lock.
         drop(state);
-        let State::Empty { token, .. } = before else { return false };
-        if let Some(token) = token {
-            token.fire();
+        match before {
+            State::Empty { token, .. } => {
+                if let Some(token) = token {
+                    token.fire();
+                }
+                Withdrawn::Open
+            }
+            State::Full(answer) => Withdrawn::Answer(answer),
+            State::Over { .. } => Withdrawn::Over,
         }
-        true
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {

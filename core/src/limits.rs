@@ -52,6 +52,20 @@ pub const SEND_WINDOW_BYTES: usize = 32 * 1024 * 1024;
 /// refused with [`Full`](crate::CallError::Full): futures that nobody polls must not eat the memory.
 pub const LINE_MESSAGES_MAX: usize = 65_536;
 
+/// Requests of one peer to this node that may be in progress on one connection: to create an actor, above all. One more is
+/// refused with [`Overloaded`](crate::CallError::Overloaded). Costs about 1 KiB each, and what the request holds.
+pub const CONTROL_REQUESTS_MAX: usize = 65_536;
+
+/// Monitors and other requests to be told of news that one peer may have open on one connection. One more is refused with
+/// [`Overloaded`](crate::CallError::Overloaded). Costs about 1 KiB each.
+pub const CONTROL_WAITS_MAX: usize = 262_144;
+
+/// Actors created for one peer that are remembered after the answer, since a cancel may be under way. 24 bytes each.
+pub const CREATIONS_REMEMBERED: usize = 4096;
+
+/// Who is refused with [`Overloaded`](crate::CallError::Overloaded) is told to wait so long at least.
+pub const OVERLOADED_RETRY_AFTER: Duration = Duration::from_millis(100);
+
 /// Ends of actors that may follow from one another in one exit reason. Of a longer chain the last and the root stay.
 pub const CAUSES_MAX: usize = 8;
 
