@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use actix::{Actor, Context};
 use futures::future::Either;
@@ -66,8 +67,8 @@ pub struct NodeConfig {
     /// Where uid and jitter come from, instead of the system's randomness: with the same seed a node does the same
     /// again. Each life of a node needs another. For tests and simulations. Default none.
     pub seed: Option<u64>,
-    /// How long the node's lease with the head lasts, and when a silent peer is lost. The same on all nodes. Default
-    /// 8 s.
+    /// How long the node's lease with the head lasts, and when a silent peer is lost. The same on all nodes. From
+    /// [`limits::LEASE_MIN`] to [`limits::LEASE_MAX`]; default 8 s.
     pub lease: LeaseTimes,
     /// Requests of one peer to this node, such as to create an actor, that may be in progress at the same time. One more is
     /// refused with [`CallError::Overloaded`]. Default [`limits::CONTROL_REQUESTS_MAX`].
@@ -298,6 +299,20 @@ pub enum NodeError {
     /// No thread, no randomness, no descriptor.
     #[error("cannot start a node: {0}")]
     Io(#[from] io::Error),
+    /// With such a lease a node could not live.
+    #[error("a lease of {} ms: choose one from {} ms to {} s", lease.as_millis(), limits::LEASE_MIN.as_millis(), limits::LEASE_MAX.as_secs())]
+    Lease {
+        /// What was asked for.
+        lease: Duration,
+    },
+    /// The heartbeat has to come several times in a lease, and at all.
+    #[error("a heartbeat every {} us for a lease of {} ms: choose at least 1 ms and at most half the lease", heartbeat.as_micros(), lease.as_millis())]
+    Heartbeat {
+        /// What was asked for.
+        heartbeat: Duration,
+        /// And the lease.
+        lease: Duration,
+    },
     /// Neither own arbiters nor a current one.
     #[error(
         "a node needs at least one thread for its actors: set `arbiters`, or start it on a thread of an actix System"
@@ -316,6 +331,13 @@ impl Node {
     pub fn start(config: NodeConfig) -> Result<Node, NodeError> {
         if cfg!(panic = "abort") {
             return Err(NodeError::PanicAborts);
+        }
+        let LeaseTimes { lease, heartbeat, .. } = config.lease;
+        if !(limits::LEASE_MIN..=limits::LEASE_MAX).contains(&lease) {
+            return Err(NodeError::Lease { lease });
+        }
+        if heartbeat < Duration::from_millis(1) || heartbeat > lease / 2 {
+            return Err(NodeError::Heartbeat { heartbeat, lease });
         }
         let registry = Registry::get()?;
         let chance = Chance::new(config.seed)?;

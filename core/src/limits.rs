@@ -111,6 +111,10 @@ pub const LEASE_MAX: Duration = Duration::from_secs(3600);
 /// Names that a cluster holds at the same time, and as many memberships in groups. Costs the head about 300 bytes each, and the name three times.
 pub const DIRECTORY_ENTRIES_MAX: usize = 1_048_576;
 
+/// Lives of nodes that the head remembers after their end, so that they are given no new lease. 16 bytes each. An older one
+/// has fenced itself off long before.
+pub const GONE_NODES_MAX: usize = 65_536;
+
 /// Requests of one member that are kept one by one at the head, since an earlier one has not come: 8 bytes each, and a
 /// little. Beyond that the earlier one is given up.
 pub const DIRECTORY_GAPS_MAX: usize = 4096;

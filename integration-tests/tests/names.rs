@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use mobula::{ActorRef, CallError, Cluster, ClusterError, Node, RemoteActor, SpawnError};
-use mobula_actors::{LeaseTimes, NodeConfig};
+use mobula_actors::{LeaseTimes, NodeConfig, NodeError};
 use mobula_integration_tests::actors::{Probe, Record};
 use mobula_integration_tests::holders::{Act, Holder, acts};
 use mobula_integration_tests::process::{Process, Signal};
@@ -174,6 +174,22 @@ fn a_lease_out_of_range_is_refused() {
         for lease in [Duration::from_millis(99), Duration::from_secs(3601)] {
             let refused = Cluster::builder().lease(lease).connect().await.expect_err("out of range");
             assert!(matches!(refused, ClusterError::BadNumber { what: "the lease of a node", .. }), "{refused}");
+        }
+        let start = |lease| Node::start(NodeConfig { lease, ..NodeConfig::default() });
+        for lease in [Duration::ZERO, Duration::from_millis(99), Duration::from_secs(3601)] {
+            let refused = start(LeaseTimes::of(lease)).expect_err("out of range");
+            assert!(matches!(refused, NodeError::Lease { lease: asked } if asked == lease), "{refused}");
+            assert!(refused.to_string().ends_with("choose one from 100 ms to 3600 s"), "{refused}");
+        }
+        // What would ask without a pause, and what would come too late.
+        for heartbeat in [Duration::ZERO, Duration::from_secs(5)] {
+            let mut times = LeaseTimes::default();
+            times.heartbeat = heartbeat;
+            let refused = start(times).expect_err("no heartbeat");
+            assert!(
+                matches!(refused, NodeError::Heartbeat { heartbeat: asked, .. } if asked == heartbeat),
+                "{refused}"
+            );
         }
     });
 }

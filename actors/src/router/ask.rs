@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use futures::task::AtomicWaker;
 use mobula_core::{CallError, Deadline, RemoteMessage, codec};
 use mobula_transport::now;
+use tokio::task::JoinHandle;
 
 use super::members::MemberId;
 use super::routee::{Routee, Takes};
@@ -170,6 +171,15 @@ impl<R: Routee> Wake for Arrival<R> {
     }
 }
 
+/// A wait that ends with whoever waits.
+struct Waiting<T>(JoinHandle<T>);
+
+impl<T> Drop for Waiting<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 struct Call<R, M> {
     shared: Arc<Shared<R>>,
     spare: Spare<M>,
@@ -260,14 +270,14 @@ impl<R: Takes<M>, M: RemoteMessage> Call<R, M> {
             let Some(node) = node else { return Err(why) };
             // On the node's own runtime, for whoever polls this may have no timer.
             let at = self.deadline.instant();
-            let news = node.control_runtime().spawn(async move {
+            let mut news = Waiting(node.control_runtime().spawn(async move {
                 match at {
                     Some(at) => drop(tokio::time::timeout_at(at.into(), changed.changed()).await),
                     None => drop(changed.changed().await),
                 }
                 changed
-            });
-            let Ok(again) = news.await else { return Err(why) };
+            }));
+            let Ok(again) = (&mut news.0).await else { return Err(why) };
             changed = again;
         }
     }

@@ -292,7 +292,8 @@ impl<R: Routee> Router<R> {
     }
 }
 
-/// Whoever gives a router its members and takes them away; made by [`Router::kept`].
+/// Whoever gives a router its members and takes them away; made by [`Router::kept`]. Dropping it [shuts](Self::shut) the
+/// router.
 pub struct RouterKeeper<R: Routee> {
     shared: Arc<Shared<R>>,
 }
@@ -320,6 +321,13 @@ impl<R: Routee> RouterKeeper<R> {
     /// No further call is taken, and what waits for a member fails with [`CallError::Stopped`].
     pub fn shut(&self) {
         self.shared.shut();
+    }
+}
+
+impl<R: Routee> Drop for RouterKeeper<R> {
+    /// Nobody will give the router a member any more.
+    fn drop(&mut self) {
+        self.shut();
     }
 }
 
@@ -412,5 +420,44 @@ impl<R: Routee> std::fmt::Debug for Router<R> {
 impl<R: Routee> std::fmt::Debug for RouterKeeper<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RouterKeeper").field("routing", &self.shared.routing).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::poll;
+    use mobula_core::ActorAddress;
+
+    use super::*;
+    use crate::NodeConfig;
+    use crate::link::Exit;
+    use crate::recipient::Recipient;
+
+    fn exit(node: &Node) -> Exit {
+        let actor = ActorAddress { node: node.id().clone(), actor: mobula_core::ActorId(7) };
+        Exit { actor, reason: mobula_core::ExitReason::Normal }
+    }
+
+    #[tokio::test]
+    async fn an_ask_without_a_member_leaves_nothing_and_ends_with_the_keeper() {
+        let node = Node::start(NodeConfig::default()).expect("a node");
+        let (router, keeper) = Router::<Recipient<Exit>>::kept(Routing::RoundRobin, node.clone());
+        let mut dropped = router.ask(exit(&node));
+        assert!(poll!(&mut dropped).is_pending(), "there is no member");
+        assert_eq!(router.shared.changed.receiver_count(), 1);
+        drop(dropped);
+        let gone = async {
+            while router.shared.changed.receiver_count() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        // Much sooner than the deadline of the ask.
+        tokio::time::timeout(Duration::from_secs(10), gone).await.expect("nothing waits any more");
+        let mut waits = router.ask(exit(&node));
+        assert!(poll!(&mut waits).is_pending(), "there is no member");
+        drop(keeper);
+        let end = tokio::time::timeout(Duration::from_secs(10), waits).await.expect("nobody will come");
+        assert_eq!(end, Err(CallError::Stopped));
+        node.shut_down("the test is over");
     }
 }

@@ -13,6 +13,10 @@ pub(super) struct Groups {
     groups: BTreeMap<GroupName, Group>,
     /// Changes so far, of whatever group.
     changes: u64,
+    /// The last change that left a group without members: the version of all groups that are not there. So one that has had
+    /// members since somebody looked is never taken for the same.
+    #[serde(default)]
+    emptied: u64,
     /// Memberships.
     entries: usize,
     /// Groups that have changed since somebody last asked.
@@ -59,6 +63,7 @@ impl Groups {
         entry.version = self.changes;
         if entry.members.is_empty() {
             self.groups.remove(group);
+            self.emptied = self.changes;
         }
         self.entries -= 1;
         self.changed.insert(group.clone());
@@ -67,7 +72,7 @@ impl Groups {
     pub(super) fn members(&self, group: &GroupName) -> Members {
         let (version, members) = match self.groups.get(group) {
             Some(group) => (group.version, group.members.iter().cloned().collect()),
-            None => (0, Vec::new()),
+            None => (self.emptied, Vec::new()),
         };
         Members { version, at: self.changes, members }
     }

@@ -7,6 +7,7 @@
 //!
 //! Both ends are plain state machines: requests and the time go in, answers come out. The time at the head is a
 //! [`Duration`](std::time::Duration) since its start, so that the state can be written down and read again.
+mod gone;
 mod groups;
 mod lease;
 mod repeats;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::gone::Gone;
 use super::groups::Groups;
 use super::repeats::Repeats;
 use super::{Answer, Fence, Found, GroupName, LeaseTimes, Refusal, Request};
@@ -22,7 +23,7 @@ pub struct Directory {
     /// What each actor holds; the other direction of `names` and `groups`.
     holdings: BTreeMap<(NodeUid, ActorId), Holding>,
     /// Members that are no more. Their uids never come back.
-    gone: BTreeSet<NodeUid>,
+    gone: Gone,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -64,7 +65,7 @@ impl Directory {
             names: BTreeMap::new(),
             groups: Groups::default(),
             holdings: BTreeMap::new(),
-            gone: BTreeSet::new(),
+            gone: Gone::default(),
         }
     }
 
@@ -117,7 +118,7 @@ impl Directory {
         match self.members.get_mut(&member) {
             // The head does not lose itself.
             Some(member) => member.lost = member.until.is_some(),
-            None => drop(self.gone.insert(member)),
+            None => self.gone.insert(member),
         }
     }
 
@@ -176,7 +177,7 @@ impl Directory {
     }
 
     fn renew(&mut self, from: &NodeId, heard: Option<Duration>, now: Duration) -> Answer {
-        if self.gone.contains(&from.uid) {
+        if self.gone.contains(from.uid) {
             return Answer::Refused(Refusal::LeaseOver);
         }
         let lease = self.times.lease;
