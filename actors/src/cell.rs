@@ -310,6 +310,7 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
                     match catch_unwind(AssertUnwindSafe(|| scope::poll_context(|| Pin::new(context).poll(cx)))) {
                         Ok(Poll::Pending) => {
                             self.has_begun();
+                            self.forget_declined();
                             return false;
                         }
                         Ok(Poll::Ready(())) => {
@@ -385,6 +386,7 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
     fn begin(&mut self) {
         self.beginning = true;
         self.shared.mailbox.rest(false);
+        self.place.stops.reset();
         let (create, shared) = (&mut self.create, &self.shared);
         let made = catch_unwind(AssertUnwindSafe(|| {
             let mut actor = create();
@@ -405,6 +407,17 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
                 self.life = Life::Running(context);
             }
             Err(panic) => self.fail(&*panic),
+        }
+    }
+
+    /// A stop that `stopping` has declined, and not put off, counts for nothing any more.
+    fn forget_declined(&mut self) {
+        if self.ordered.is_some()
+            && !self.place.stops.is_to_come()
+            && let Life::Running(context) = &mut self.life
+            && context.ctx().state() == ActorState::Running
+        {
+            self.ordered = None;
         }
     }
 

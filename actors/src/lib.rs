@@ -74,7 +74,7 @@ pub use recipient::Recipient;
 pub use registry::{ActorEntry, KeyedEntry, Registry, RegistryError, TaskEntry};
 pub use reply::Pending;
 pub use router::{AskAll, MemberId, RoutedAsk, Routee, Router, RouterKeeper, Routing, Takes};
-pub use scope::{current_node, fence, stop_with, this};
+pub use scope::{current_node, fence, put_off_stop, stop_with, this};
 pub use snapshot::{
     MemorySnapshots, SaveSnapshot, Snapshot, SnapshotEntry, SnapshotError, SnapshotFailure, SnapshotPolicy,
     SnapshotStore, save_snapshot,

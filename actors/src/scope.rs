@@ -88,6 +88,23 @@ pub fn stop_with(error: impl Display) -> bool {
     true
 }
 
+/// To be called in `stopping`, which then returns [`Running::Continue`](actix::Running::Continue): the actor whose hook runs on
+/// this thread has something to finish, and will end itself by `ctx.stop()` then.
+///
+/// A stop that `stopping` declines without this is forgotten, as if it had not been ordered. One that is put off holds: the
+/// actor's end has the reason of that stop, and a panic before is the end, not a restart.
+///
+/// True if an actor's turn is under way here; elsewhere nothing happens.
+pub fn put_off_stop() -> bool {
+    PLACE.with_borrow(|place| match place {
+        Some(place) if place.actor.is_some() => {
+            place.stops.put_off();
+            true
+        }
+        _ => false,
+    })
+}
+
 /// The fencing token of the actor whose handler runs on this thread, if it has a name.
 ///
 /// The actors that bear a name one after the other have growing tokens. A handler that is under way while its node is

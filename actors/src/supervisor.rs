@@ -79,7 +79,12 @@ impl Actor for Supervisor {
     fn stopping(&mut self, ctx: &mut Context<Self>) -> Running {
         self.machine.stop(now());
         self.drive(ctx);
-        if self.machine.is_over() { Running::Stop } else { Running::Continue }
+        if self.machine.is_over() {
+            return Running::Stop;
+        }
+        // It ends when its last child has.
+        scope::put_off_stop();
+        Running::Continue
     }
 }
 

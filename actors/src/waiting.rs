@@ -62,21 +62,44 @@ pub(crate) struct Stops(AtomicU8);
 const FREE: u8 = 0;
 const HELD: u8 = 1;
 const WAITING: u8 = 2;
+/// Beside these: the actor has put its stop off, and will end itself.
+const PUT_OFF: u8 = 4;
 
 impl Stops {
     /// Stops wait from now on.
     pub(crate) fn hold(&self) {
-        self.0.store(HELD, Ordering::Relaxed);
+        self.set(HELD);
     }
 
     /// They do not wait any more. True if one has.
     pub(crate) fn release(&self) -> bool {
-        self.0.swap(FREE, Ordering::Relaxed) == WAITING
+        self.set(FREE) == WAITING
+    }
+
+    /// Replaces all but whether a stop is put off. Gives what was there.
+    fn set(&self, new: u8) -> u8 {
+        let set = |state| Some(state & PUT_OFF | new);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, set).unwrap_or_else(|state| state) & !PUT_OFF
+    }
+
+    /// The actor does not stop yet, and will.
+    pub(crate) fn put_off(&self) {
+        self.0.fetch_or(PUT_OFF, Ordering::Relaxed);
+    }
+
+    /// A new life begins.
+    pub(crate) fn reset(&self) {
+        self.0.store(FREE, Ordering::Relaxed);
+    }
+
+    /// True if a stop was given that will be carried out some time, though not now.
+    pub(crate) fn is_to_come(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & !HELD != FREE
     }
 
     /// False if the stop has to wait; then it is carried out when the exclusive handler is done.
     pub(crate) fn may_stop_now(&self) -> bool {
-        let wait = |state| (state != FREE).then_some(WAITING);
+        let wait = |state| (state & !PUT_OFF != FREE).then_some(state & PUT_OFF | WAITING);
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, wait).is_err()
     }
 }
@@ -97,5 +120,12 @@ mod tests {
         assert!(stops.may_stop_now());
         stops.hold();
         assert!(!stops.release(), "nobody asked");
+        assert!(!stops.is_to_come());
+        stops.put_off();
+        assert!(stops.is_to_come() && stops.may_stop_now(), "it may be told again");
+        stops.hold();
+        assert!(!stops.may_stop_now() && stops.release() && stops.is_to_come());
+        stops.reset();
+        assert!(!stops.is_to_come());
     }
 }

@@ -17,6 +17,7 @@ pub mod process;
 pub mod slow_start;
 pub mod stage;
 pub mod streamer;
+pub mod stubborn;
 pub mod switchboard;
 pub mod tasks;
 pub mod timekeeper;

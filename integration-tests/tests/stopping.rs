@@ -3,10 +3,11 @@
 use actix::{Actor, Context};
 use mobula::{CallError, Cluster, ExitReason, Outcome, RemoteActor, SpawnError};
 use mobula_integration_tests::actors::{
-    Block, Counter, CounterRef, Entered, Grenade, Log, Open, Probe, Record, Whereabouts,
+    Block, Counter, CounterRef, Entered, Grenade, Log, Open, Panic, Probe, Record, Whereabouts,
 };
 use mobula_integration_tests::process::Process;
 use mobula_integration_tests::stage::run_plain;
+use mobula_integration_tests::stubborn::{Finish, Stubborn};
 use mobula_integration_tests::wait::LONG;
 use mobula_integration_tests::{Stage, eventually, gates, suites, within};
 
@@ -15,6 +16,8 @@ suites! {
     stop_finishes_the_handler_that_runs on [embedded, processes, memory];
     kill_answers_queued_mail on [embedded, processes, memory];
     stopping_twice_is_no_error on [embedded, processes, memory];
+    a_stop_that_is_declined_is_forgotten on [embedded, processes, memory];
+    a_stop_that_is_put_off_holds on [embedded, processes, memory];
     an_id_is_never_used_again on [embedded, processes, memory];
     a_name_is_held_by_one_actor on [embedded, processes, memory];
     a_name_finds_only_its_type on [embedded, processes, memory];
@@ -192,4 +195,34 @@ async fn a_message_that_panics_as_it_is_dropped_hides_no_end(stage: Stage) {
         assert_eq!(within(LONG, "queued mail", queued).await, Err(CallError::Stopped));
     }
     drop(held);
+}
+
+async fn a_stop_that_is_declined_is_forgotten(stage: Stage) {
+    let stubborn = stage.spawn(0, Stubborn::spec(false)).await;
+    let monitor = stubborn.monitor();
+    within(LONG, "the order", stubborn.stop()).await.expect("it arrives");
+    assert_eq!(within(LONG, "an answer", stubborn.ask(Record(1))).await, Ok(1), "it goes on");
+    let panicked = within(LONG, "the panic", stubborn.ask(Panic("boom".to_owned()))).await;
+    assert!(matches!(panicked, Err(CallError::Panicked { .. })), "{panicked:?}");
+    assert_eq!(within(LONG, "the next life", stubborn.ask(Record(2))).await, Ok(2), "a failure like any other");
+    within(LONG, "an answer", stubborn.ask(Finish)).await.expect("it answers");
+    assert_eq!(within(LONG, "its end", monitor).await.reason, ExitReason::Normal, "it has stopped itself");
+}
+
+async fn a_stop_that_is_put_off_holds(stage: Stage) {
+    for panics in [false, true] {
+        let stubborn = stage.spawn(0, Stubborn::spec(true)).await;
+        let monitor = stubborn.monitor();
+        within(LONG, "the order", stubborn.stop()).await.expect("it arrives");
+        assert_eq!(within(LONG, "an answer", stubborn.ask(Record(1))).await, Ok(1), "it has something to finish");
+        let expected = if panics {
+            let panicked = within(LONG, "the panic", stubborn.ask(Panic("boom".to_owned()))).await;
+            assert!(matches!(panicked, Err(CallError::Panicked { .. })), "{panicked:?}");
+            ExitReason::Panicked { text: "boom".to_owned() }
+        } else {
+            within(LONG, "an answer", stubborn.ask(Finish)).await.expect("it answers");
+            ExitReason::Shutdown
+        };
+        assert_eq!(within(LONG, "its end", monitor).await.reason, expected);
+    }
 }

@@ -47,7 +47,7 @@ pub use mobula_actors::{
 pub use mobula_actors::{
     AddChild, ChildInfo, ChildSpec, Children, DeleteChild, Exit, Linking, MonitorGuard, MonitorRef, Orphans,
     RestartChild, Restarted, SupervisionTree, Supervisor, SupervisorError, SupervisorSpec, TerminateChild, TreeActor,
-    stop_with, trap_exits,
+    put_off_stop, stop_with, trap_exits,
 };
 pub use mobula_actors::{AskAll, MemberId, RoutedAsk, Routee, Router, RouterKeeper, Routing, Takes};
 pub use mobula_actors::{Fence, Group, GroupEvent, GroupEvents, fence};
