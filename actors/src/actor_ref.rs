@@ -204,7 +204,8 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
     /// Done or on its way when the call returns; the future says when this actor's node has it. An `other` that has
     /// ended already ends this actor, with `NoProc` as the cause.
     /// # Errors
-    /// [`CallError`] if this actor's node cannot be reached.
+    /// [`CallError`] if this actor's node cannot be reached; [`CallError::Overloaded`] if it, or an `other` of the same node, has
+    /// [`limits::LINKS_MAX`](mobula_core::limits::LINKS_MAX) links. An `other` of another node that has as many ends this actor with that as the cause.
     pub fn link<B: Actor<Context = Context<B>>>(&self, other: &ActorRef<B>) -> Linking {
         self.set_link(other.address(), true)
     }
@@ -219,11 +220,14 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
     fn set_link(&self, peer: ActorAddress, on: bool) -> Linking {
         match &self.target {
             Target::Near(shared) => {
-                match on {
-                    true => shared.node.links().link(&shared.node, shared.id, peer),
-                    false => shared.node.links().unlink(&shared.node, shared.id, &peer),
-                }
-                Linking::done()
+                let (node, links) = (&shared.node, shared.node.links());
+                Linking::known(match on {
+                    true => links.link(node, shared.id, peer),
+                    false => {
+                        links.unlink(node, shared.id, &peer);
+                        Ok(())
+                    }
+                })
             }
             Target::Far(far) => {
                 let control = Control::Link { actor: far.actor, peer, on };

@@ -208,6 +208,7 @@ pub(crate) enum Control {
 pub(crate) enum ControlReply {
     Spawned(Result<ActorId, SpawnError>),
     Ordered,
+    Linked(Result<(), CallError>),
     Ended(ExitReason),
     Life(LifeNews),
     /// By the answering node's clock.
@@ -223,7 +224,7 @@ pub(crate) enum ControlReply {
 
 impl RemoteMessage for Control {
     const NAME: &'static str = "mobula::Control";
-    const SCHEMA: u64 = schema_hash("3");
+    const SCHEMA: u64 = schema_hash("4");
     type Reply = ControlReply;
 }
 
@@ -329,13 +330,13 @@ pub(crate) fn perform(node: &Node, from: &NodeId, control: Control) -> BoxFuture
             let watch = kept.unwrap_or_else(|| Watch::of(node.actor(actor).as_ref()));
             Box::pin(watch.map(ControlReply::Ended))
         }
-        Control::Link { actor, peer, on } => {
-            match on {
-                true => node.links().link(node, actor, peer),
-                false => node.links().unlink(node, actor, &peer),
+        Control::Link { actor, peer, on } => ready(ControlReply::Linked(match on {
+            true => node.links().link(node, actor, peer),
+            false => {
+                node.links().unlink(node, actor, &peer);
+                Ok(())
             }
-            ready(ControlReply::Ordered)
-        }
+        })),
         Control::NextLife { actor, known } => Box::pin(vitals::near(node, actor, known).map(ControlReply::Life)),
         Control::KeepChildren { children, heard } => {
             let at = node.child_care().kept(node, from.uid, children, heard);

@@ -8,14 +8,16 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use actix::{Actor, Handler, Message};
-use mobula_core::{ActorAddress, ActorId, CallError, ExitReason, LinkTable, NodeId, RemoteMessage, schema_hash};
+use mobula_core::{
+    ActorAddress, ActorId, CallError, ExitReason, LinkTable, NodeId, RemoteMessage, TooManyLinks, limits, schema_hash,
+};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::ask::Ask;
-use crate::control::{self, Control};
+use crate::control::{self, Control, ControlReply};
 use crate::monitor::reason_of;
-use crate::node::Node;
+use crate::node::{Node, unexpected};
 use crate::reply::Slot;
 use crate::scope;
 
@@ -62,8 +64,8 @@ enum State {
 }
 
 impl Linking {
-    pub(crate) fn done() -> Self {
-        Linking(State::Known(Some(Ok(()))))
+    pub(crate) fn known(result: Result<(), CallError>) -> Self {
+        Linking(State::Known(Some(result)))
     }
 
     pub(crate) fn sent(sent: Result<Ask<Control>, CallError>) -> Self {
@@ -80,7 +82,10 @@ impl Future for Linking {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
             State::Known(result) => result.take().map_or(Poll::Pending, Poll::Ready),
-            State::Sent(ask) => Pin::new(ask).poll(cx).map(|answer| answer.map(|_| ())),
+            State::Sent(ask) => Pin::new(ask).poll(cx).map(|answer| match answer? {
+                ControlReply::Linked(result) => result,
+                _ => Err(unexpected()),
+            }),
         }
     }
 }
@@ -88,9 +93,26 @@ impl Future for Linking {
 /// What one end of a link says to the other, on another node.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Signal {
-    Link { from: ActorId, to: ActorId },
-    Unlink { from: ActorId, to: ActorId },
-    Exit { from: ActorId, to: ActorId, reason: ExitReason },
+    Link {
+        from: ActorId,
+        to: ActorId,
+    },
+    Unlink {
+        from: ActorId,
+        to: ActorId,
+        number: u64,
+    },
+    /// The unlink with this number has arrived.
+    Unlinked {
+        from: ActorId,
+        to: ActorId,
+        number: u64,
+    },
+    Exit {
+        from: ActorId,
+        to: ActorId,
+        reason: ExitReason,
+    },
 }
 
 /// The links of a node.
@@ -99,21 +121,21 @@ pub(crate) struct Links(Mutex<LinkTable>);
 
 impl Links {
     /// Links `actor`, which lives here, with `peer`.
-    pub(crate) fn link(&self, node: &Node, actor: ActorId, peer: ActorAddress) {
+    ///
+    /// # Errors
+    /// [`CallError::Overloaded`] if one of this node has too many links.
+    pub(crate) fn link(&self, node: &Node, actor: ActorId, peer: ActorAddress) -> Result<(), CallError> {
         let own = ActorAddress { node: node.id().clone(), actor };
         if own == peer {
-            return;
+            return Ok(());
         }
         let is_near = peer.node == own.node;
-        let is_new = {
-            let mut table = self.0.lock();
-            if is_near {
-                table.link(peer.actor, own.clone());
-            }
-            table.link(actor, peer.clone())
+        let linked = match is_near {
+            true => self.0.lock().link_near(&own, &peer),
+            false => self.0.lock().link(actor, peer.clone()),
         };
-        // A link that stands here is known at the other end, or on its way there: a second signal could only come after
-        // an unlink of that end, and bring the link back.
+        let is_new = linked.map_err(too_many)?;
+        // A link that stands here is known at the other end, or on its way there.
         if is_new && !is_near {
             let signal = Signal::Link { from: actor, to: peer.actor };
             if let Err(error) = send(node, &peer, signal) {
@@ -123,26 +145,28 @@ impl Links {
         // After the table: an end that comes now finds the link there. Only this link: one that ends at this moment still
         // has to tell its others how.
         if is_near && node.actor(peer.actor).is_none() {
-            self.0.lock().unlink(peer.actor, &own);
+            self.0.lock().take(peer.actor, &own);
             self.exit(node, actor, peer.clone(), ExitReason::NoProc);
         }
-        if node.actor(actor).is_none() && self.0.lock().unlink(actor, &peer) {
+        if node.actor(actor).is_none() && self.0.lock().take(actor, &peer) {
             self.tell_end(node, &own, peer, true, &ExitReason::NoProc);
         }
+        Ok(())
     }
 
     /// Takes a link away.
     pub(crate) fn unlink(&self, node: &Node, actor: ActorId, peer: &ActorAddress) {
-        let was = {
+        let own = ActorAddress { node: node.id().clone(), actor };
+        if peer.node == own.node {
             let mut table = self.0.lock();
-            if peer.node == *node.id() {
-                table.unlink(peer.actor, &ActorAddress { node: node.id().clone(), actor });
-            }
-            table.unlink(actor, peer)
-        };
-        if was && peer.node != *node.id() {
+            table.take(peer.actor, &own);
+            table.take(actor, peer);
+            return;
+        }
+        let number = self.0.lock().unlink(actor, peer);
+        if let Some(number) = number {
             // A peer that cannot be told is lost, and so is its end.
-            let _ = send(node, peer, Signal::Unlink { from: actor, to: peer.actor });
+            let _ = send(node, peer, Signal::Unlink { from: actor, to: peer.actor, number });
         }
     }
 
@@ -162,11 +186,12 @@ impl Links {
         if is_near && lived {
             self.exit(node, to, own.clone(), reason.clone());
         } else if is_near {
-            self.0.lock().unlink(to, own);
+            self.0.lock().take(to, own);
         } else {
             let signal = match lived {
                 true => Signal::Exit { from, to, reason: reason.clone() },
-                false => Signal::Unlink { from, to },
+                // Nobody is left who waits for its confirmation.
+                false => Signal::Unlink { from, to, number: 0 },
             };
             let _ = send(node, &peer, signal);
         }
@@ -182,46 +207,65 @@ impl Links {
 
     /// A signal from an actor of `peer`.
     pub(crate) fn hear(&self, node: &Node, peer: &NodeId, signal: Signal) {
-        let (Signal::Link { from, to } | Signal::Unlink { from, to } | Signal::Exit { from, to, .. }) = signal;
+        let (Signal::Link { from, to }
+        | Signal::Unlink { from, to, .. }
+        | Signal::Unlinked { from, to, .. }
+        | Signal::Exit { from, to, .. }) = signal;
         // The name in a reference is the one of the hello; the uid is what was proven.
         let Some(from_node) = node.peer_named(peer) else { return };
         let from = ActorAddress { node: from_node, actor: from };
         match signal {
-            Signal::Link { .. } => {
-                self.0.lock().link(to, from.clone());
-                if node.actor(to).is_none() && self.0.lock().unlink(to, &from) {
-                    let _ = send(node, &from, Signal::Exit { from: to, to: from.actor, reason: ExitReason::NoProc });
-                }
-                // After the table: a loss that comes now finds the link there, and one that came before is told here.
-                if let Err(error) = node.link(&from.node, from.actor) {
-                    self.exit(node, to, from, reason_of(error));
-                }
+            Signal::Link { .. } => self.hear_link(node, to, from),
+            Signal::Unlink { number, .. } => {
+                self.0.lock().heard_unlink(to, &from);
+                let _ = send(node, &from, Signal::Unlinked { from: to, to: from.actor, number });
             }
-            Signal::Unlink { .. } => {
-                self.0.lock().unlink(to, &from);
-            }
+            Signal::Unlinked { number, .. } => self.0.lock().heard_unlinked(to, &from, number),
             Signal::Exit { reason, .. } => self.exit(node, to, from, reason),
+        }
+    }
+
+    fn hear_link(&self, node: &Node, to: ActorId, from: ActorAddress) {
+        let linked = self.0.lock().heard_link(to, from.clone());
+        let refusal = match linked {
+            // It did not know yet that they were unlinked here.
+            Ok(false) => return,
+            Ok(true) if node.actor(to).is_none() && self.0.lock().take(to, &from) => Some(ExitReason::NoProc),
+            Ok(true) => None,
+            Err(error) => Some(ExitReason::Error { text: too_many(error).to_string() }),
+        };
+        if let Some(reason) = refusal {
+            let _ = send(node, &from, Signal::Exit { from: to, to: from.actor, reason });
+        }
+        // After the table: a loss that comes now finds the link there, and one that came before is told here.
+        if let Err(error) = node.link(&from.node, from.actor) {
+            self.exit(node, to, from, reason_of(error));
         }
     }
 
     /// `from` has ended, which ends `actor` if they are linked.
     fn exit(&self, node: &Node, actor: ActorId, from: ActorAddress, reason: ExitReason) {
-        let was = self.0.lock().unlink(actor, &from);
+        let was = self.0.lock().take(actor, &from);
         if was {
             tell(node, actor, from, reason);
         }
     }
 
-    /// One end of a link, as it stands.
+    /// A link, whether or not its ends live.
     #[cfg(test)]
-    pub(crate) fn set_for_test(&self, actor: ActorId, peer: ActorAddress) {
-        self.0.lock().link(actor, peer);
+    pub(crate) fn set_for_test(&self, one: &ActorAddress, other: &ActorAddress) {
+        self.0.lock().link_near(one, other).expect("there is room");
     }
 
     /// Ends of links that stand here.
     pub(crate) fn len(&self) -> usize {
         self.0.lock().len()
     }
+}
+
+fn too_many(TooManyLinks { actor, limit }: TooManyLinks) -> CallError {
+    let (what, limit) = (format!("links of actor {actor}"), limit as u64);
+    CallError::Overloaded { what, limit, retry_after: limits::OVERLOADED_RETRY_AFTER }
 }
 
 fn tell(node: &Node, actor: ActorId, from: ActorAddress, reason: ExitReason) {
@@ -246,11 +290,10 @@ mod tests {
         let [ends, linked, late] = [1 << 40, 2 << 40, 3 << 40].map(ActorId);
         {
             let mut table = node.links().0.lock();
-            table.link(ends, at(linked));
-            table.link(linked, at(ends));
+            table.link_near(&at(ends), &at(linked)).expect("there is room");
         }
         // No longer found, and its links are not told of its end yet.
-        node.links().link(&node, late, at(ends));
+        node.links().link(&node, late, at(ends)).expect("there is room");
         assert_eq!(node.links().0.lock().ended(ends), [at(linked)], "it has this one to tell, and no other");
         assert_eq!(node.links().0.lock().ended(linked), [at(ends)]);
         assert_eq!(node.links().len(), 0);

@@ -58,7 +58,7 @@ pub(crate) async fn spawn_as<A: RemoteActor>(
         node.keep_end(shared.id);
     }
     if let Some(peer) = &options.link {
-        node.links().link(node, shared.id, peer.clone());
+        node.links().link(node, shared.id, peer.clone())?;
     }
     let own = if options.own_thread { Some(node.own_thread().await?) } else { None };
     let (arbiter, load) = match &own {
@@ -148,8 +148,7 @@ mod tests {
         let unborn = Unborn { shared: Arc::clone(&shared), registration: Some(registration) };
         let watch = Watch::of(node.actor(id).as_ref());
         let at = |actor: ActorId| ActorAddress { node: node.id().clone(), actor };
-        node.links().set_for_test(other, at(id));
-        node.links().set_for_test(id, at(other));
+        node.links().set_for_test(&at(other), &at(id));
         let graceful = crate::ActorRef::near(Arc::clone(&shared)).stop_gracefully();
         assert_eq!(graceful.now_or_never(), Some(Ok(())), "its mail waits");
         drop(unborn);

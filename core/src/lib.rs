@@ -31,7 +31,7 @@ pub use error::{CallError, Never, Outcome};
 pub use exit::ExitReason;
 pub use hash::{IdHasher, IdMap, schema_hash};
 pub use ids::{ActorAddress, ActorId, Generation, MessageKey, NodeId, NodeUid, RequestId};
-pub use links::LinkTable;
+pub use links::{LinkTable, TooManyLinks};
 pub use message::RemoteMessage;
 pub use panic::panic_text;
 pub use rendezvous::{rendezvous, rendezvous_score};

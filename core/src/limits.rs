@@ -66,6 +66,10 @@ pub const CREATIONS_REMEMBERED: usize = 4096;
 /// Who is refused with [`Overloaded`](crate::CallError::Overloaded) is told to wait so long at least.
 pub const OVERLOADED_RETRY_AFTER: Duration = Duration::from_millis(100);
 
+/// Links that one actor may have. One more is refused with [`Overloaded`](crate::CallError::Overloaded). About 100 bytes each, at
+/// both ends.
+pub const LINKS_MAX: usize = 65_536;
+
 /// Ends of actors that may follow from one another in one exit reason. Of a longer chain the last and the root stay.
 pub const CAUSES_MAX: usize = 8;
 

@@ -21,6 +21,7 @@ suites! {
     spawn_and_link_is_one_step on [embedded, processes, memory];
     spawn_and_monitor_is_one_step on [embedded, processes, memory];
     links_leave_nothing_behind on [memory];
+    links_and_unlinks_that_cross_leave_both_ends_the_same on [memory];
 }
 
 /// Two mortals, on one home or on two, linked from both ends.
@@ -224,4 +225,35 @@ async fn links_leave_nothing_behind(stage: Stage) {
         }
     }
     eventually(LONG, "an empty table", async || nodes.iter().all(|node| node.linked() == 0).then_some(())).await;
+}
+
+async fn links_and_unlinks_that_cross_leave_both_ends_the_same(stage: Stage) {
+    let (one, other) = (stage.spawn(0, Mortal::spec(())).await, stage.spawn(1, Mortal::spec(())).await);
+    // Each end is told by its own node's reference, so that the calls cross between the nodes.
+    let near_one = stage.node(0).reference_to(&one);
+    let near_other = stage.node(1).reference_to(&other);
+    for round in 0..200_u32 {
+        let both = [(&near_one, &other, round), (&near_other, &one, round / 2)].map(|(actor, peer, bits)| {
+            let (actor, peer) = (actor.clone(), peer.clone());
+            std::thread::spawn(move || {
+                for step in 0..4 {
+                    // The last call is a link.
+                    match step == 3 || bits >> step & 1 == 0 {
+                        true => drop(actor.link(&peer)),
+                        false => drop(actor.unlink(&peer)),
+                    }
+                }
+            })
+        });
+        for calls in both {
+            calls.join().expect("they only call");
+        }
+        settled(&stage, 0, 1).await;
+        settled(&stage, 1, 0).await;
+        settled(&stage, 0, 1).await;
+        assert_eq!((stage.node(0).linked(), stage.node(1).linked()), (1, 1), "round {round}");
+    }
+    let monitor = monitored(&other).await;
+    within(LONG, "the order", one.kill()).await.expect("it arrives");
+    assert!(matches!(within(LONG, "the end", monitor).await.reason, ExitReason::Linked { .. }));
 }
