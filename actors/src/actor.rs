@@ -25,6 +25,7 @@ use crate::mailbox::{Letter, MailboxPolicy, Placed, Refused};
 use crate::recipient::Recipient;
 use crate::reply::ReplyTo;
 use crate::snapshot::SnapshotPolicy;
+use crate::stuck::StuckPolicy;
 use crate::supervised::Supervised;
 
 /// An actix actor that can be created on any node and called from any node.
@@ -89,6 +90,9 @@ pub(crate) struct SpawnOptions {
     /// When its state is saved, if at all.
     #[serde(default)]
     pub(crate) snapshots: Option<SnapshotPolicy>,
+    /// When it counts as stuck.
+    #[serde(default)]
+    pub(crate) stuck: StuckPolicy,
     /// Its end is kept for the monitor that the spawning node sets up behind the spawn.
     #[serde(default)]
     pub(crate) keep_end: bool,
@@ -105,6 +109,7 @@ impl Default for SpawnOptions {
             link: None,
             supervised: None,
             snapshots: None,
+            stuck: StuckPolicy::default(),
             keep_end: false,
         }
     }
@@ -178,6 +183,29 @@ impl<A: RemoteActor> ActorSpec<A> {
     #[must_use]
     pub fn own_thread(mut self) -> Self {
         self.options.own_thread = true;
+        self
+    }
+
+    /// After which time with one turn, or with one handler that has it to itself, the actor is reported as stuck: see
+    /// [`Node::watch_stuck`](crate::Node::watch_stuck). At least 1 ms; `Duration::MAX` for never. Default
+    /// [`limits::STUCK_AFTER`], 30 s.
+    #[must_use]
+    pub fn stuck_after(mut self, time: Duration) -> Self {
+        self.options.stuck = self.options.stuck.after(time);
+        self
+    }
+
+    /// Ends the actor when it is stuck, with [`ExitReason::Killed`](mobula_core::ExitReason::Killed); if it has a
+    /// supervisor, that decides what follows. Default: it is reported, and left alone.
+    ///
+    /// A handler that waits is dropped. A turn that holds its thread cannot be ended: the actor is *declared* ended. Its
+    /// mail is answered `Stopped`, its name is free, monitors are told, its supervisor starts another; no new actor is placed on
+    /// its thread until the turn ends, and actors that live there wait that long. A thread of its own ends with the turn. The
+    /// call that is being handled ends at its deadline. What the turn still does cannot be undone, and may go on beside the
+    /// next holder of the actor's name: effects outside are guarded by [`fence`](crate::fence).
+    #[must_use]
+    pub fn kill_when_stuck(mut self) -> Self {
+        self.options.stuck.kill = true;
         self
     }
 

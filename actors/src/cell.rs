@@ -29,9 +29,10 @@ use crate::directory::{Afterwards, Tenure};
 use crate::link::Exit;
 use crate::mailbox::{Mailbox, Order};
 use crate::monitor::End;
-use crate::node::Node;
+use crate::node::{Load, Node};
 use crate::scope::{self, Place};
 use crate::snapshot::Keeper;
+use crate::stuck::StuckPolicy;
 use crate::supervised::Supervised;
 use crate::timers::{Alarm, TimerRows};
 use crate::vitals::{Phase, Vitals};
@@ -69,6 +70,9 @@ pub(crate) struct Shared<A: Actor<Context = Context<A>>> {
     trap: Mutex<Option<Trap<A>>>,
     /// The life that ended last, and the panic's text if it was one; it explains replies that were lost with that life.
     last_panic: Mutex<Option<Box<LastEnd>>>,
+    pub(crate) stuck: StuckPolicy,
+    /// Taken by whoever ends it: its cell, or the watchdog.
+    on_end: Mutex<Option<OnEnd>>,
 }
 
 impl<A: Actor<Context = Context<A>>> Shared<A> {
@@ -87,6 +91,8 @@ impl<A: Actor<Context = Context<A>>> Shared<A> {
             supervised: options.supervised.clone(),
             trap: Mutex::new(None),
             last_panic: Mutex::new(None),
+            stuck: options.stuck,
+            on_end: Mutex::new(None),
         }
     }
 
@@ -127,6 +133,47 @@ impl<A: Actor<Context = Context<A>>> Shared<A> {
             // A message's own `Drop` may panic; the others are answered all the same, and the end is told.
             let _ = catch_unwind(AssertUnwindSafe(|| self.dismiss(letter, CallError::Stopped)));
         }
+    }
+
+    pub(crate) fn on_end(&self, on_end: OnEnd) {
+        *self.on_end.lock() = Some(on_end);
+    }
+
+    /// It has ended for good: answers its mail, and tells everybody. Gives its place on an arbiter. Nothing happens if it has
+    /// ended before.
+    fn conclude(
+        self: &Arc<Self>,
+        reason: ExitReason,
+        started: Option<oneshot::Sender<Result<(), SpawnError>>>,
+        stillborn: Option<String>,
+    ) -> Option<Load> {
+        let on_end = self.on_end.lock().take()?;
+        self.shut();
+        let shared = Arc::clone(self);
+        // Its name is free before anybody hears of its end.
+        on_end(Afterwards::new(move || {
+            shared.tell_end(started.is_none(), &reason);
+            if let Some(started) = started {
+                let ended = match stillborn {
+                    Some(text) => SpawnError::Panicked { text },
+                    None => SpawnError::Ended { reason },
+                };
+                let _ = started.send(Err(ended));
+            }
+        }))
+    }
+
+    /// Declares it ended, from another thread, while a turn of it holds its own. When that turn returns, its cell finds the
+    /// order, and nothing left to tell.
+    pub(crate) fn abandon(self: &Arc<Self>, left: &mut dyn FnMut(Load)) -> bool {
+        if self.vitals.is_unborn() || self.on_end.lock().is_none() {
+            return false;
+        }
+        self.mailbox.order(Order::Discard);
+        if let Some(load) = self.conclude(ExitReason::Killed, None, None) {
+            left(load);
+        }
+        true
     }
 
     pub(crate) fn trap(&self, trap: Trap<A>) {
@@ -187,6 +234,7 @@ impl<A: Actor<Context = Context<A>>> Shared<A> {
 
 /// An actor that is hosted here, its type forgotten.
 pub(crate) trait AnyShared: Send + Sync {
+    fn id(&self) -> ActorId;
     fn order(&self, order: Order);
     /// Under which it holds its name.
     fn fence(&self) -> Option<Fence>;
@@ -197,6 +245,10 @@ pub(crate) trait AnyShared: Send + Sync {
 }
 
 impl<A: Actor<Context = Context<A>>> AnyShared for Shared<A> {
+    fn id(&self) -> ActorId {
+        self.id
+    }
+
     fn order(&self, order: Order) {
         self.mailbox.order(order);
     }
@@ -217,8 +269,10 @@ impl<A: Actor<Context = Context<A>>> AnyShared for Shared<A> {
         self
     }
 }
-/// Runs when the actor has ended for good. What it is given is to happen when nothing of the actor is left.
-pub(crate) type OnEnd = Box<dyn FnOnce(Afterwards)>;
+
+/// Runs when the actor has ended for good. What it is given is to happen when nothing of the actor is left. Gives the actor's
+/// place on an arbiter.
+pub(crate) type OnEnd = Box<dyn FnOnce(Afterwards) -> Option<Load> + Send>;
 
 pub(crate) struct Cell<A: Actor<Context = Context<A>>> {
     shared: Arc<Shared<A>>,
@@ -229,7 +283,6 @@ pub(crate) struct Cell<A: Actor<Context = Context<A>>> {
     alarm: Alarm,
     /// Told once, when the first life has started or failed to.
     started: Option<oneshot::Sender<Result<(), SpawnError>>>,
-    on_end: Option<OnEnd>,
     /// The panic that kept the first life from starting.
     stillborn: Option<String>,
     /// Why it was told to stop, while it does.
@@ -260,10 +313,9 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
         create: Box<dyn FnMut() -> A>,
         policy: RestartPolicy,
         started: oneshot::Sender<Result<(), SpawnError>>,
-        on_end: OnEnd,
     ) -> Self {
         let budget = RestartBudget::new(policy);
-        let (started, on_end) = (Some(started), Some(on_end));
+        let started = Some(started);
         let supervised = shared.supervised.is_some();
         let place = Place::of_actor(shared.node.clone(), Arc::clone(&shared) as _);
         Cell {
@@ -274,7 +326,6 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
             life: Life::Unborn,
             alarm: Alarm::default(),
             started,
-            on_end,
             stillborn: None,
             ordered: None,
             for_good: false,
@@ -502,6 +553,7 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
     /// Leaves the life that runs, if one does.
     fn leave(&mut self) -> Option<ContextFut<A, Context<A>>> {
         self.place.tasks.abort_all();
+        self.place.exclusive_ended();
         self.shared.timers.end_life();
         // The next life starts where its own state says.
         self.shared.mailbox.unstash_all();
@@ -529,22 +581,8 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
         let context = self.leave();
         self.drop_silently(context);
         self.shared.timers.clear();
-        if let Some(on_end) = self.on_end.take() {
-            self.shared.shut();
-            let (shared, reason) = (Arc::clone(&self.shared), self.reason.clone());
-            let (started, stillborn) = (self.started.take(), self.stillborn.take());
-            // Its name is free before anybody hears of its end.
-            on_end(Afterwards::new(move || {
-                shared.tell_end(started.is_none(), &reason);
-                if let Some(started) = started {
-                    let ended = match stillborn {
-                        Some(text) => SpawnError::Panicked { text },
-                        None => SpawnError::Ended { reason },
-                    };
-                    let _ = started.send(Err(ended));
-                }
-            }));
-        }
+        let reason = std::mem::replace(&mut self.reason, ExitReason::Killed);
+        drop(self.shared.conclude(reason, self.started.take(), self.stillborn.take()));
     }
 }
 
@@ -611,7 +649,7 @@ impl<A: Actor<Context = Context<A>>> ActorFuture<A> for Pump<A> {
             if now.saturating_duration_since(*begun.get_or_insert(now)) >= limits::TURN_TIME_MAX {
                 // Answers of this turn go out before a handler that may take as long as the one before.
                 self.shared.mailbox.put_back(letter);
-                cx.waker().wake_by_ref();
+                step_back(cx);
                 return Poll::Pending;
             }
             if self.shared.own_thread {
@@ -626,7 +664,14 @@ impl<A: Actor<Context = Context<A>>> ActorFuture<A> for Pump<A> {
         }
         // The turn is used up: the neighbours on this arbiter first.
         scope::hold();
-        cx.waker().wake_by_ref();
+        step_back(cx);
         Poll::Pending
     }
+}
+
+/// Comes back when all others of the thread have had their turn, those that other threads woke and the connections among
+/// them. A task that merely wakes itself goes before those, up to 61 times.
+fn step_back(cx: &mut TaskContext<'_>) {
+    // Its first poll asks for that, and is pending.
+    let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
 }

@@ -24,6 +24,7 @@ use crate::reply::{Answer as Reply, Pending, Slot};
 use crate::scope::{self, Within};
 use crate::serving::{Kind, NotBegun, Serving};
 use crate::snapshot::SnapshotError;
+use crate::stuck::StuckActor;
 use crate::supervised::{self, ChildOrder};
 use crate::tree::SupervisionTree;
 use crate::vitals::{self, LifeNews};
@@ -199,6 +200,10 @@ pub(crate) enum Control {
         group: GroupName,
         join: bool,
     },
+    /// Answered when more actors of the node have got stuck than are known of.
+    NextStuck {
+        known: u64,
+    },
     TaskRunners,
     Tree,
     Report,
@@ -217,6 +222,10 @@ pub(crate) enum ControlReply {
     },
     Directory(Answer),
     GroupChanged(Result<u64, CallError>),
+    Stuck {
+        told: u64,
+        events: Vec<StuckActor>,
+    },
     TaskRunners(Result<Vec<ActorId>, SpawnError>),
     Tree(SupervisionTree),
     Report(NodeReport),
@@ -251,7 +260,10 @@ pub(crate) fn serve(
         }
     };
     let kind = match control {
-        Control::AwaitEnd { .. } | Control::FollowGroup { .. } | Control::NextLife { .. } => Kind::Wait,
+        Control::AwaitEnd { .. }
+        | Control::FollowGroup { .. }
+        | Control::NextLife { .. }
+        | Control::NextStuck { .. } => Kind::Wait,
         _ => Kind::Work,
     };
     let begun = match serving.begin(id, kind) {
@@ -356,6 +368,10 @@ pub(crate) fn perform(node: &Node, from: &NodeId, control: Control) -> BoxFuture
             Box::pin(async move { ControlReply::GroupChanged(own.change_own_group(actor, group, join).await) })
         }
         Control::Directory(request) => ready(ControlReply::Directory(node.directory_end().serve(from, request))),
+        Control::NextStuck { known } => {
+            let later = Arc::clone(node.watchdog()).later_than(known);
+            Box::pin(later.map(|(told, events)| ControlReply::Stuck { told, events }))
+        }
         Control::TaskRunners => Box::pin(async move { ControlReply::TaskRunners(own.task_runners().await) }),
         Control::Tree => ready(ControlReply::Tree(SupervisionTree::of(node))),
         Control::Report => ready(ControlReply::Report(node.report())),

@@ -103,7 +103,7 @@ where
         let ticket = ticket.map(FlowTicket::begun).filter(|_| reply.is_none());
         let caller = reply.as_ref().map_or(Caller::Nobody, ReplyTo::caller);
         let call = scope::Call { deadline, caller: Some(caller) };
-        scope::serve(call, || match catch_unwind(AssertUnwindSafe(|| actor.handle(message, ctx))) {
+        scope::serve(call, (M::KEY, M::NAME), || match catch_unwind(AssertUnwindSafe(|| actor.handle(message, ctx))) {
             Ok(response) => respond::<A, M>(response, ctx, reply, ticket, shared),
             Err(panic) => {
                 let text = panic_text(&*panic);

@@ -45,6 +45,7 @@ mod snapshot;
 mod spawn;
 mod stash;
 mod stream;
+mod stuck;
 mod supervised;
 mod supervisor;
 mod task;
@@ -81,6 +82,7 @@ pub use snapshot::{
 };
 pub use stash::{Stashable, unstash_all};
 pub use stream::{ItemSender, ReplyItems, ReplyStream, StreamMessage};
+pub use stuck::{StuckActor, ThreadLook};
 pub use supervised::Orphans;
 pub use supervisor::{AddChild, Children, DeleteChild, RestartChild, Supervisor, TerminateChild};
 pub use task::{RemoteTask, Run, TaskError, TaskPanicked, TaskRunner, TaskSpec};

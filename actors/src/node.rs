@@ -39,6 +39,7 @@ use crate::reply::Pending;
 use crate::scope::{self, Within};
 use crate::snapshot::SnapshotHost;
 use crate::spawn;
+use crate::stuck::{StuckPolicy, Watchdog};
 use crate::supervised::Supervised;
 use crate::supervisor::{Children, Supervisor};
 use crate::task::TaskRunner;
@@ -118,6 +119,7 @@ struct Inner {
     directory: Arc<DirectoryEnd>,
     keyed: KeyedActors,
     child_care: Arc<ChildCare>,
+    watchdog: Arc<Watchdog>,
     next_actor: AtomicU64,
     threads: Threads,
     /// Actors on each of the arbiters.
@@ -173,6 +175,10 @@ pub(crate) trait AnyActor: Send + Sync {
     /// None for what is no actor of its own.
     fn in_tree(&self) -> Option<TreeActor>;
     fn supervised(&self) -> Option<&Supervised>;
+    fn stuck_policy(&self) -> StuckPolicy;
+    /// Declares it ended, though a turn of it holds its thread. `left` is given its place on an arbiter, if it has one. False
+    /// if it has not begun, or has ended.
+    fn abandon(&self, left: &mut dyn FnMut(Load)) -> bool;
     /// A linked actor has ended.
     fn exit(&self, exit: Exit);
     /// The `Arc<Shared<A>>`.
@@ -217,6 +223,14 @@ impl<A: RemoteActor> AnyActor for Hosted<A> {
 
     fn supervised(&self) -> Option<&Supervised> {
         self.0.supervised.as_deref()
+    }
+
+    fn stuck_policy(&self) -> StuckPolicy {
+        self.0.stuck
+    }
+
+    fn abandon(&self, left: &mut dyn FnMut(Load)) -> bool {
+        self.0.abandon(left)
     }
 
     fn exit(&self, exit: Exit) {
@@ -278,11 +292,25 @@ impl Drop for Registration {
 }
 
 /// One actor more on an arbiter, while it lives.
-pub(crate) struct Load(Arc<AtomicUsize>);
+pub(crate) struct Load {
+    actors: Arc<AtomicUsize>,
+    counts: usize,
+}
+
+/// As many as no arbiter has.
+const HEAVY: usize = 1 << 28;
+
+impl Load {
+    /// It counts so much that the arbiter is not chosen while there is another.
+    pub(crate) fn weigh(&mut self) {
+        self.actors.fetch_add(HEAVY, Ordering::Relaxed);
+        self.counts += HEAVY;
+    }
+}
 
 impl Drop for Load {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.actors.fetch_sub(self.counts, Ordering::Relaxed);
     }
 }
 
@@ -364,6 +392,7 @@ impl Node {
             directory,
             keyed,
             child_care: ChildCare::new(config.lease),
+            watchdog: Watchdog::new(config.single_thread),
             next_actor: AtomicU64::new(1),
             loads: threads.arbiters.iter().map(|_| Arc::default()).collect(),
             threads,
@@ -381,6 +410,7 @@ impl Node {
             kept: Mutex::default(),
         }));
         node.control_runtime().spawn(Arc::clone(node.child_care()).look_after_children(node.downgrade()));
+        node.control_runtime().spawn(Arc::clone(node.watchdog()).watch(node.downgrade()));
         scope::set_default_node(Some(node.clone()));
         Ok(node)
     }
@@ -792,6 +822,10 @@ impl Node {
         &self.0.child_care
     }
 
+    pub(crate) fn watchdog(&self) -> &Arc<Watchdog> {
+        &self.0.watchdog
+    }
+
     pub(crate) fn keyed(&self) -> &KeyedActors {
         &self.0.keyed
     }
@@ -835,7 +869,7 @@ impl Node {
             None => (self.0.threads.home.clone(), Arc::default()),
         };
         load.fetch_add(1, Ordering::Relaxed);
-        (arbiter, Load(load))
+        (arbiter, Load { actors: load, counts: 1 })
     }
 
     pub(crate) async fn own_thread(&self) -> Result<Thread, SpawnError> {
@@ -849,8 +883,10 @@ impl Node {
             .get_or_try_init(|| async {
                 // Task actors are supervised as all others are, and stand in the same tree.
                 let mut spec = SupervisorSpec::new(Strategy::OneForOne);
+                // A task takes as long as it takes.
+                let runner = TaskRunner::spec(()).own_thread().stuck_after(Duration::MAX);
                 for number in 1..=self.0.cpus {
-                    spec = spec.child(ChildSpec::new(format!("task-{number}"), TaskRunner::spec(()).own_thread()));
+                    spec = spec.child(ChildSpec::new(format!("task-{number}"), runner.clone()));
                 }
                 let (supervisor, ended) = self.spawn_monitor(self.id(), Supervisor::spec(spec)).await?;
                 let children = supervisor.ask(Children { settled: true });

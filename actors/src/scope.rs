@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use actix::Actor;
-use mobula_core::{Deadline, ExitReason, Fence};
+use mobula_core::{Deadline, ExitReason, Fence, MessageKey};
 use parking_lot::{Mutex, RwLock};
 
 use crate::ActorRef;
@@ -16,6 +16,7 @@ use crate::call_context::Caller;
 use crate::cell::{AnyShared, Shared};
 use crate::mailbox::Order;
 use crate::node::{Node, NodeLink};
+use crate::stuck::Activity;
 use crate::waiting::{Stops, Tasks};
 
 /// A node, and one of its actors if it is that actor's turn.
@@ -26,11 +27,34 @@ pub(crate) struct Place {
     pub(crate) stops: Stops,
     /// The call of an actix response that has the actor to itself.
     alone: Mutex<Option<Call>>,
+    /// Of the actor's thread.
+    activity: OnceLock<Arc<Activity>>,
 }
 
 impl Place {
     pub(crate) fn of_node(node: Node) -> Arc<Self> {
-        Arc::new(Place { node, actor: None, tasks: Tasks::default(), stops: Stops::default(), alone: Mutex::default() })
+        Arc::new(Place {
+            node,
+            actor: None,
+            tasks: Tasks::default(),
+            stops: Stops::default(),
+            alone: Mutex::default(),
+            activity: OnceLock::new(),
+        })
+    }
+
+    /// A handler has the actor to itself from now on, until it ends or the actor's life does.
+    pub(crate) fn exclusive_begun(&self) {
+        if let Some(actor) = &self.actor {
+            let message = self.activity.get().and_then(|activity| activity.message());
+            self.node.watchdog().exclusive_begun(actor.id(), message);
+        }
+    }
+
+    pub(crate) fn exclusive_ended(&self) {
+        if let Some(actor) = &self.actor {
+            self.node.watchdog().exclusive_ended(actor.id());
+        }
     }
 
     pub(crate) fn of_actor(node: Node, actor: Arc<dyn AnyShared>) -> Arc<Self> {
@@ -40,6 +64,7 @@ impl Place {
             tasks: Tasks::default(),
             stops: Stops::default(),
             alone: Mutex::default(),
+            activity: OnceLock::new(),
         })
     }
 }
@@ -136,6 +161,7 @@ pub(crate) fn hold() {
 /// Runs `turn` as a turn of the actor at `place`; what it queued on links is sent once, at the end.
 pub(crate) fn turn<T>(place: &Arc<Place>, turn: impl FnOnce() -> T) -> T {
     let held_before = HELD_TURNS.get();
+    let _busy = Busy::begin(place);
     let result = within(place, turn);
     let held = HELD_TURNS.get();
     if held == held_before || held > HELD_TURNS_MAX {
@@ -143,6 +169,26 @@ pub(crate) fn turn<T>(place: &Arc<Place>, turn: impl FnOnce() -> T) -> T {
         send_touched();
     }
     result
+}
+
+/// A turn of an actor, for whoever watches its thread.
+struct Busy<'p>(Option<(&'p Activity, u64)>);
+
+impl<'p> Busy<'p> {
+    fn begin(place: &'p Place) -> Self {
+        Busy(place.actor.as_ref().map(|actor| {
+            let activity = &**place.activity.get_or_init(|| place.node.watchdog().here());
+            (activity, activity.enter(actor.id()))
+        }))
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        if let Some((activity, before)) = self.0 {
+            activity.leave(before);
+        }
+    }
 }
 
 /// Runs `work` in the scope of a node, if there is one: what it decodes belongs there.
@@ -218,11 +264,18 @@ pub(crate) fn call() -> Call {
 
 /// Runs `handler` for `call`. Gives what it gives, and the call that runs on its own afterwards, if the handler's response
 /// has [begun to](begin_alone).
-pub(crate) fn serve<T>(call: Call, handler: impl FnOnce() -> T) -> T {
+pub(crate) fn serve<T>(call: Call, message: (MessageKey, &'static str), handler: impl FnOnce() -> T) -> T {
+    let activity = PLACE.with_borrow(|place| place.as_ref().and_then(|place| place.activity.get().cloned()));
+    if let Some(activity) = &activity {
+        activity.handles(message.0, message.1);
+    }
     let served = {
         let _before = Restore::with(call, false);
         handler()
     };
+    if let Some(activity) = &activity {
+        activity.handled();
+    }
     if BEGUN_ALONE.take()
         && let Some(call) = alone()
     {
@@ -242,6 +295,7 @@ pub(crate) fn begin_alone() {
     PLACE.with_borrow(|place| {
         if let Some(place) = place {
             *place.alone.lock() = Some(call);
+            place.exclusive_begun();
         }
     });
     BEGUN_ALONE.set(true);
@@ -249,7 +303,14 @@ pub(crate) fn begin_alone() {
 
 /// That call is done.
 pub(crate) fn end_alone() {
-    let ended = PLACE.with_borrow(|place| place.as_ref().and_then(|place| place.alone.lock().take()));
+    let ended = PLACE.with_borrow(|place| {
+        let place = place.as_ref()?;
+        let ended = place.alone.lock().take();
+        if ended.is_some() {
+            place.exclusive_ended();
+        }
+        ended
+    });
     // It may be the last to hold the caller's slot.
     drop(ended);
     CALL.set(Call::NONE);

@@ -177,6 +177,7 @@ struct ExclusiveTurn(Arc<Place>);
 impl ExclusiveTurn {
     fn begin(place: Arc<Place>) -> Self {
         place.stops.hold();
+        place.exclusive_begun();
         ExclusiveTurn(place)
     }
 
@@ -188,6 +189,7 @@ impl ExclusiveTurn {
 
 impl Drop for ExclusiveTurn {
     fn drop(&mut self) {
+        self.0.exclusive_ended();
         self.0.stops.release();
     }
 }

@@ -70,11 +70,11 @@ pub(crate) async fn spawn_as<A: RemoteActor>(
     };
     let (started, told) = oneshot::channel();
     let mut asked_for = AskedFor(Some(Arc::clone(&shared)));
+    node.watchdog().expect(options.stuck);
     let sent = arbiter.spawn_fn(move || {
         let (cell_shared, registration) = unborn.into_born();
         let create = Box::new(move || A::make(args.clone()));
-        let on_end = Box::new(move |after| {
-            drop(load);
+        cell_shared.on_end(Box::new(move |after| {
             if let Some(registration) = registration {
                 registration.end(after);
             }
@@ -82,8 +82,9 @@ pub(crate) async fn spawn_as<A: RemoteActor>(
             if let Some(own) = own {
                 own.stop();
             }
-        });
-        actix_rt::spawn(Cell::new(cell_shared, create, options.restart, started, on_end));
+            load
+        }));
+        actix_rt::spawn(Cell::new(cell_shared, create, options.restart, started));
     });
     if !sent {
         return Err(SpawnError::NodeEnding);

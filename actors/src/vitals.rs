@@ -113,6 +113,15 @@ impl Vitals {
         }
     }
 
+    /// It has not begun yet.
+    pub(crate) fn is_unborn(&self) -> bool {
+        match &*self.0.lock() {
+            State::Unborn => true,
+            State::Running => false,
+            State::Told(told) => told.news.phase == Phase::Unborn,
+        }
+    }
+
     /// The news once there is any later than `known`. Dropping the future leaves nothing behind.
     pub(crate) fn later_than(&self, known: u64) -> impl Future<Output = LifeNews> + Send + use<> {
         let slot = Slot::new();

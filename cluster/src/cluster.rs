@@ -3,9 +3,10 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures::Stream;
 use mobula_actors::{
     ActorRef, ActorSpec, DeadLetter, Group, KeyedActor, KeyedRef, Monitor, Node, NodeConfig, NodeReport, RemoteActor,
-    RemoteTask, SpawnError, SupervisionTree, TaskSpec,
+    RemoteTask, SpawnError, StuckActor, SupervisionTree, TaskSpec,
 };
 use mobula_core::{CallError, NodeId, RemoteMessage};
 use mobula_transport::preface::Secret;
@@ -298,6 +299,16 @@ impl Cluster {
             tree.add(self.0.node.tree_of(&member.id).await?);
         }
         Ok(tree)
+    }
+
+    /// The actors of all nodes that get stuck; of each node first the last 64 that did. See [`Node::watch_stuck`].
+    ///
+    /// # Errors
+    /// [`CallError`] if a live node cannot be reached.
+    pub fn watch_stuck(&self) -> Result<impl Stream<Item = StuckActor> + Send + Unpin + use<>, CallError> {
+        let live = self.nodes().into_iter().filter(|member| member.alive);
+        let watched: Result<Vec<_>, _> = live.map(|member| self.0.node.watch_stuck(&member.id)).collect();
+        Ok(futures::stream::select_all(watched?))
     }
 
     /// The node of this process: in a driver, the one through which it calls others.

@@ -22,6 +22,7 @@ pub mod prescan;
 mod rendezvous;
 mod restart;
 mod split_mix;
+mod stuck;
 mod supervision;
 
 pub use child_lease::ChildLeases;
@@ -37,4 +38,5 @@ pub use panic::panic_text;
 pub use rendezvous::{rendezvous, rendezvous_score};
 pub use restart::{Decision, RestartBudget, RestartPolicy, backoff};
 pub use split_mix::SplitMix64;
+pub use stuck::{Busy, StuckWatch, Work};
 pub use supervision::{ChildError, ChildKey, ChildState, Effect, RestartType, Strategy, Supervision};

@@ -99,6 +99,10 @@ pub const TURN_MESSAGES_MAX: u32 = 64;
 /// Time of one turn of an actor, after which it yields; checked between messages.
 pub const TURN_TIME_MAX: Duration = Duration::from_millis(5);
 
+/// An actor that has been busy with one and the same thing for so long, a turn or a handler that has it to itself, is reported
+/// as stuck. Shorter times cost the watchdog more looks: four in each.
+pub const STUCK_AFTER: Duration = Duration::from_secs(30);
+
 /// A heartbeat is sent on the control connection at this interval.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 

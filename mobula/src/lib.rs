@@ -58,13 +58,14 @@ pub use mobula_actors::{
     SnapshotStore, register_snapshot, save_snapshot,
 };
 pub use mobula_actors::{Stashable, Timer, Timers, timers, unstash_all};
+pub use mobula_actors::{StuckActor, ThreadLook};
 pub use mobula_cluster::{Cluster, ClusterBuilder, ClusterError, MainResult, NodeInfo, ObjectRef, run_main};
 pub use mobula_cluster::{NodeEvents, NodeState, Pool, PoolBuilder};
 pub use mobula_core::{
     ActorAddress, ActorId, CallError, ExitReason, Generation, Never, NodeId, NodeUid, Outcome, RemoteMessage,
     RestartPolicy, limits, schema_hash,
 };
-pub use mobula_core::{ChildError, ChildState, RestartType, Strategy};
+pub use mobula_core::{ChildError, ChildState, RestartType, Strategy, Work};
 pub use mobula_macros::{RemoteMessage, actor, main, task};
 pub use serde;
 

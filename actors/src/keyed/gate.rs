@@ -20,9 +20,10 @@ use crate::inbound::Incoming;
 use crate::link::Exit;
 use crate::mailbox::{Letter, Order, Placed, Refused};
 use crate::monitor::{End, Watch};
-use crate::node::{AnyActor, Hosted, Node, WeakNode};
+use crate::node::{AnyActor, Hosted, Load, Node, WeakNode};
 use crate::reply::ReplyTo;
 use crate::spawn::spawn_as;
+use crate::stuck::StuckPolicy;
 use crate::supervised::Supervised;
 use crate::tree::TreeActor;
 use crate::vitals::Vitals;
@@ -115,6 +116,14 @@ impl<A: RemoteActor> AnyActor for Hosting<A> {
 
     fn supervised(&self) -> Option<&Supervised> {
         None
+    }
+
+    fn stuck_policy(&self) -> StuckPolicy {
+        StuckPolicy::default()
+    }
+
+    fn abandon(&self, _: &mut dyn FnMut(Load)) -> bool {
+        false
     }
 
     fn exit(&self, _: Exit) {}
