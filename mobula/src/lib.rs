@@ -92,6 +92,8 @@ mod pages {
     struct FromActix;
     #[doc = include_str!("../../docs/book/from-ray-actors.md")]
     struct FromRayActors;
+    #[doc = include_str!("../../docs/book/counted-lines.md")]
+    struct CountedLines;
     #[doc = include_str!("../../docs/book/from-erlang-and-akka.md")]
     struct FromErlangAndAkka;
 }
