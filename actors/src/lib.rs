@@ -93,4 +93,9 @@ pub use vitals::Restarted;
 #[doc(hidden)]
 pub mod private {
     pub use inventory;
+
+    /// For the macro of keyed actors: only what can be saved is.
+    pub fn saved_as<A: crate::Snapshot>(policy: crate::SnapshotPolicy) -> Option<crate::SnapshotPolicy> {
+        Some(policy)
+    }
 }

@@ -87,7 +87,8 @@ impl ClusterBuilder {
         self
     }
 
-    /// Where the snapshots of named actors lie: `file:///var/lib/mobula/snapshots`, a directory that all nodes reach. What
+    /// Where the snapshots of named and keyed actors lie: `file:///var/lib/mobula/snapshots`, a directory that all nodes reach, or
+    /// `memory:///name` for a cluster inside this process. What
     /// another cluster has left there under the same names is found. Default: nowhere, and snapshots serve restarts only.
     pub fn snapshots(mut self, url: impl Into<String>) -> Self {
         self.snapshots = Some(url.into());

@@ -126,6 +126,11 @@ impl Cluster {
     pub(crate) async fn start_local(builder: &ClusterBuilder, nodes: usize) -> Result<Cluster, ClusterError> {
         let (cpus, arbiters) = (builder.cpus()?, builder.arbiters(1)?);
         builder.port(nodes - 1)?;
+        if let Some(url) = builder.snapshots.as_deref().filter(|url| mobula_snapshots::is_of_one_process(url)) {
+            return Err(ClusterError::Unsupported(format!(
+                "`{url}` is in the memory of one process, and this cluster has several: give a file:// that all reach"
+            )));
+        }
         let executable = match &builder.executable {
             Some(path) => path.clone(),
             None => std::env::current_exe()?,

@@ -11,6 +11,8 @@ const PRIMES: &str = env!("CARGO_BIN_EXE_primes");
 const COUNTER: &str = env!("CARGO_BIN_EXE_counter");
 const SQUARE: &str = env!("CARGO_BIN_EXE_square");
 const HELLO_ACTOR: &str = env!("CARGO_BIN_EXE_hello_actor");
+const KEYED_ACCOUNTS: &str = env!("CARGO_BIN_EXE_keyed_accounts");
+const CHAT_GROUPS: &str = env!("CARGO_BIN_EXE_chat_groups");
 
 /// Longer than any of them takes, without optimization and on a busy machine.
 const BOUND: Duration = Duration::from_secs(60);
@@ -105,6 +107,25 @@ fn kill_9_of_primes_leaves_no_process() {
     println!("node processes gone {:.1} ms after kill -9 of their driver", took.as_secs_f64() * 1000.0);
 }
 
+#[test]
+fn keyed_accounts_keep_their_balances() {
+    let ended = start(KEYED_ACCOUNTS, "--accounts 6 --json").end(BOUND);
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    let report = json(&ended.stdout);
+    for balance in ["deposited", "restored", "moved"] {
+        assert_eq!(report[balance], 55, "{report}");
+    }
+    assert!(report["lost"].as_u64().is_some_and(|lost| (1..=6).contains(&lost)), "{report}");
+}
+
+#[test]
+fn a_chat_room_is_heard_by_its_members() {
+    let ended = start(CHAT_GROUPS, "--room rust --json").end(BOUND);
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    let report = json(&ended.stdout);
+    assert_eq!((&report["first"], &report["second"]), (&"ada, ben, cyd".into(), &"ada, cyd".into()), "{report}");
+}
+
 /// Runs a program that has to refuse: it exits with an error, prints no result, and its message contains `texts`.
 #[track_caller]
 fn refuses(program: &str, line: &str, texts: &[&str]) {
@@ -135,6 +156,8 @@ fn bad_input_is_refused_with_flag_and_valid_form() {
     refuses(COUNTER, "--nodes 0", &["--nodes", "'0'", "from 1 to"]);
     refuses(COUNTER, "--increments many", &["--increments", "'many'", "plain digits"]);
     refuses(SQUARE, "--count 0", &["--count", "'0'", "from 1 to"]);
+    refuses(KEYED_ACCOUNTS, "--accounts 0", &["--accounts", "'0'", "from 1 to 1000"]);
+    refuses(CHAT_GROUPS, "--rooms tea", &["--rooms", "--room"]);
     refuses(HELLO_ACTOR, "--nme Ada", &["--nme", "--name"]);
 }
 

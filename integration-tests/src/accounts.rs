@@ -5,7 +5,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use actix::prelude::*;
-use mobula::{CallError, KeyedRef, RemoteMessage, current_node};
+use mobula::{CallError, KeyedRef, RemoteMessage, Snapshot, SnapshotPolicy, current_node};
 use serde::{Deserialize, Serialize};
 
 use crate::gates;
@@ -138,6 +138,44 @@ impl Handler<WaitAt> for Drowsy {
             }
             .into_actor(self),
         ))
+    }
+}
+
+/// A keyed actor that is stopped soon, and whose state is saved.
+#[derive(Debug)]
+pub struct Purse(u64);
+
+impl Actor for Purse {
+    type Context = Context<Self>;
+}
+
+impl Snapshot for Purse {
+    type State = u64;
+
+    fn snapshot(&self) -> u64 {
+        self.0
+    }
+
+    fn restore(&mut self, state: u64) {
+        self.0 = state;
+    }
+}
+
+mobula::remote_actor!(Purse, args: (), create: |()| Purse(0), messages: [PutIn]);
+mobula::register_snapshot!(Purse);
+mobula::keyed_actor!(Purse, |_key| (), idle: Duration::from_millis(50), snapshots: SnapshotPolicy::on_demand());
+
+/// Answers how much is in the purse then.
+#[derive(Debug, Serialize, Deserialize, RemoteMessage)]
+#[rtype(result = "u64")]
+pub struct PutIn(pub u64);
+
+impl Handler<PutIn> for Purse {
+    type Result = u64;
+
+    fn handle(&mut self, PutIn(amount): PutIn, _: &mut Context<Self>) -> u64 {
+        self.0 += amount;
+        self.0
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use mobula::{CallError, Cluster, KeyedRef, RemoteActor, SpawnError};
 use mobula_integration_tests::accounts::{
-    Account, Close, Drowsy, Enter, PassToAccount, Statement, Teller, WaitAt, Wake,
+    Account, Close, Drowsy, Enter, PassToAccount, Purse, PutIn, Statement, Teller, WaitAt, Wake,
 };
 use mobula_integration_tests::actors::Probe;
 use mobula_integration_tests::holders::acts;
@@ -193,5 +193,59 @@ fn a_frozen_node_never_serves_a_key_twice() {
         }
         assert_eq!(acts(&file), [first.token, second.token], "served twice");
         std::fs::remove_dir_all(&directory).expect("ours");
+    });
+}
+
+/// Waits until every purse has been stopped.
+async fn all_stopped(cluster: &Cluster) {
+    for node in cluster.nodes().into_iter().filter(|node| node.alive) {
+        eventually(LONG, "an empty node", async || {
+            let report = cluster.report(&node.id).await.expect("it answers");
+            (report.actors == 0).then_some(())
+        })
+        .await;
+    }
+}
+
+#[test]
+fn an_idle_actor_is_saved_before_it_is_stopped() {
+    run_plain(async {
+        let url = format!("memory:///keyed-{}", std::process::id());
+        let cluster = Cluster::builder().snapshots(url).connect().await.expect("a cluster");
+        let purse = cluster.keyed::<Purse>("one");
+        for total in 1..=3 {
+            assert_eq!(within(LONG, "a call", purse.ask(PutIn(1))).await, Ok(total));
+            all_stopped(&cluster).await;
+        }
+        assert_eq!(within(LONG, "another", cluster.keyed::<Purse>("two").ask(PutIn(1))).await, Ok(1));
+    });
+}
+
+#[test]
+fn a_keyed_actor_begins_with_its_saved_state_on_another_node() {
+    run_plain(async {
+        let directory = tempfile::tempdir().expect("a directory");
+        let builder = Cluster::builder().nodes(2).cpus_per_node(1).executable(env!("CARGO_BIN_EXE_node_host"));
+        let builder = builder.snapshots(format!("file://{}", directory.path().display()));
+        let cluster = builder.lease(Duration::from_secs(1)).connect().await.expect("a cluster");
+        let purse = cluster.keyed::<Purse>("one");
+        let home = purse.home().expect("it has one");
+        assert_eq!(within(LONG, "a call", purse.ask(PutIn(5))).await, Ok(5));
+        all_stopped(&cluster).await;
+        let nodes = cluster.nodes();
+        Process::of(nodes.iter().find(|node| node.id == home).expect("it is one").pid).signal(Signal::KILL);
+        let moved = eventually(LONG, "the next", async || purse.ask(PutIn(1)).await.ok()).await;
+        // An attempt that failed may have been handled by the one that was killed, which nobody saved.
+        assert_eq!(moved, 6);
+        assert_ne!(purse.home().expect("it has one"), home);
+    });
+}
+
+#[test]
+fn a_store_in_memory_is_not_for_several_processes() {
+    run_plain(async {
+        let builder = Cluster::builder().nodes(2).executable(env!("CARGO_BIN_EXE_node_host"));
+        let refused = builder.snapshots("memory:///x").connect().await.expect_err("nobody else reaches it");
+        assert!(refused.to_string().contains("memory of one process"), "{refused}");
     });
 }

@@ -2,31 +2,48 @@
 //!
 //! [`open`] gives the store for a URL, [`Objects`] makes one of any `ObjectStore`. What the objects mean is decided in
 //! `mobula-actors`; here they are bytes with names.
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryStreamExt};
-use mobula_actors::{SnapshotError, SnapshotStore};
+use mobula_actors::{MemorySnapshots, SnapshotError, SnapshotStore};
 use mobula_core::limits;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use parking_lot::Mutex;
 
-/// Opens the store for `url`: `file:///var/lib/mobula/snapshots` is a directory, which is created if need be. All nodes
-/// of a cluster have to reach the same one.
+/// Opens the store for `url`: `file:///var/lib/mobula/snapshots` is a directory, which is created if need be; `memory:///any-name`
+/// is in the memory of this process and ends with it, the same for each who opens it by this name. All nodes of a cluster have
+/// to reach the same one.
 ///
 /// # Errors
 /// [`SnapshotError::Store`] if the URL is of another scheme, or the directory cannot be created.
 pub fn open(url: &str) -> Result<Arc<dyn SnapshotStore>, SnapshotError> {
+    static IN_MEMORY: Mutex<BTreeMap<String, Arc<MemorySnapshots>>> = Mutex::new(BTreeMap::new());
+
     let wrong = |reason: String| SnapshotError::Store { reason: format!("`{url}`: {reason}") };
+    if let Some(name) = url.strip_prefix(MEMORY) {
+        return Ok(Arc::clone(IN_MEMORY.lock().entry(name.to_owned()).or_default()) as _);
+    }
     let Some(directory) = url.strip_prefix("file://").filter(|directory| directory.starts_with('/')) else {
-        return Err(wrong("a store is given as file:// and the absolute path of a directory".to_owned()));
+        return Err(wrong(
+            "a store is given as file:// and the absolute path of a directory, or as memory:///name".to_owned(),
+        ));
     };
     std::fs::create_dir_all(directory).map_err(|error| wrong(error.to_string()))?;
     let store = LocalFileSystem::new_with_prefix(directory).map_err(|error| wrong(error.to_string()))?;
     Ok(Arc::new(Objects::new(Arc::new(store))))
 }
+
+/// True if the store lies in the memory of one process, where others do not reach it.
+pub fn is_of_one_process(url: &str) -> bool {
+    url.starts_with(MEMORY)
+}
+
+const MEMORY: &str = "memory:///";
 
 /// Snapshots in an object store, which has to create objects only where there is none.
 #[derive(Debug)]
@@ -121,9 +138,18 @@ mod tests {
         assert_eq!(again.list("b").await, Ok(vec!["1".to_owned()]));
     }
 
+    #[tokio::test]
+    async fn a_store_in_memory_is_the_same_by_its_name() {
+        let (one, other) = (open("memory:///one").expect("opened"), open("memory:///other").expect("opened"));
+        assert_eq!(one.create("a", "1", vec![1]).await, Ok(true));
+        assert_eq!(open("memory:///one").expect("opened").read("a", "1").await, Ok(vec![1]));
+        assert_eq!(other.list("a").await, Ok(Vec::new()));
+        assert!(is_of_one_process("memory:///one") && !is_of_one_process("file:///one"));
+    }
+
     #[test]
     fn what_is_no_directory_is_refused_with_what_is_expected() {
-        for url in ["", "s3://bucket/x", "file://relative/path", "/plain/path"] {
+        for url in ["", "memory://x", "s3://bucket/x", "file://relative/path", "/plain/path"] {
             let error = open(url).err().expect("no store");
             assert!(error.to_string().contains("file://"), "{url}: {error}");
         }

@@ -22,6 +22,7 @@ use crate::mailbox::{Letter, Order, Placed, Refused};
 use crate::monitor::{End, Watch};
 use crate::node::{AnyActor, Hosted, Load, Node, WeakNode};
 use crate::reply::ReplyTo;
+use crate::snapshot::{SaveSnapshot, SnapshotPolicy};
 use crate::spawn::spawn_as;
 use crate::stuck::StuckPolicy;
 use crate::supervised::Supervised;
@@ -33,6 +34,7 @@ pub(crate) struct Gate<A: RemoteActor> {
     node: WeakNode,
     args_for: fn(&str) -> A::Args,
     idle: Duration,
+    snapshots: Option<SnapshotPolicy>,
     slots: Mutex<HashMap<String, Slot<A>>>,
     /// Never told: a gate has no end.
     end: End,
@@ -73,6 +75,13 @@ impl<A: RemoteActor> Slot<A> {
     }
 }
 
+/// What is to be done about an actor.
+enum Look {
+    Again(Instant),
+    /// It is idle, and some of its state is not saved.
+    Save(SaveSnapshot),
+}
+
 /// A gate as it is found by its id.
 struct Hosting<A: RemoteActor> {
     gate: Arc<Gate<A>>,
@@ -84,6 +93,7 @@ pub(crate) fn gate<A: KeyedActor>(node: &Node) -> Arc<dyn AnyActor> {
         node: node.downgrade(),
         args_for: A::args_for,
         idle: A::IDLE,
+        snapshots: A::snapshots(),
         slots: Mutex::default(),
         end: End::default(),
     };
@@ -253,7 +263,19 @@ impl<A: RemoteActor> Gate<A> {
         loop {
             tokio::select! {
                 () = &mut end => break,
-                () = tokio::time::sleep_until(look.into()) => look = self.look(key, &shared),
+                () = tokio::time::sleep_until(look.into()) => {}
+            }
+            match self.look(key, &shared) {
+                Look::Again(at) => look = at,
+                // Whoever comes next begins with it. One that cannot be saved stays.
+                Look::Save(save) => {
+                    shared.mailbox.wake();
+                    let saved = tokio::time::timeout(limits::ASK_DEADLINE, save);
+                    look = tokio::select! {
+                        () = &mut end => break,
+                        saved = saved => if matches!(saved, Ok(Ok(()))) { now() } else { now() + self.idle },
+                    };
+                }
             }
         }
         let mut slots = self.slots.lock();
@@ -262,8 +284,8 @@ impl<A: RemoteActor> Gate<A> {
         }
     }
 
-    /// Stops the actor if it is idle. Returns when to look again.
-    fn look(&self, key: &str, shared: &Arc<Shared<A>>) -> Instant {
+    /// Stops the actor if it is idle and saved. Says what to do next.
+    fn look(&self, key: &str, shared: &Arc<Shared<A>>) -> Look {
         let now = now();
         let idle_at = {
             let slots = self.slots.lock();
@@ -271,15 +293,18 @@ impl<A: RemoteActor> Gate<A> {
             match slots.get(key).filter(|slot| slot.is(shared)) {
                 Some(slot) if Arc::strong_count(&slot.owes) > 1 => now + self.idle,
                 Some(slot) => slot.used + self.idle,
-                None => return now + self.idle,
+                None => return Look::Again(now + self.idle),
             }
         };
         if idle_at > now {
-            return idle_at;
+            return Look::Again(idle_at);
+        }
+        if let Some(save) = shared.snapshots().and_then(|snapshots| snapshots.save_rest()) {
+            return Look::Save(save);
         }
         // What comes after this finds the mailbox closed, and waits for the next one.
         shared.mailbox.close_if_empty();
-        now + self.idle
+        Look::Again(now + self.idle)
     }
 
     async fn spawn(&self, key: &str) -> Result<Arc<Shared<A>>, SpawnError> {
@@ -289,7 +314,8 @@ impl<A: RemoteActor> Gate<A> {
             let node = self.node.upgrade().ok_or(SpawnError::NodeEnding)?;
             let times = node.lease_times();
             let args = (self.args_for)(key);
-            match spawn_as::<A>(&node, args, SpawnOptions::default(), Some(identity.clone())).await {
+            let options = SpawnOptions { snapshots: self.snapshots, ..SpawnOptions::default() };
+            match spawn_as::<A>(&node, args, options, Some(identity.clone())).await {
                 // Held by a node that is down, as far as the senders know: until its lease and the margin are over.
                 Err(SpawnError::NameTaken { .. }) if now().duration_since(begun) < 2 * times.down_after() => {
                     drop(node);

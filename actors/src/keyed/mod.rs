@@ -15,6 +15,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::actor::RemoteActor;
 use crate::node::{AnyActor, Node};
+use crate::snapshot::SnapshotPolicy;
 
 pub(crate) use gate::{dispatch, gate};
 pub use reference::KeyedRef;
@@ -27,24 +28,36 @@ pub trait KeyedActor: RemoteActor {
 
     /// What the actor with this key is made from.
     fn args_for(key: &str) -> Self::Args;
+
+    /// When its state is saved, if at all, beside the end by idleness, before which it is saved in any case. With a store that
+    /// all nodes reach, whoever is next created for the key, here or on another node, begins with what was saved last. Default
+    /// never: it begins with what its key says. See [`Snapshot`](crate::Snapshot), which the type has to be.
+    fn snapshots() -> Option<SnapshotPolicy> {
+        None
+    }
 }
 
 /// Makes an actor type one of keyed actors, and registers it: says what the actor of a key is made from, and if need be
-/// after which time without mail it is stopped.
+/// after which time without mail it is stopped, and when its state is saved.
 ///
 /// ```ignore
 /// mobula::keyed_actor!(Account, |key| (key.to_owned(),));
 /// mobula::keyed_actor!(Session, |key| key.to_owned(), idle: Duration::from_secs(30));
+/// mobula::keyed_actor!(Balance, |key| key.to_owned(), snapshots: SnapshotPolicy::on_demand().every_messages(1));
 /// ```
 #[macro_export]
 macro_rules! keyed_actor {
-    ($actor:ty, |$key:ident| $args:expr $(, idle: $idle:expr)? $(,)?) => {
+    ($actor:ty, |$key:ident| $args:expr $(, idle: $idle:expr)? $(, snapshots: $policy:expr)? $(,)?) => {
         impl $crate::KeyedActor for $actor {
             $(const IDLE: ::core::time::Duration = $idle;)?
 
             fn args_for($key: &str) -> <Self as $crate::RemoteActor>::Args {
                 $args
             }
+
+            $(fn snapshots() -> ::core::option::Option<$crate::SnapshotPolicy> {
+                $crate::private::saved_as::<Self>($policy)
+            })?
         }
         $crate::private::inventory::submit! { $crate::KeyedEntry::of::<$actor>() }
     };

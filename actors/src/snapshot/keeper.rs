@@ -175,6 +175,15 @@ impl Keeper {
         self.policy.every.map(|every| every.max(EVERY_MIN))
     }
 
+    /// Has what is not saved yet saved, if there is anything.
+    pub(crate) fn save_rest(&self) -> Option<SaveSnapshot> {
+        let is_saved = {
+            let state = self.state.lock();
+            state.messages == 0 && self.written.borrow().number >= state.taken
+        };
+        (!is_saved).then(|| self.want())
+    }
+
     fn want(&self) -> SaveSnapshot {
         let mut state = self.state.lock();
         state.wanted = true;
