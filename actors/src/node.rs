@@ -646,7 +646,7 @@ impl Node {
                 });
             }
         }
-        let failed = |reason: String| LinkClosed { peer: peer.clone(), reason };
+        let failed = |reason: String| LinkClosed { peer: peer.clone(), reason, quarantined: false };
         let link = link.await.unwrap_or_else(|_| Err("the node is shutting down".to_owned())).map_err(failed)?;
         link.opened().await?;
         Ok(link)

@@ -14,6 +14,8 @@
 //! |   02 | pong    | nonce u64                                                    |                          |
 //! |   03 | hello   |                                                              | who speaks, its limits   |
 //! |   04 | goodbye |                                                              | text: why it closes      |
+//! |   05 | ack     | received u64                                                 |                          |
+//! |   06 | resume  | session u64, received u64, attempt u32                       |                          |
 //! |   10 | define  | index u32                                                    | name and schema          |
 //! |   11 | ask     | request u64, target u64, message u32, budget u32 (ms left)   | the message              |
 //! |   12 | tell    | target u64, message u32, budget u32                          | the message              |
@@ -46,6 +48,8 @@ pub enum Kind {
     Pong = 0x02,
     Hello = 0x03,
     Goodbye = 0x04,
+    Ack = 0x05,
+    Resume = 0x06,
     Define = 0x10,
     Ask = 0x11,
     Tell = 0x12,
@@ -74,6 +78,8 @@ pub enum Frame<'a> {
     Pong { nonce: u64 },
     Hello { body: &'a [u8] },
     Goodbye { body: &'a [u8] },
+    Ack { received: u64 },
+    Resume { session: u64, received: u64, attempt: u32 },
     Define { index: MessageIndex, body: &'a [u8] },
     Ask { request: RequestId, target: ActorId, message: MessageIndex, budget: Budget, payload: &'a [u8] },
     Tell { target: ActorId, message: MessageIndex, budget: Budget, payload: &'a [u8] },
@@ -94,10 +100,13 @@ impl Frame<'_> {
     /// The kind byte of a frame that is newer than `version` of the protocol: there it has no meaning.
     #[inline]
     pub fn unknown_in(&self, version: u16) -> Option<u8> {
-        if version >= 2 {
+        if version >= 3 {
             return None;
         }
         let kind = match self {
+            Frame::Ack { .. } => Kind::Ack,
+            Frame::Resume { .. } => Kind::Resume,
+            _ if version == 2 => return None,
             Frame::Post { .. } => Kind::Post,
             Frame::Item { .. } => Kind::Item,
             Frame::More { .. } => Kind::More,
@@ -218,6 +227,17 @@ fn decode_body(frame: &[u8]) -> Result<Frame<'_>, FrameError> {
         }
         0x03 => Frame::Hello { body: fields.rest },
         0x04 => Frame::Goodbye { body: fields.rest },
+        0x05 => {
+            let [received] = fields.take()?;
+            fields.end()?;
+            Frame::Ack { received }
+        }
+        0x06 => {
+            let [session, received] = fields.take()?;
+            let attempt = fields.u32()?;
+            fields.end()?;
+            Frame::Resume { session, received, attempt }
+        }
         0x10 => Frame::Define { index: MessageIndex(fields.u32()?), body: fields.rest },
         0x11 => {
             let [request, target, message_budget] = fields.take()?;
@@ -384,6 +404,8 @@ pub enum Head {
     Pong { nonce: u64 },
     Hello,
     Goodbye,
+    Ack { received: u64 },
+    Resume { session: u64, received: u64, attempt: u32 },
     Define { index: MessageIndex },
     Ask { request: RequestId, target: ActorId, message: MessageIndex, budget: Budget },
     Tell { target: ActorId, message: MessageIndex, budget: Budget },
@@ -431,6 +453,15 @@ impl Head {
             }
             Head::Hello => Kind::Hello,
             Head::Goodbye => Kind::Goodbye,
+            Head::Ack { received } => {
+                put_u64(head, received);
+                Kind::Ack
+            }
+            Head::Resume { session, received, .. } => {
+                put_u64(head, session);
+                put_u64(head, received);
+                Kind::Resume
+            }
             Head::Ask { request, target, message, budget } => {
                 put_u64(head, request.0);
                 put_u64(head, target.0);
@@ -484,6 +515,7 @@ impl Head {
         head[4] = kind as u8;
         let last = match self {
             Head::Define { index } => index.0,
+            Head::Resume { attempt, .. } => attempt,
             Head::Credit { count, .. } | Head::More { count, .. } => count,
             Head::Undelivered { message, .. } => message.0,
             Head::Fragment { number } | Head::FragmentEnd { number } | Head::FragmentDrop { number } => number,
@@ -598,6 +630,8 @@ mod tests {
         for head in [
             Head::Ping { nonce: 1 },
             Head::Pong { nonce: 2 },
+            Head::Ack { received: 3 },
+            Head::Resume { session: 4, received: 5, attempt: 6 },
             Head::Cancel { request: RequestId(8) },
             Head::Credit { target: ActorId(3), count: 512 },
             Head::More { request: RequestId(8), count: 16 },
@@ -625,6 +659,8 @@ mod tests {
         let expected = [
             Frame::Ping { nonce: 1 },
             Frame::Pong { nonce: 2 },
+            Frame::Ack { received: 3 },
+            Frame::Resume { session: 4, received: 5, attempt: 6 },
             Frame::Cancel { request: RequestId(8) },
             Frame::Credit { target: ActorId(3), count: 512 },
             Frame::More { request: RequestId(8), count: 16 },
@@ -698,6 +734,12 @@ mod tests {
             frame.resize(6 + have, 0);
             assert_eq!(decode(&frame), Err(FrameError::Truncated { kind, need, have }));
         };
+        cut_short(0x05, 8, 7);
+        cut_short(0x06, 16, 15);
+        assert_eq!(
+            decode(b"\0\0\0\x15\x06\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\x01"),
+            Err(FrameError::Truncated { kind: 0x06, need: 4, have: 3 })
+        );
         cut_short(0x17, 24, 23);
         cut_short(0x18, 8, 7);
         cut_short(0x19, 8, 7);

@@ -48,6 +48,25 @@ pub const STREAM_WINDOW_ITEMS: u32 = 64;
 /// 32 MiB: bytes that may be queued towards one peer. Beyond it, senders wait.
 pub const SEND_WINDOW_BYTES: usize = 32 * 1024 * 1024;
 
+/// 8 MiB: bytes that one connection keeps after they were written, until the peer has acknowledged them: so many can be
+/// sent again when the connection breaks. Beyond it nothing more is written until an ack comes. What was queued at once
+/// is kept together, so this may be passed by one such batch.
+pub const RESUME_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// 128 KiB: a reader acknowledges what it has received after so many bytes; part of the protocol. An idle connection
+/// keeps less than that.
+pub const ACK_BYTES: u64 = 128 * 1024;
+
+/// How long the side that accepted a connection waits for its dialer to come back, if it knows no address at which to ask
+/// whether the dialer lives. With one, and at the dialer, it is [`DOWN_AFTER`], or as the lease says.
+pub const RESUME_WINDOW_BLIND: Duration = Duration::from_secs(3);
+
+/// The first rest between two attempts to restore a connection; it doubles.
+pub const RESUME_BACKOFF_MIN: Duration = Duration::from_millis(1);
+
+/// The longest rest between two attempts to restore a connection.
+pub const RESUME_BACKOFF_MAX: Duration = Duration::from_millis(100);
+
 /// Messages that may stand in line for a mailbox or a credit without their sender waiting for them. One more is
 /// refused with [`Full`](crate::CallError::Full): futures that nobody polls must not eat the memory.
 pub const LINE_MESSAGES_MAX: usize = 65_536;

@@ -39,6 +39,8 @@ fn written(name: &str, page: &[u8]) -> (Head, Vec<u8>) {
         "hello" => (Head::Hello, page[6..].to_vec()),
         "define" => (Head::Define { index: INCREMENT }, page[10..].to_vec()),
         "goodbye" => (Head::Goodbye, body(&|out| codec::encode_into("draining", out).expect("plain data"))),
+        "ack" => (Head::Ack { received: 131_072 }, Vec::new()),
+        "resume" => (Head::Resume { session: 0xa0a1_a2a3_a4a5_a6a7, received: 131_200, attempt: 1 }, Vec::new()),
         "ask" => {
             let budget = Budget(30_000);
             (Head::Ask { request: REQUEST, target: COUNTER, message: INCREMENT, budget }, increment())
@@ -69,6 +71,8 @@ fn read_back<'a>(head: Head, body: &'a [u8]) -> Frame<'a> {
         Head::Pong { nonce } => Frame::Pong { nonce },
         Head::Hello => Frame::Hello { body },
         Head::Goodbye => Frame::Goodbye { body },
+        Head::Ack { received } => Frame::Ack { received },
+        Head::Resume { session, received, attempt } => Frame::Resume { session, received, attempt },
         Head::Define { index } => Frame::Define { index, body },
         Head::Ask { request, target, message, budget } => {
             Frame::Ask { request, target, message, budget, payload: body }
@@ -232,6 +236,9 @@ fn the_table_of_limits_has_the_codes_numbers() {
         ("NAME_BYTES_MAX", limits::NAME_BYTES_MAX as u128),
         ("DEPTH_MAX", limits::DEPTH_MAX as u128),
         ("ELEMENTS_MAX", u128::from(ELEMENTS_MAX)),
+        ("ACK_BYTES", u128::from(limits::ACK_BYTES)),
+        ("RESUME_BYTES_MAX", limits::RESUME_BYTES_MAX as u128),
+        ("RESUME_WINDOW_BLIND", limits::RESUME_WINDOW_BLIND.as_millis()),
         ("CREDIT_MESSAGES", u128::from(limits::CREDIT_MESSAGES)),
         ("STREAM_WINDOW_ITEMS", u128::from(limits::STREAM_WINDOW_ITEMS)),
         ("HEARTBEAT_INTERVAL", limits::HEARTBEAT_INTERVAL.as_millis()),

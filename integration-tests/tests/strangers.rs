@@ -10,7 +10,7 @@ use mobula_integration_tests::door::{self, Insider};
 use mobula_integration_tests::stage::{run_plain, start_node};
 use mobula_integration_tests::wait::LONG;
 use mobula_integration_tests::{Stage, suites, within};
-use mobula_transport::preface::{Dial, PrefaceError, Secret, VERSIONS};
+use mobula_transport::preface::{Dial, PrefaceError, Purpose, Secret, VERSIONS};
 use mobula_transport::tcp::{self, ConnectError};
 use mobula_transport::{Lane, now};
 
@@ -64,7 +64,7 @@ async fn a_wrong_secret_gets_no_byte(stage: Stage) {
     let (dialer, target) = (NodeUid(1), stage.home(0).uid);
     let secret = Secret::from_bytes([7; 32]);
     for lane in [Lane::Data, Lane::Control] {
-        let dial = Dial { dialer, target, lane, versions: VERSIONS, nonce: [1; 32] };
+        let dial = Dial { dialer, target, lane, versions: VERSIONS, purpose: Purpose::Open, nonce: [1; 32] };
         assert_eq!(knock(address, &dial.encode(&secret)), b"");
         let refused = within(LONG, "the refusal", tcp::dial(address, &secret, dialer, target, lane)).await;
         let unauthorized = matches!(refused, Err(ConnectError::Preface { error: PrefaceError::Unauthorized, .. }));

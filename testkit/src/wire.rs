@@ -62,11 +62,9 @@ pub(crate) fn pair(to: &Arc<Switch>, back: &Arc<Switch>) -> (Wire, Wire) {
 }
 
 fn switched(wire: Wire, outgoing: &Arc<Switch>, incoming: &Arc<Switch>) -> Wire {
-    Wire {
-        version: wire.version,
-        read: Box::new(Read { inner: wire.read, switch: Arc::clone(incoming), severed: false }),
-        write: Box::new(Write { inner: wire.write, switch: Arc::clone(outgoing), severed: false }),
-    }
+    let read = Read { inner: wire.read, switch: Arc::clone(incoming), severed: false };
+    let write = Write { inner: wire.write, switch: Arc::clone(outgoing), severed: false };
+    Wire::new(wire.version, read, write)
 }
 
 struct Read {

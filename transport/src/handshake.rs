@@ -7,7 +7,7 @@ use mobula_core::{NodeUid, limits};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::preface::{self, ACCEPT_BYTES, Acceptor, DIAL_BYTES, Dial, PrefaceError, Secret, Versions};
+use crate::preface::{self, ACCEPT_BYTES, Acceptor, DIAL_BYTES, Dial, PrefaceError, Purpose, Secret, Versions};
 use crate::session::Lane;
 
 /// A handshake failed; drivers add whose it was.
@@ -37,13 +37,15 @@ pub struct Agreed<S> {
     pub stream: S,
     /// Of [`preface::VERSIONS`].
     pub version: u16,
+    /// The session that begins with the connection, as [`Dial::session`] names it.
+    pub session: u64,
 }
 
 /// What a dialer says, with a nonce that was never used.
 pub(crate) fn fresh(dialer: NodeUid, target: NodeUid, lane: Lane, versions: Versions) -> io::Result<Dial> {
     let mut nonce = [0; 32];
     getrandom::fill(&mut nonce)?;
-    Ok(Dial { dialer, target, lane, versions, nonce })
+    Ok(Dial { dialer, target, lane, versions, purpose: Purpose::Open, nonce })
 }
 
 /// Proves ourselves to the acceptor at the other end, and checks its answer. Returns the version to speak.

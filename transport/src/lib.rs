@@ -10,6 +10,7 @@ mod handshake;
 mod link;
 pub mod memory;
 pub mod preface;
+mod resume;
 mod session;
 pub mod stream;
 pub mod tcp;
@@ -20,6 +21,7 @@ mod wire;
 pub use credit::{CreditViolation, ReceiveCredit, SendCredit};
 pub use handshake::Agreed;
 pub use link::{Driver, Inbound, Link, LinkClosed, Request, Waiter, now};
+pub use resume::{Found, Resume, ResumeError, Returned, Seek, WayBack};
 pub use session::{
     Accepted, Call, Event, Hello, IntoBody, Lane, Payload, Received, Session, SessionConfig, SessionError,
 };

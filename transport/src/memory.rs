@@ -16,10 +16,8 @@ use crate::wire::{Wire, WireWrite};
 /// Dropping either side ends both directions, as closing a socket does.
 pub fn pair(capacity_bytes: usize) -> (Wire, Wire) {
     let (a_to_b, b_to_a) = (Arc::new(Pipe::new(capacity_bytes)), Arc::new(Pipe::new(capacity_bytes)));
-    let wire = |incoming: &Arc<Pipe>, outgoing: &Arc<Pipe>| Wire {
-        version: VERSIONS.max,
-        read: Box::new(Reader(Arc::clone(incoming))),
-        write: Box::new(Writer(Arc::clone(outgoing))),
+    let wire = |incoming: &Arc<Pipe>, outgoing: &Arc<Pipe>| {
+        Wire::new(VERSIONS.max, Reader(Arc::clone(incoming)), Writer(Arc::clone(outgoing)))
     };
     (wire(&b_to_a, &a_to_b), wire(&a_to_b, &b_to_a))
 }

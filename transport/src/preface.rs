@@ -9,7 +9,8 @@
 //! |      8 |     2 | version min | oldest protocol version that the dialer speaks                 |
 //! |     10 |     2 | version max | newest                                                         |
 //! |     12 |     1 | lane        | 0 data, 1 control                                              |
-//! |     13 |     3 | reserved    | 0                                                              |
+//! |     13 |     1 | purpose     | 0 open, 1 resume, 2 probe                                      |
+//! |     14 |     2 | reserved    | 0                                                              |
 //! |     16 |     8 | target      | uid of the acceptor's life                                     |
 //! |     24 |     8 | dialer      | uid of the dialer's life                                       |
 //! |     32 |    32 | nonce       | random, new for each connection                                |
@@ -20,7 +21,7 @@
 //! | offset | bytes | field       | meaning                                                        |
 //! |-------:|------:|-------------|----------------------------------------------------------------|
 //! |      0 |     8 | magic       | `MOBULA\r\n`                                                   |
-//! |      8 |     1 | status      | 0 welcome, 1 no common version                                 |
+//! |      8 |     1 | status      | 0 welcome, 1 no common version, 2 another life                 |
 //! |      9 |     1 | reserved    | 0                                                              |
 //! |     10 |     2 | version     | chosen; with status 1 the newest that the acceptor speaks      |
 //! |     12 |     2 | version min | the oldest that the acceptor speaks                            |
@@ -42,7 +43,7 @@ pub const DIAL_BYTES: usize = 96;
 /// Length of the acceptor's answer.
 pub const ACCEPT_BYTES: usize = 56;
 /// The versions of the protocol that this build speaks.
-pub const VERSIONS: Versions = Versions { min: 1, max: 2 };
+pub const VERSIONS: Versions = Versions { min: 1, max: 3 };
 
 const MAGIC: &[u8; 8] = b"MOBULA\r\n";
 const NONCES_KEPT: usize = 65_536;
@@ -104,6 +105,18 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+/// Why a dialer connects.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Purpose {
+    /// To begin a session.
+    #[default]
+    Open,
+    /// To go on with a session whose connection broke; a [`Resume`](crate::Resume) follows.
+    Resume,
+    /// To see whether the life that is wanted still lives; the connection ends with the answer.
+    Probe,
+}
+
 /// What a dialer claims and proves.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Dial {
@@ -115,6 +128,8 @@ pub struct Dial {
     pub lane: Lane,
     /// What the dialer speaks.
     pub versions: Versions,
+    /// Why it connects.
+    pub purpose: Purpose,
     /// Random and new.
     pub nonce: [u8; 32],
 }
@@ -160,6 +175,11 @@ pub enum PrefaceError {
 }
 
 impl Dial {
+    /// The session that begins with this: its name among those of the same two lives.
+    pub fn session(&self) -> u64 {
+        u64::from_be_bytes(array(&self.nonce, 0))
+    }
+
     /// The 96 bytes.
     pub fn encode(&self, secret: &Secret) -> [u8; DIAL_BYTES] {
         let mut bytes = [0; DIAL_BYTES];
@@ -169,6 +189,11 @@ impl Dial {
         bytes[12] = match self.lane {
             Lane::Data => 0,
             Lane::Control => 1,
+        };
+        bytes[13] = match self.purpose {
+            Purpose::Open => 0,
+            Purpose::Resume => 1,
+            Purpose::Probe => 2,
         };
         bytes[16..24].copy_from_slice(&self.target.0.to_be_bytes());
         bytes[24..32].copy_from_slice(&self.dialer.0.to_be_bytes());
@@ -206,26 +231,35 @@ impl Acceptor {
     pub fn check(&mut self, bytes: &[u8; DIAL_BYTES]) -> (Result<Dial, PrefaceError>, Option<[u8; ACCEPT_BYTES]>) {
         let dial = match self.authenticate(bytes) {
             Ok(dial) => dial,
+            // Who looks for a life that it knew is told that another is here: that is the end of the one it knew.
+            Err(error @ PrefaceError::StaleIncarnation { .. }) if bytes[13] != 0 => {
+                return (Err(error), Some(self.answer(bytes, 2, self.versions.max)));
+            }
             Err(error) => return (Err(error), None),
         };
         let (status, version) = match self.versions.common(dial.versions) {
             Some(version) => (0, version),
             None => (1, self.versions.max),
         };
-        let mut answer = [0; ACCEPT_BYTES];
-        answer[..8].copy_from_slice(MAGIC);
-        answer[8] = status;
-        answer[10..12].copy_from_slice(&version.to_be_bytes());
-        answer[12..14].copy_from_slice(&self.versions.min.to_be_bytes());
-        answer[16..24].copy_from_slice(&self.uid.0.to_be_bytes());
-        let proof = self.secret.proof([bytes, &answer[..24]]);
-        answer[24..].copy_from_slice(proof.as_bytes());
+        let answer = self.answer(bytes, status, version);
         let verdict = if status == 0 {
             Ok(dial)
         } else {
             Err(PrefaceError::VersionIncompatible { ours: self.versions, theirs: dial.versions })
         };
         (verdict, Some(answer))
+    }
+
+    fn answer(&self, dialed: &[u8; DIAL_BYTES], status: u8, version: u16) -> [u8; ACCEPT_BYTES] {
+        let mut answer = [0; ACCEPT_BYTES];
+        answer[..8].copy_from_slice(MAGIC);
+        answer[8] = status;
+        answer[10..12].copy_from_slice(&version.to_be_bytes());
+        answer[12..14].copy_from_slice(&self.versions.min.to_be_bytes());
+        answer[16..24].copy_from_slice(&self.uid.0.to_be_bytes());
+        let proof = self.secret.proof([dialed, &answer[..24]]);
+        answer[24..].copy_from_slice(proof.as_bytes());
+        answer
     }
 
     fn authenticate(&mut self, bytes: &[u8; DIAL_BYTES]) -> Result<Dial, PrefaceError> {
@@ -237,7 +271,8 @@ impl Acceptor {
             return Err(PrefaceError::Unauthorized);
         }
         let target = NodeUid(u64::from_be_bytes(array(bytes, 16)));
-        if target != self.uid && !planted::is(Bug::StaleAccepted) {
+        let stale = target != self.uid && !planted::is(Bug::StaleAccepted);
+        if stale && bytes[13] == 0 {
             return Err(PrefaceError::StaleIncarnation { wanted: target, ours: self.uid });
         }
         let nonce: [u8; 32] = array(bytes, 32);
@@ -250,9 +285,18 @@ impl Acceptor {
         {
             self.seen.remove(&oldest);
         }
+        if stale {
+            return Err(PrefaceError::StaleIncarnation { wanted: target, ours: self.uid });
+        }
         let lane = match bytes[12] {
             0 => Lane::Data,
             1 => Lane::Control,
+            _ => return Err(PrefaceError::NotMobula),
+        };
+        let purpose = match bytes[13] {
+            0 => Purpose::Open,
+            1 => Purpose::Resume,
+            2 => Purpose::Probe,
             _ => return Err(PrefaceError::NotMobula),
         };
         Ok(Dial {
@@ -260,6 +304,7 @@ impl Acceptor {
             target,
             lane,
             versions: Versions { min: u16::from_be_bytes(array(bytes, 8)), max: u16::from_be_bytes(array(bytes, 10)) },
+            purpose,
             nonce,
         })
     }
@@ -309,7 +354,14 @@ mod tests {
     use super::*;
 
     fn dial() -> Dial {
-        Dial { dialer: NodeUid(1), target: NodeUid(2), lane: Lane::Control, versions: VERSIONS, nonce: [7; 32] }
+        Dial {
+            dialer: NodeUid(1),
+            target: NodeUid(2),
+            lane: Lane::Control,
+            versions: VERSIONS,
+            purpose: Purpose::Open,
+            nonce: [7; 32],
+        }
     }
 
     fn acceptor(versions: Versions) -> Acceptor {
@@ -354,6 +406,24 @@ mod tests {
         let mut later = Acceptor::new(Secret::from_bytes([9; 32]), NodeUid(3), VERSIONS);
         let stale = PrefaceError::StaleIncarnation { wanted: NodeUid(2), ours: NodeUid(3) };
         assert_eq!(later.check(&sent), (Err(stale), None));
+    }
+
+    #[test]
+    fn who_looks_for_a_life_that_is_gone_is_told_once_that_another_is_here() {
+        let secret = Secret::from_bytes([9; 32]);
+        for purpose in [Purpose::Resume, Purpose::Probe] {
+            let wanted = Dial { target: NodeUid(3), purpose, ..dial() };
+            let sent = wanted.encode(&secret);
+            let mut acceptor = acceptor(VERSIONS);
+            let stale = PrefaceError::StaleIncarnation { wanted: NodeUid(3), ours: NodeUid(2) };
+            let (verdict, answer) = acceptor.check(&sent);
+            assert_eq!(verdict, Err(stale.clone()));
+            assert_eq!(check_answer(&secret, &wanted, &sent, &answer.expect("an answer")), Err(stale));
+            assert_eq!(acceptor.check(&sent), (Err(PrefaceError::Replayed), None));
+            // Who does not know the secret hears nothing.
+            let stranger = wanted.encode(&Secret::from_bytes([8; 32]));
+            assert_eq!(acceptor.check(&stranger), (Err(PrefaceError::Unauthorized), None));
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub async fn dial<S: Stream>(
 ) -> io::Result<Agreed<S>> {
     let dial = handshake::fresh(dialer, target, lane, preface::VERSIONS)?;
     let version = handshake::in_time(handshake::dial(&mut stream, secret, &dial)).await.map_err(failed)?;
-    Ok(Agreed { stream, version })
+    Ok(Agreed { stream, version, session: dial.session() })
 }
 
 /// Reads and answers a dialer's preface.
@@ -54,7 +54,7 @@ pub async fn dial<S: Stream>(
 pub async fn accept<S: Stream>(mut stream: S, acceptor: &Mutex<Acceptor>) -> io::Result<(Agreed<S>, Dial)> {
     let accepted = handshake::in_time(handshake::accept(&mut stream, acceptor, |_| Ok(())));
     let (dial, version) = accepted.await.map_err(failed)?;
-    Ok((Agreed { stream, version }, dial))
+    Ok((Agreed { stream, version, session: dial.session() }, dial))
 }
 
 fn failed(error: HandshakeError) -> io::Error {
@@ -70,7 +70,7 @@ fn failed(error: HandshakeError) -> io::Error {
 /// The stream as a wire. Reading and writing share it, each for as long as a call takes.
 pub fn wire(agreed: Agreed<impl Stream>) -> Wire {
     let stream = Arc::new(Mutex::new(agreed.stream));
-    Wire { version: agreed.version, read: Box::new(Read(Arc::clone(&stream))), write: Box::new(Write(stream)) }
+    Wire::new(agreed.version, Read(Arc::clone(&stream)), Write(stream))
 }
 
 struct Read<S>(Arc<Mutex<S>>);

@@ -1,5 +1,7 @@
 //! TCP on loopback, in the clear. Other addresses are refused: bytes that leave the host need TLS.
 
+mod back;
+
 use std::io;
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
@@ -14,6 +16,8 @@ use crate::handshake::{self, Agreed, HandshakeError};
 use crate::preface::{self, Acceptor, Dial, PrefaceError, Secret, Versions};
 use crate::session::Lane;
 use crate::wire::{Wire, WireWrite};
+
+pub use back::{Returning, ask_after, hear_resume, redial};
 
 /// A connection could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +115,7 @@ pub async fn dial_speaking(
         Ok((stream, version))
     });
     let (stream, version) = stream.await.map_err(failed("cannot connect to", address))?;
-    Ok(Agreed { stream: stream.into_std().map_err(io_failed)?, version })
+    Ok(Agreed { stream: stream.into_std().map_err(io_failed)?, version, session: dial.session() })
 }
 
 /// Reads and answers a dialer's preface.
@@ -130,7 +134,7 @@ pub async fn accept(
     match handshake::in_time(handshake::accept(&mut stream, acceptor, |_| Ok(()))).await {
         Ok((dial, version)) => {
             let stream = stream.into_std().map_err(|error| failed(error.into()))?;
-            Ok((Agreed { stream, version }, dial))
+            Ok((Agreed { stream, version, session: dial.session() }, dial))
         }
         Err(error) => Err(failed(error)),
     }
@@ -164,7 +168,7 @@ pub async fn accept_next(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 /// If the system refuses.
 pub fn wire(agreed: Agreed<std::net::TcpStream>) -> io::Result<Wire> {
     let (read, write) = TcpStream::from_std(agreed.stream)?.into_split();
-    Ok(Wire { version: agreed.version, read: Box::new(read), write: Box::new(Write(write)) })
+    Ok(Wire::new(agreed.version, read, Write(write)))
 }
 
 struct Write(OwnedWriteHalf);

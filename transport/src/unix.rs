@@ -246,7 +246,7 @@ impl Listener {
         match handshake::in_time(handshake::accept(&mut stream, acceptor, |_| Ok(()))).await {
             Ok((dial, version)) => {
                 let stream = stream.into_std().map_err(|error| failed(error.into()))?;
-                Ok((Agreed { stream, version }, dial))
+                Ok((Agreed { stream, version, session: dial.session() }, dial))
             }
             Err(error) => Err(failed(error)),
         }
@@ -280,7 +280,7 @@ pub async fn dial(
     own_peer(&stream, path)?;
     let dialed = handshake::in_time(handshake::dial(&mut stream, secret, &dial)).await;
     let version = dialed.map_err(failed("cannot connect to", path))?;
-    Ok(Agreed { stream: stream.into_std().map_err(io_failed)?, version })
+    Ok(Agreed { stream: stream.into_std().map_err(io_failed)?, version, session: dial.session() })
 }
 
 /// Registers a connection with the current runtime, whose thread will read it.
@@ -289,7 +289,7 @@ pub async fn dial(
 /// If the system refuses.
 pub fn wire(agreed: Agreed<StdStream>) -> io::Result<Wire> {
     let (read, write) = UnixStream::from_std(agreed.stream)?.into_split();
-    Ok(Wire { version: agreed.version, read: Box::new(read), write: Box::new(Write(write)) })
+    Ok(Wire::new(agreed.version, read, Write(write)))
 }
 
 struct Write(OwnedWriteHalf);

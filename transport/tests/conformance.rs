@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use common::*;
 use mobula_core::frame::{Frame, Head, MessageIndex};
 use mobula_core::{ActorId, Budget, CallError, limits};
-use mobula_transport::preface::{Dial, PrefaceError, VERSIONS};
+use mobula_transport::preface::{Dial, PrefaceError, Purpose, VERSIONS};
 use mobula_transport::tcp::{self, ConnectError};
 use mobula_transport::{Accepted, Lane, LinkClosed, SessionConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -228,7 +228,7 @@ async fn hear(kind: Kind, bytes: &[u8]) -> (String, Option<String>, usize) {
     let (link, seen) = Side::new(wire, 1, Mode::Echo, data()).run();
     let mut raw = Raw::new(there);
     raw.write(bytes).await;
-    let LinkClosed { peer, reason } = within(link.closed()).await;
+    let LinkClosed { peer, reason, .. } = within(link.closed()).await;
     assert_eq!(peer, id(2));
     assert_eq!(seen.closed().await, reason);
     (reason, raw.goodbye().await, offered_max.load(Ordering::Relaxed))
@@ -285,7 +285,7 @@ async fn a_closed_link_takes_nothing(kind: Kind) {
     let (link, (peer, _)) = connected(kind, Mode::Echo).await;
     link.close("enough");
     link.close("again");
-    let closed = LinkClosed { peer: id(2), reason: "enough".to_owned() };
+    let closed = LinkClosed { peer: id(2), reason: "enough".to_owned(), quarantined: false };
     assert_eq!(within(link.closed()).await, closed);
     assert_eq!(within(link.opened()).await, Err(closed));
     let not_sent = CallError::Unreachable { node: id(2), sent: false, reason: "enough".to_owned() };
@@ -458,8 +458,14 @@ async fn before_the_hello_the_line_is_all_there_is(kind: Kind) {
 #[tokio::test]
 async fn a_stranger_gets_no_byte() {
     let port = Port::open();
-    let dial =
-        |target, nonce| Dial { dialer: Port::DIALER, target, lane: Lane::Data, versions: VERSIONS, nonce: [nonce; 32] };
+    let dial = |target, nonce| Dial {
+        dialer: Port::DIALER,
+        target,
+        lane: Lane::Data,
+        versions: VERSIONS,
+        purpose: Purpose::Open,
+        nonce: [nonce; 32],
+    };
     let right = dial(Port::UID, 1).encode(&Port::secret());
     let served = async {
         let (friend, verdict) = tokio::join!(stranger(&port, &right, false), port.accept());

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mobula_core::codec;
 use mobula_core::frame::{self, Frame, MessageIndex};
 use mobula_core::{ActorId, CallError, Deadline, MessageKey, NodeId, NodeUid, RequestId, limits, schema_hash};
-use mobula_transport::preface::{self, Acceptor, Dial, PrefaceError, Secret, VERSIONS, Versions};
+use mobula_transport::preface::{self, Acceptor, Dial, PrefaceError, Purpose, Secret, VERSIONS, Versions};
 use mobula_transport::{Call, Hello, Lane, Received, Session, SessionConfig};
 use page::{Page, assert_same};
 
@@ -21,7 +21,7 @@ fn secret() -> Secret {
 
 fn dial(versions: Versions) -> Dial {
     let nonce = std::array::from_fn(|at| 0xa0 + at as u8);
-    Dial { dialer: DIALER, target: ACCEPTOR, lane: Lane::Control, versions, nonce }
+    Dial { dialer: DIALER, target: ACCEPTOR, lane: Lane::Control, versions, purpose: Purpose::Open, nonce }
 }
 
 #[test]
@@ -35,13 +35,13 @@ fn the_prefaces_are_what_the_code_writes_and_reads() {
     assert_eq!(verdict, Ok(dial(VERSIONS)));
     assert_same("accept", &accepted, &answer.expect("a friend is answered"));
     let accepted = accepted.try_into().expect("56 bytes");
-    assert_eq!(preface::check_answer(&secret(), &dial(VERSIONS), &dialed, &accepted), Ok(2));
+    assert_eq!(preface::check_answer(&secret(), &dial(VERSIONS), &dialed, &accepted), Ok(VERSIONS.max));
 }
 
 #[test]
 fn the_refusal_of_another_version_is_what_the_code_writes_and_reads() {
     let refused = Page::read().example("accept-no-common-version");
-    let later = dial(Versions { min: 3, max: 4 });
+    let later = dial(Versions { min: 4, max: 5 });
     let dialed = later.encode(&secret());
     let (verdict, answer) = Acceptor::new(secret(), ACCEPTOR, VERSIONS).check(&dialed);
     assert!(matches!(verdict, Err(PrefaceError::VersionIncompatible { .. })));

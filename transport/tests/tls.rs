@@ -9,7 +9,7 @@ use common::certificates::{Authority, expired};
 use common::*;
 use mobula_core::{NodeUid, limits};
 use mobula_transport::Lane;
-use mobula_transport::preface::{Dial, PrefaceError, Secret, VERSIONS};
+use mobula_transport::preface::{Dial, PrefaceError, Purpose, Secret, VERSIONS};
 use mobula_transport::tls::pki_types::ServerName;
 use mobula_transport::tls::{
     Accepted, Credentials, Endpoint, NODE_PROTOCOL, TlsError, node_name, provider, role_name, wire,
@@ -156,8 +156,14 @@ async fn other_protocols_inside_tls_are_refused() {
 /// The dialer's preface over a connection, with what is changed about it.
 fn preface(tls: &TlsStream<TcpStream>, change: impl FnOnce(&mut Dial)) -> Vec<u8> {
     let key = tls.get_ref().1.export_keying_material([0; 32], b"EXPORTER-mobula-preface/1", None).expect("open");
-    let mut dial =
-        Dial { dialer: Port::DIALER, target: Port::UID, lane: Lane::Data, versions: VERSIONS, nonce: [1; 32] };
+    let mut dial = Dial {
+        dialer: Port::DIALER,
+        target: Port::UID,
+        lane: Lane::Data,
+        versions: VERSIONS,
+        purpose: Purpose::Open,
+        nonce: [1; 32],
+    };
     change(&mut dial);
     dial.encode(&Secret::from_bytes(key)).to_vec()
 }

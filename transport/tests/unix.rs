@@ -10,7 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use common::*;
 use mobula_transport::Lane;
-use mobula_transport::preface::{Dial, PrefaceError, VERSIONS};
+use mobula_transport::preface::{Dial, PrefaceError, Purpose, VERSIONS};
 use mobula_transport::unix::{Directory, DirectoryFault, Listener, PATH_BYTES_MAX, UnixError};
 
 fn fault(directory: Result<Directory, UnixError>) -> DirectoryFault {
@@ -127,8 +127,14 @@ async fn a_process_of_another_user_gets_no_byte() {
         for open in [port.directory.path().parent().expect("it has one"), port.directory.path(), &path] {
             fs::set_permissions(open, Permissions::from_mode(0o777)).expect("ours");
         }
-        let dial =
-            Dial { dialer: Port::DIALER, target: Port::UID, lane: Lane::Data, versions: VERSIONS, nonce: [1; 32] };
+        let dial = Dial {
+            dialer: Port::DIALER,
+            target: Port::UID,
+            lane: Lane::Data,
+            versions: VERSIONS,
+            purpose: Purpose::Open,
+            nonce: [1; 32],
+        };
         let preface = dial.encode(&Port::secret());
         // The kernel notes the user of the thread that connects, and this one's changes alone.
         let foreigner = std::thread::spawn(move || {

@@ -9,12 +9,15 @@ use bytes::BytesMut;
 use common::*;
 use mobula_core::frame::{self, Frame};
 use mobula_core::{ActorId, CallError, Deadline, MessageKey, NodeId, NodeUid, limits};
-use mobula_transport::preface::{self, ACCEPT_BYTES, Acceptor, DIAL_BYTES, Dial, PrefaceError, Secret, Versions};
+use mobula_transport::preface::{
+    self, ACCEPT_BYTES, Acceptor, DIAL_BYTES, Dial, PrefaceError, Purpose, Secret, VERSIONS, Versions,
+};
 use mobula_transport::tcp::{self, ConnectError};
 use mobula_transport::{Call, Hello, Lane, Received, Session, SessionConfig, Wire};
 
 const OLD: Versions = Versions { min: 1, max: 1 };
 const NEW: Versions = Versions { min: 1, max: 2 };
+const NEWEST: Versions = VERSIONS;
 
 /// A connection between a dialer and an acceptor that speak these versions.
 async fn wires(dialer: Versions, acceptor: Versions) -> (Wire, Wire) {
@@ -29,7 +32,17 @@ async fn wires(dialer: Versions, acceptor: Versions) -> (Wire, Wire) {
 
 #[tokio::test]
 async fn the_newest_common_version_is_spoken() {
-    for (dialer, acceptor, version) in [(OLD, OLD, 1), (OLD, NEW, 1), (NEW, OLD, 1), (NEW, NEW, 2)] {
+    for (dialer, acceptor, version) in [
+        (OLD, OLD, 1),
+        (OLD, NEW, 1),
+        (NEW, OLD, 1),
+        (NEW, NEW, 2),
+        (OLD, NEWEST, 1),
+        (NEWEST, OLD, 1),
+        (NEW, NEWEST, 2),
+        (NEWEST, NEW, 2),
+        (NEWEST, NEWEST, 3),
+    ] {
         let (one, two) = wires(dialer, acceptor).await;
         assert_eq!((one.version, two.version), (version, version), "{dialer:?} dials {acceptor:?}");
     }
@@ -37,7 +50,7 @@ async fn the_newest_common_version_is_spoken() {
 
 #[tokio::test]
 async fn an_older_node_and_a_newer_one_talk() {
-    for (dialer, acceptor) in [(OLD, NEW), (NEW, OLD)] {
+    for (dialer, acceptor) in [(OLD, NEWEST), (NEWEST, OLD)] {
         // A session of version 1 ends the connection over anything that version 1 does not know.
         let (here, there) = wires(dialer, acceptor).await;
         let (here, _) = Side::new(here, 1, Mode::Echo, data()).run();
@@ -189,7 +202,14 @@ fn a_recorded_dialer_of_version_1_is_understood() {
     let (verdict, answer) = acceptor.check(preface);
     let dial = verdict.expect("it knows the secret");
     assert_eq!((acceptor.agreed(&dial), dial.lane), (1, Lane::Control));
-    let old = Dial { dialer: NodeUid(1), target: NodeUid(2), lane: Lane::Control, versions: OLD, nonce: [7; 32] };
+    let old = Dial {
+        dialer: NodeUid(1),
+        target: NodeUid(2),
+        lane: Lane::Control,
+        versions: OLD,
+        purpose: Purpose::Open,
+        nonce: [7; 32],
+    };
     let answer = answer.expect("a friend is answered");
     assert_eq!(preface::check_answer(&recorded_secret(), &old, preface, &answer), Ok(1), "it understands the answer");
     assert_eq!(hear(frames, Lane::Control, 1), expected());
@@ -199,7 +219,14 @@ fn a_recorded_dialer_of_version_1_is_understood() {
 fn a_recorded_acceptor_of_version_1_is_understood() {
     let bytes = recorded("v1-acceptor");
     let (answer, frames) = bytes.split_first_chunk::<ACCEPT_BYTES>().expect("an answer");
-    let dial = Dial { dialer: NodeUid(2), target: NodeUid(1), lane: Lane::Data, versions: NEW, nonce: [8; 32] };
+    let dial = Dial {
+        dialer: NodeUid(2),
+        target: NodeUid(1),
+        lane: Lane::Data,
+        versions: NEW,
+        purpose: Purpose::Open,
+        nonce: [8; 32],
+    };
     let sent = dial.encode(&recorded_secret());
     assert_eq!(preface::check_answer(&recorded_secret(), &dial, &sent, answer), Ok(1));
     assert_eq!(hear(frames, Lane::Data, 1), expected());

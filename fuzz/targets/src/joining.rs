@@ -3,14 +3,21 @@
 use mobula_core::{NodeUid, codec};
 use mobula_identity::{Ledger, Request, Role, Token, TokenId, TokenInfo, UnixTime};
 use mobula_transport::Lane;
-use mobula_transport::preface::{self, ACCEPT_BYTES, Acceptor, DIAL_BYTES, Dial, Secret, VERSIONS};
+use mobula_transport::preface::{self, ACCEPT_BYTES, Acceptor, DIAL_BYTES, Dial, Purpose, Secret, VERSIONS};
 
 const UID: NodeUid = NodeUid(2);
 
 /// A preface that differs in any bit is refused without a byte, and so is an answer.
 pub(crate) fn preface(data: &[u8]) {
     let secret = Secret::from_bytes([7; 32]);
-    let dial = Dial { dialer: NodeUid(1), target: UID, lane: Lane::Data, versions: VERSIONS, nonce: [3; 32] };
+    let dial = Dial {
+        dialer: NodeUid(1),
+        target: UID,
+        lane: Lane::Data,
+        versions: VERSIONS,
+        purpose: Purpose::Open,
+        nonce: [3; 32],
+    };
     let right = dial.encode(&secret);
     let acceptor = || Acceptor::new(secret.clone(), UID, VERSIONS);
     let (_, Some(right_answer)) = acceptor().check(&right) else { panic!("a friend is answered") };

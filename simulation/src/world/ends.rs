@@ -6,7 +6,7 @@ use bytes::{Buf, BytesMut};
 use mobula_core::codec::{self, EncodeError};
 use mobula_core::frame::{self, Frame};
 use mobula_core::{ActorId, CallError, NodeId, NodeUid, RequestId, limits};
-use mobula_transport::preface::{ACCEPT_BYTES, DIAL_BYTES, Dial, PrefaceError, VERSIONS, check_answer};
+use mobula_transport::preface::{ACCEPT_BYTES, DIAL_BYTES, Dial, PrefaceError, Purpose, VERSIONS, check_answer};
 use mobula_transport::{
     Event as SessionEvent, Hello, Lane, ReceiveCredit, Received, Session, SessionConfig, SessionError,
 };
@@ -127,7 +127,7 @@ impl World<'_> {
         }
         let node = self.lives[from as usize].node;
         let versions = self.params.versions_of(node);
-        let dial = Dial { dialer, target: target.uid, lane, versions, nonce };
+        let dial = Dial { dialer, target: target.uid, lane, versions, purpose: Purpose::Open, nonce };
         let sent = dial.encode(&self.secret);
         let Some(end) = self.connect(Some(from), node, to, lane, Stage::Dialling { dial, sent }) else { return };
         self.ends[end as usize].peer = Some(target);
@@ -372,7 +372,7 @@ impl World<'_> {
         let mut violation = Ok(());
         for received in batch {
             match received {
-                Received::Nothing | Received::Define { .. } => {}
+                Received::Nothing | Received::Ack { .. } | Received::Define { .. } => {}
                 // Not sent by these nodes; an intruder may.
                 Received::Item { .. } | Received::More { .. } | Received::Undelivered { .. } => {}
                 Received::Reply { to, payload } => {

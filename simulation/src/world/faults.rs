@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use mobula_core::frame::{self, Head, MessageIndex};
 use mobula_core::{ActorId, Budget, NodeId, NodeUid, RequestId};
-use mobula_transport::preface::{DIAL_BYTES, Dial, Secret, VERSIONS, Versions};
+use mobula_transport::preface::{DIAL_BYTES, Dial, Purpose, Secret, VERSIONS, Versions};
 use mobula_transport::{Hello, Lane};
 
 use super::ends::{Stage, hello_frame};
@@ -185,7 +185,14 @@ impl World<'_> {
         nonce[..8].copy_from_slice(&self.random.bits().to_be_bytes());
         let current = NodeUid(self.lives[acceptor as usize].uid);
         let lane = if self.random.one_in(2) { Lane::Control } else { Lane::Data };
-        let mut dial = Dial { dialer: NodeUid(self.random.bits()), target: current, lane, versions: VERSIONS, nonce };
+        let mut dial = Dial {
+            dialer: NodeUid(self.random.bits()),
+            target: current,
+            lane,
+            versions: VERSIONS,
+            purpose: Purpose::Open,
+            nonce,
+        };
         let own = self.secret.clone();
         let bytes: [u8; DIAL_BYTES] = match intruder {
             Intruder::Stranger => dial.encode(&Secret::from_bytes([8; 32])),

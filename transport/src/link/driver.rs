@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
-use mobula_core::frame::{self, FrameError};
+use mobula_core::frame::{self, Frame, FrameError};
 use mobula_core::limits;
 use tokio::io::AsyncRead;
 use tokio::time::Sleep;
@@ -17,6 +17,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::writer::Drained;
 use super::{Inbound, Link, Request, State, Waiter, deliver, now};
+use crate::resume::{Absence, Arrived, Found, Next, Resume, Returned, WayBack};
 use crate::session::{Received, SessionError};
 
 /// Reads a link's connection, writes what others left queued, and keeps its timers. A future that ends with the link.
@@ -31,6 +32,24 @@ pub struct Driver<R: Waiter, I: Inbound<R>> {
     broken: Option<io::Error>,
     opened: bool,
     done: bool,
+    arrived: Arrived,
+    /// The peer expects acks.
+    acks: bool,
+    way_back: Option<WayBack>,
+    /// There is no connection now.
+    away: Option<Away>,
+    /// Attempts to restore a connection, over the session's life.
+    attempts: u32,
+}
+
+/// The time without a connection.
+struct Away {
+    absence: Absence,
+    /// How the connection broke, and what became of the latest attempt to restore it.
+    reason: String,
+    latest: String,
+    looking: Option<Pin<Box<dyn Future<Output = Found> + Send>>>,
+    sleep: Pin<Box<Sleep>>,
 }
 
 /// What one read asks for, and what the buffer falls back to after a large frame.
@@ -48,10 +67,30 @@ enum End {
     Eof,
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// The connection broke, and the peer's process has ended.
+    #[error("{0}")]
+    Dead(String),
+    #[error("{0}")]
+    NotRestored(String),
+    #[error("{0}")]
+    Quarantined(String),
+}
+
+impl End {
+    /// True if the connection broke under the session, which may go on over another.
+    fn is_break(&self) -> bool {
+        matches!(self, End::Eof | End::Io(_) | End::Session(SessionError::Frame(FrameError::Cut { .. })))
+    }
 }
 
 impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
-    pub(super) fn new(link: Arc<Link<R>>, read: Box<dyn AsyncRead + Send + Unpin>, inbound: I) -> Self {
+    pub(super) fn new(
+        link: Arc<Link<R>>,
+        read: Box<dyn AsyncRead + Send + Unpin>,
+        way_back: Option<WayBack>,
+        inbound: I,
+    ) -> Self {
+        let acks = link.session.lock().config().version >= 3;
         Driver {
             link,
             read,
@@ -62,10 +101,36 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
             broken: None,
             opened: false,
             done: false,
+            arrived: Arrived::default(),
+            acks,
+            way_back,
+            away: None,
+            attempts: 0,
         }
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        // Taken first, so that the lock is not held.
+        let returned = self.link.back.lock().returned.take();
+        if let Some(returned) = returned {
+            self.come_back(returned, true)?;
+        }
+        loop {
+            if self.away.is_some() {
+                match self.wait(cx)? {
+                    Poll::Ready(()) => {}
+                    Poll::Pending => return Ok(()),
+                }
+            }
+            match self.converse(cx) {
+                Err(end) if end.is_break() && self.way_back.is_some() => self.go_away(&end),
+                result => return result,
+            }
+        }
+    }
+
+    /// What a driver does while there is a connection.
+    fn converse(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         if self.broken.is_none() {
             match self.work(cx) {
                 Err(End::Io(error)) => self.broken = Some(error),
@@ -74,6 +139,112 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
             self.sleep.as_mut().reset(tokio::time::Instant::from_std(now() + LAST_WORDS_DEADLINE));
         }
         self.last_words(cx)
+    }
+
+    /// The connection has broken. From here on the session goes on without one.
+    fn go_away(&mut self, end: &End) {
+        let Some(way_back) = &self.way_back else { return };
+        tracing::debug!(peer = %self.link.peer, reason = %end, "connection broken");
+        let looks = way_back.seek.can_look();
+        let window = match looks {
+            true => self.link.session.lock().config().down_after,
+            false => limits::RESUME_WINDOW_BLIND,
+        };
+        let now = now();
+        let seed = way_back.session ^ u64::from(self.attempts);
+        self.away = Some(Away {
+            absence: Absence::begin(now, window, looks, seed),
+            reason: end.to_string(),
+            latest: "nobody came back".to_owned(),
+            looking: None,
+            sleep: Box::pin(tokio::time::sleep_until(tokio::time::Instant::from_std(now))),
+        });
+        self.link.writer.lock().pause();
+        self.read = Box::new(tokio::io::empty());
+        // The peer sends what was cut off again from where the frame begins.
+        self.buffer.clear();
+        self.broken = None;
+        self.armed = None;
+    }
+
+    /// Looks for the peer and waits for it; ready when it is back.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, End> {
+        // Deadlines and heartbeats pass as ever.
+        self.flush(cx)?;
+        self.timers(cx)?;
+        loop {
+            let (Some(away), Some(way_back)) = (&mut self.away, &mut self.way_back) else {
+                return Ok(Poll::Ready(()));
+            };
+            if let Some(looking) = &mut away.looking
+                && let Poll::Ready(found) = looking.as_mut().poll(cx)
+            {
+                away.looking = None;
+                match found {
+                    Found::Back(returned) => {
+                        self.come_back(returned, false)?;
+                        continue;
+                    }
+                    Found::Dead { reason } => return Err(End::Dead(format!("{}: {reason}", away.reason))),
+                    Found::Refused { reason } => {
+                        return Err(End::Quarantined(format!("the peer does not resume the session: {reason}")));
+                    }
+                    Found::NotYet { reason } => {
+                        away.latest = reason;
+                        away.absence.looked_in_vain(now());
+                    }
+                }
+            }
+            let at = match away.absence.next(now()) {
+                Next::GiveUp { waited } => {
+                    let Away { reason, latest, .. } = away;
+                    let waited_ms = waited.as_millis();
+                    return Err(End::NotRestored(format!("{reason}; not restored within {waited_ms} ms: {latest}")));
+                }
+                Next::Look if away.looking.is_none() => {
+                    self.attempts += 1;
+                    let (session, attempt) = (way_back.session, self.attempts);
+                    let resume = Resume { session, received: self.arrived.received(), attempt };
+                    away.looking = Some(way_back.seek.look(resume));
+                    continue;
+                }
+                Next::Look => away.absence.until(),
+                Next::Wait(at) => at,
+            };
+            away.sleep.as_mut().reset(tokio::time::Instant::from_std(at));
+            if away.sleep.as_mut().poll(cx).is_pending() {
+                return Ok(Poll::Pending);
+            }
+        }
+    }
+
+    /// Goes on over a new connection. If the peer made it, it is to be told where this side stands.
+    fn come_back(&mut self, returned: Returned, answer: bool) -> Result<(), End> {
+        let Returned { wire, resume } = returned;
+        let wire = match wire() {
+            Ok(wire) => wire,
+            Err(error) => {
+                // There will be another.
+                match &mut self.away {
+                    Some(away) => away.absence.looked_in_vain(now()),
+                    None => self.go_away(&End::Io(error)),
+                }
+                return Ok(());
+            }
+        };
+        let answer = answer.then(|| Resume { received: self.arrived.received(), ..resume });
+        let resumed = self.link.writer.lock().resume(wire.write, resume.received, answer);
+        if let Err(error) = resumed {
+            let reason = error.to_string();
+            self.link.writer.lock().refuse(&reason);
+            return Err(End::Quarantined(reason));
+        }
+        tracing::debug!(peer = %self.link.peer, attempt = resume.attempt, "connection restored");
+        self.read = wire.read;
+        self.buffer.clear();
+        self.arrived.told();
+        (self.away, self.broken, self.armed) = (None, None, None);
+        Ok(())
     }
 
     fn work(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
@@ -163,12 +334,16 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
         let mut used = 0;
         let mut result = Ok(());
         let mut opened = None;
+        let mut acked = None;
+        let mut heartbeat = false;
         {
             let mut session = self.link.session.lock();
             loop {
                 let received = match frame::decode(&self.buffer[used..], limits::FRAME_BYTES_MAX) {
                     Ok(Some((frame, length))) => {
                         used += length;
+                        self.arrived.count(&frame, length);
+                        heartbeat |= matches!(frame, Frame::Ping { .. });
                         session.receive(frame, now)
                     }
                     Ok(None) => break,
@@ -176,6 +351,7 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
                 };
                 match received {
                     Ok(Received::Nothing) => {}
+                    Ok(Received::Ack { received }) => acked = Some(received),
                     Ok(received) => batch.push(received),
                     Err(error) => {
                         result = Err(error.into());
@@ -188,6 +364,18 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
             {
                 self.opened = true;
                 opened = Some(hello.clone());
+            }
+        }
+        let ack = if self.acks { self.arrived.ack(heartbeat) } else { None };
+        if acked.is_some() || ack.is_some() {
+            let mut writer = self.link.writer.lock();
+            if let Some(received) = ack {
+                writer.ack(received);
+            }
+            if let Some(received) = acked
+                && let Err(error) = writer.acked(received)
+            {
+                result = Err(SessionError::from(error).into());
             }
         }
         if let Some(hello) = opened {
@@ -207,7 +395,7 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
         let mut violation = Ok(());
         for received in batch {
             match received {
-                Received::Nothing => {}
+                Received::Nothing | Received::Ack { .. } => {}
                 Received::Reply { to, payload } => to.answer(Ok(&payload)),
                 Received::Failure { to, error } => to.answer(Err(error)),
                 Received::Define { index, name, schema } => self.inbound.define(index, &name, schema),
@@ -245,7 +433,8 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
             let over = self.sleep.as_mut().poll(cx).is_ready();
             match self.read(cx) {
                 Poll::Ready(Ok(())) if !over => {}
-                Poll::Pending if !over => return Ok(()),
+                // With a way back, whatever does not come now is sent again.
+                Poll::Pending if !over && self.way_back.is_none() => return Ok(()),
                 Poll::Ready(Err(End::Session(error)))
                     if !matches!(error, SessionError::Frame(FrameError::Cut { .. })) =>
                 {
@@ -258,9 +447,13 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
         Ok(())
     }
 
-    fn finish(&mut self, reason: &str) {
+    fn finish(&mut self, reason: &str, quarantined: bool) {
         if !std::mem::replace(&mut self.done, true) {
-            self.link.close(reason);
+            self.link.end(reason, quarantined);
+            // A connection that came too late.
+            let returned = self.link.back.lock().returned.take();
+            drop(returned);
+            self.away = None;
             self.link.writer.lock().end();
             let state = self.link.state.borrow().clone();
             if let State::Closed(closed) = state {
@@ -286,11 +479,11 @@ impl<R: Waiter, I: Inbound<R> + Unpin> Future for Driver<R, I> {
                 this.link.goodbye(&end.to_string());
             }
             tracing::debug!(peer = %this.link.peer, reason = %end, "connection ended");
-            this.finish(&end.to_string());
+            this.finish(&end.to_string(), matches!(end, End::Quarantined(_)));
             return Poll::Ready(());
         }
         if this.link.ending.load(Ordering::Acquire) {
-            this.finish("closed");
+            this.finish("closed", false);
             return Poll::Ready(());
         }
         Poll::Pending
@@ -299,6 +492,6 @@ impl<R: Waiter, I: Inbound<R> + Unpin> Future for Driver<R, I> {
 
 impl<R: Waiter, I: Inbound<R>> Drop for Driver<R, I> {
     fn drop(&mut self) {
-        self.finish("the thread that read the connection ended");
+        self.finish("the thread that read the connection ended", false);
     }
 }

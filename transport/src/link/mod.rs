@@ -1,4 +1,5 @@
-//! A session with its connection: senders write from their own thread, the [`Driver`] reads where it is polled.
+//! A session with its connection, and with those that follow when one breaks: senders write from their own thread, the
+//! [`Driver`] reads where it is polled.
 //!
 //! Waking another thread costs some 20 us, a write some 5. So a sender on another thread writes at once while the link is
 //! quiet. Beside the driver, or on a link that is busy already, senders only append and wake the driver, which writes
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 pub use driver::Driver;
 use writer::{Drained, Writer};
 
+use crate::resume::Returned;
 use crate::session::{Accepted, Call, Event, Hello, IntoBody, Payload, Session, SessionConfig, SessionError};
 use crate::wire::Wire;
 
@@ -98,6 +100,9 @@ pub struct LinkClosed {
     pub peer: NodeId,
     /// What happened.
     pub reason: String,
+    /// The peer lives and does not know the session any more: what was under way is in doubt for ever, and nothing of this
+    /// life of the peer is to be accepted any more.
+    pub quarantined: bool,
 }
 
 /// 20 us, about what waking a thread takes: a link that was not written for so long is quiet.
@@ -118,6 +123,18 @@ pub struct Link<R> {
     /// The thread that polls the driver.
     home: OnceLock<ThreadId>,
     state: watch::Sender<State>,
+    /// The session's name, where a broken connection can be restored.
+    resumable: Option<u64>,
+    back: Mutex<Back>,
+}
+
+/// Connections that take the place of a broken one, as the peer makes them.
+#[derive(Default)]
+struct Back {
+    /// The peer's latest attempt.
+    attempt: u32,
+    /// Not yet taken up by the driver.
+    returned: Option<Returned>,
 }
 
 #[derive(Clone, Debug)]
@@ -138,11 +155,12 @@ impl<R: Waiter> Link<R> {
         inbound: I,
     ) -> (Arc<Self>, Driver<R, I>) {
         let config = SessionConfig { version: wire.version, ..config };
+        let way_back = wire.way_back;
         let session = Session::new(config, hello, Some(peer.uid), now());
         let link = Arc::new(Link {
             peer,
             session: Mutex::new(session),
-            writer: Mutex::new(Writer::new(wire.write)),
+            writer: Mutex::new(Writer::new(wire.write, way_back.is_some())),
             hot: AtomicBool::new(true),
             ending: AtomicBool::new(false),
             opened: now(),
@@ -150,8 +168,10 @@ impl<R: Waiter> Link<R> {
             driver: AtomicWaker::new(),
             home: OnceLock::new(),
             state: watch::Sender::new(State::Opening),
+            resumable: way_back.as_ref().map(|way_back| way_back.session),
+            back: Mutex::default(),
         });
-        let driver = Driver::new(Arc::clone(&link), wire.read, inbound);
+        let driver = Driver::new(Arc::clone(&link), wire.read, way_back, inbound);
         (link, driver)
     }
 
@@ -319,12 +339,42 @@ impl<R: Waiter> Link<R> {
         Ok(done)
     }
 
+    /// The session's name among those between the same two lives, where a broken connection can be restored.
+    pub fn session(&self) -> Option<u64> {
+        self.resumable
+    }
+
+    /// The peer has dialled again, and says where it stands: the session goes on over the new connection.
+    ///
+    /// # Errors
+    /// With the connection handed back: the link has ended, or a later attempt of the peer was here before.
+    pub fn come_back(&self, returned: Returned) -> Result<(), Returned> {
+        let mut back = self.back.lock();
+        let known = self.resumable == Some(returned.resume.session) && returned.resume.attempt > back.attempt;
+        if !known || self.ending.load(Ordering::Acquire) {
+            return Err(returned);
+        }
+        back.attempt = returned.resume.attempt;
+        let overtaken = back.returned.replace(returned);
+        drop(back);
+        drop(overtaken);
+        self.driver.wake();
+        Ok(())
+    }
+
     /// Ends the link: whatever waits fails now with `reason`.
     pub fn close(&self, reason: &str) {
+        self.end(reason, false);
+    }
+
+    fn end(&self, reason: &str, quarantined: bool) {
         let mut events = Vec::new();
         {
             let mut session = self.session.lock();
-            session.close(&self.peer, reason);
+            match quarantined {
+                true => session.quarantine(&self.peer, reason),
+                false => session.close(&self.peer, reason),
+            }
             while let Some(event) = session.poll_event() {
                 events.push(event);
             }
@@ -334,7 +384,7 @@ impl<R: Waiter> Link<R> {
             if matches!(state, State::Closed(_)) {
                 return false;
             }
-            *state = State::Closed(LinkClosed { peer: self.peer.clone(), reason: reason.to_owned() });
+            *state = State::Closed(LinkClosed { peer: self.peer.clone(), reason: reason.to_owned(), quarantined });
             true
         });
         self.ending.store(true, Ordering::Release);
@@ -358,7 +408,7 @@ impl<R: Waiter> Link<R> {
         match state.as_deref() {
             Ok(State::Open(hello)) => Ok(hello.clone()),
             Ok(State::Closed(closed)) => Err(closed.clone()),
-            _ => Err(LinkClosed { peer: self.peer.clone(), reason: "dropped".to_owned() }),
+            _ => Err(self.dropped()),
         }
     }
 
@@ -368,7 +418,19 @@ impl<R: Waiter> Link<R> {
         let state = state.wait_for(|state| matches!(state, State::Closed(_))).await;
         match state.as_deref() {
             Ok(State::Closed(closed)) => closed.clone(),
-            _ => LinkClosed { peer: self.peer.clone(), reason: "dropped".to_owned() },
+            _ => self.dropped(),
+        }
+    }
+
+    fn dropped(&self) -> LinkClosed {
+        LinkClosed { peer: self.peer.clone(), reason: "dropped".to_owned(), quarantined: false }
+    }
+
+    /// How the link ended, once it has.
+    pub fn end_of(&self) -> Option<LinkClosed> {
+        match &*self.state.borrow() {
+            State::Closed(closed) => Some(closed.clone()),
+            _ => None,
         }
     }
 

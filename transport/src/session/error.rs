@@ -5,6 +5,7 @@ use mobula_core::frame::FrameError;
 use mobula_core::limits;
 
 use crate::credit::CreditViolation;
+use crate::resume::ResumeError;
 
 /// Why a session ends. The peer's other connections and other peers are not touched.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -43,6 +44,10 @@ pub enum SessionError {
     FragmentsTooLarge { max: usize },
     #[error("NotToBeFragmented: a frame of kind 0x{kind:02x} came in fragments")]
     NotToBeFragmented { kind: u8 },
+    #[error("ResumeOutOfPlace: a resume came within a session")]
+    ResumeOutOfPlace,
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
     #[error("silent for {silence_ms} ms")]
     Silent { silence_ms: u64 },
     #[error("no hello within {waited_ms} ms")]
@@ -68,7 +73,7 @@ pub(super) fn bad_body(what: &'static str) -> impl FnOnce(DecodeError) -> Sessio
 }
 
 /// Peer text that reaches logs and errors is bounded and has no control characters.
-pub(super) fn cut(text: String) -> String {
+pub(crate) fn cut(text: String) -> String {
     let mut end = text.len().min(limits::PEER_TEXT_BYTES_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;

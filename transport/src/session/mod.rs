@@ -24,7 +24,8 @@ use mobula_core::{ActorId, CallError, NodeId, NodeUid, RequestId};
 
 pub use body::IntoBody;
 pub use error::SessionError;
-use error::{bad_body, check_name, cut};
+pub(crate) use error::cut;
+use error::{bad_body, check_name};
 use flow::{Flows, InLine, Sender, Way};
 use fragmenting::{Fragmenting, Ticket};
 use interned::Interned;
@@ -33,7 +34,23 @@ use pending::{Ask, Pending};
 use reassembly::Reassembly;
 pub use types::{Accepted, Call, Event, Hello, Lane, Payload, Received, SessionConfig};
 
-/// One connection's conversation; see the [crate] for the whole.
+/// How a session ended.
+struct Closed {
+    node: NodeId,
+    reason: String,
+    quarantined: bool,
+}
+
+/// The error of a call whose session has ended.
+fn unreachable(node: &NodeId, sent: bool, reason: &str, quarantined: bool) -> CallError {
+    let reason = match quarantined {
+        true => format!("quarantined: {reason}"),
+        false => reason.to_owned(),
+    };
+    CallError::Unreachable { node: node.clone(), sent, reason }
+}
+
+/// One conversation, over one connection or several that follow each other; see the [crate] for the whole.
 pub struct Session<R> {
     config: SessionConfig,
     peer: Option<Hello>,
@@ -51,7 +68,7 @@ pub struct Session<R> {
     pending: Pending<R>,
     flows: Flows<R>,
     events: VecDeque<Event<R>>,
-    closed: Option<(NodeId, String)>,
+    closed: Option<Closed>,
     late_replies: u64,
 }
 
@@ -81,6 +98,11 @@ impl<R> Session<R> {
             closed: None,
             late_replies: 0,
         }
+    }
+
+    /// Its settings.
+    pub fn config(&self) -> &SessionConfig {
+        &self.config
     }
 
     /// The peer's hello, once it has come.
@@ -388,6 +410,9 @@ impl<R> Session<R> {
             Frame::Hello { body } => self.receive_hello(body, now)?,
             Frame::Ping { nonce } => self.out.put_urgent(Head::Pong { nonce }),
             Frame::Pong { .. } => {}
+            Frame::Ack { received } => return Ok(Received::Ack { received }),
+            // Between the preface and the stream, and nowhere else.
+            Frame::Resume { .. } => return Err(SessionError::ResumeOutOfPlace),
             Frame::Goodbye { body } => {
                 let text = codec::decode::<String>(body).map_err(bad_body("goodbye"))?;
                 return Err(SessionError::Goodbye { text: cut(text) });
@@ -569,11 +594,21 @@ impl<R> Session<R> {
     /// Ends the session: everything that waits fails now, with `reason`, and nothing is sent any more. `peer` names
     /// the other side where its hello never came.
     pub fn close(&mut self, peer: &NodeId, reason: &str) {
+        self.close_with(peer, reason, false);
+    }
+
+    /// As [`close`](Self::close), since it will never be known what became of what was under way: the peer is alive and
+    /// does not know this session any more.
+    pub fn quarantine(&mut self, peer: &NodeId, reason: &str) {
+        self.close_with(peer, reason, true);
+    }
+
+    fn close_with(&mut self, peer: &NodeId, reason: &str, quarantined: bool) {
         if self.closed.is_some() {
             return;
         }
         let node = self.peer.as_ref().map_or_else(|| peer.clone(), |hello| hello.node.clone());
-        let unreachable = |sent| CallError::Unreachable { node: node.clone(), sent, reason: reason.to_owned() };
+        let unreachable = |sent| unreachable(&node, sent, reason, quarantined);
         for ask in self.pending.drain() {
             if planted::is(Bug::PendingForgotten) {
                 continue;
@@ -587,7 +622,7 @@ impl<R> Session<R> {
         self.out.clear();
         self.fragmenting.clear();
         self.reassembly.clear();
-        self.closed = Some((node, reason.to_owned()));
+        self.closed = Some(Closed { node, reason: reason.to_owned(), quarantined });
     }
 
     /// # Errors
@@ -603,8 +638,8 @@ impl<R> Session<R> {
 
     /// The index of the message's type; what may not be sent at all is refused here.
     fn admit(&mut self, call: &Call, now: Instant) -> Result<MessageIndex, CallError> {
-        if let Some((node, reason)) = &self.closed {
-            return Err(CallError::Unreachable { node: node.clone(), sent: false, reason: reason.clone() });
+        if let Some(Closed { node, reason, quarantined }) = &self.closed {
+            return Err(unreachable(node, false, reason, *quarantined));
         }
         if call.deadline.is_over(now) {
             return Err(CallError::DeadlineExceeded { started: false });

@@ -178,6 +178,8 @@ fn shown(bytes: &[u8]) -> Vec<String> {
             Frame::Pong { nonce } => format!("pong {nonce}"),
             Frame::Hello { .. } => "hello".to_owned(),
             Frame::Goodbye { .. } => "goodbye".to_owned(),
+            Frame::Ack { received } => format!("ack {received}"),
+            Frame::Resume { received, .. } => format!("resume {received}"),
             Frame::Define { index, .. } => format!("define {}", index.0),
             Frame::Ask { target, payload, .. } => format!("ask {target} {}", utf8(payload)),
             Frame::Post { target, payload, .. } => format!("post {target} {}", utf8(payload)),

@@ -115,6 +115,8 @@ pub enum Accepted {
 pub enum Received<'a, R> {
     /// Dealt with inside the session.
     Nothing,
+    /// The peer has so many bytes of what was sent to it.
+    Ack { received: u64 },
     /// The peer introduced a message type; indices count up from 0.
     Define { index: MessageIndex, name: String, schema: u64 },
     /// A message for an actor here; with a `request` if something is to be said to it.

@@ -90,7 +90,7 @@ impl Endpoint {
             let dial = handshake::fresh(self.uid, target, lane, preface::VERSIONS)?;
             let version = handshake::dial(&mut tls, &secret, &dial).await?;
             let (Limited { stream, .. }, connection) = tls.into_inner();
-            Ok((Agreed { stream, version }, Connection::from(connection)))
+            Ok((Agreed { stream, version, session: dial.session() }, Connection::from(connection)))
         });
         let (agreed, connection) = secured.await.map_err(failed)?;
         self.secured(address, target, agreed, connection)
@@ -125,7 +125,8 @@ impl Endpoint {
             };
             let (dial, version) = handshake::accept(&mut tls, &acceptor, check).await?;
             let (Limited { stream, .. }, connection) = tls.into_inner();
-            Ok(Proven::Node(Agreed { stream, version }, Box::new(Connection::from(connection)), dial))
+            let agreed = Agreed { stream, version, session: dial.session() };
+            Ok(Proven::Node(agreed, Box::new(Connection::from(connection)), dial))
         });
         match accepted.await.map_err(failed("handshake with", address))? {
             Proven::Joiner(tls) if self.joining => Ok(Accepted::Joiner(JoinStream::new((*tls).into(), address))),
@@ -140,7 +141,7 @@ impl Endpoint {
         &self,
         address: SocketAddr,
         peer: NodeUid,
-        Agreed { stream, version }: Agreed<TcpStream>,
+        Agreed { stream, version, .. }: Agreed<TcpStream>,
         connection: Connection,
     ) -> Result<Secured, TlsError> {
         let io_failed = |error: io::Error| failed("cannot use the connection to", address)(error.into());

@@ -35,7 +35,7 @@ pub fn wire(secured: Secured) -> io::Result<Wire> {
     let (read, write) = TcpStream::from_std(secured.stream)?.into_split();
     let write = Write { socket: write, shared: Arc::clone(&secured.shared) };
     let read = Read { socket: read, shared: secured.shared, cipher: Vec::new(), used: 0 };
-    Ok(Wire { version, read: Box::new(read), write: Box::new(write) })
+    Ok(Wire::new(version, read, write))
 }
 
 /// What both halves share.

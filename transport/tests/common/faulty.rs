@@ -31,6 +31,7 @@ pub(crate) fn faulty(wire: Wire, read: Fault, write: Fault) -> (Wire, [Arc<Atomi
         version: wire.version,
         read: Box::new(Read { inner: wire.read, course: read }),
         write: Box::new(Write { inner: wire.write, course: write, paused: false }),
+        way_back: wire.way_back,
     };
     (wire, carried)
 }

@@ -5,6 +5,8 @@
 pub(crate) mod certificates;
 #[allow(dead_code)]
 pub(crate) mod faulty;
+#[allow(dead_code)]
+pub(crate) mod returning;
 
 use std::future::poll_fn;
 use std::io;

@@ -284,7 +284,7 @@ impl World {
             let received = self.sides[side].session.receive(frame, self.now).expect("both keep the rules");
             rest = &rest[length..];
             match received {
-                Received::Nothing | Received::Define { .. } => {}
+                Received::Nothing | Received::Ack { .. } | Received::Define { .. } => {}
                 Received::Reply { to, payload } => {
                     assert_eq!(payload[..8], (to as u64).to_be_bytes(), "the answer to another ask");
                     self.resolve(to, Outcome::Answered);
