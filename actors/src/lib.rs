@@ -40,6 +40,7 @@ mod respond;
 mod router;
 mod scope;
 mod serving;
+mod sessions;
 pub mod shapes;
 mod snapshot;
 mod spawn;

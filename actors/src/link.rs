@@ -198,10 +198,10 @@ impl Links {
     }
 
     /// A node is lost, and with it what was linked there.
-    pub(crate) fn node_lost(&self, node: &Node, lost: &NodeId, reason: &str) {
+    pub(crate) fn node_lost(&self, node: &Node, lost: &NodeId, reason: &ExitReason) {
         let links = self.0.lock().node_lost(lost.uid);
         for (actor, peer) in links {
-            tell(node, actor, peer, ExitReason::NoConnection { reason: reason.to_owned() });
+            tell(node, actor, peer, reason.clone());
         }
     }
 

@@ -289,9 +289,8 @@ pub(crate) fn reason_told(answer: Result<ControlReply, CallError>) -> ExitReason
 pub(crate) fn reason_of(error: CallError) -> ExitReason {
     match error {
         CallError::StaleIncarnation { .. } | CallError::NoSuchActor { .. } => ExitReason::NoProc,
-        CallError::Unreachable { reason, .. } | CallError::Quarantined { reason, .. } => {
-            ExitReason::NoConnection { reason }
-        }
+        CallError::Unreachable { reason, .. } => ExitReason::NoConnection { reason },
+        CallError::Quarantined { reason, .. } => ExitReason::Quarantined { reason },
         other => ExitReason::NoConnection { reason: other.to_string() },
     }
 }

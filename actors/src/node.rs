@@ -10,9 +10,9 @@ use std::time::Duration;
 use actix::{Actor, Context};
 use futures::future::Either;
 use mobula_core::{
-    ActorAddress, ActorId, CallError, IdMap, LeaseTimes, NodeId, NodeUid, RemoteMessage, Strategy, limits,
+    ActorAddress, ActorId, CallError, ExitReason, IdMap, LeaseTimes, NodeId, NodeUid, RemoteMessage, Strategy, limits,
 };
-use mobula_transport::{Hello, Lane, Link, LinkClosed, SessionConfig, Wire};
+use mobula_transport::{Hello, Lane, Link, LinkClosed, Returned, SessionConfig, Wire};
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, oneshot, watch};
@@ -37,6 +37,7 @@ use crate::recipient::Recipient;
 use crate::registry::{Registry, RegistryError};
 use crate::reply::Pending;
 use crate::scope::{self, Within};
+use crate::sessions::Sessions;
 use crate::snapshot::SnapshotHost;
 use crate::spawn;
 use crate::stuck::{StuckPolicy, Watchdog};
@@ -135,6 +136,7 @@ struct Inner {
     expiries: Arc<Expiries>,
     chance: Chance,
     links: Links,
+    sessions: Sessions,
     placer: OnceLock<Placer>,
     snapshots: SnapshotHost,
     /// Ends of actors whose creators are about to monitor them.
@@ -154,9 +156,35 @@ struct Actors {
 #[derive(Default)]
 struct Peers {
     links: IdMap<u64, PeerLinks>,
-    lost: IdMap<u64, String>,
+    lost: IdMap<u64, Loss>,
     /// They speak no version of the protocol that this node speaks.
     incompatible: IdMap<u64, String>,
+}
+
+/// Why a peer is lost, for ever in its life.
+#[derive(Clone)]
+struct Loss {
+    reason: String,
+    /// It lives, and nobody will ever know what became of what was said to it.
+    quarantined: bool,
+}
+
+impl Loss {
+    fn error(&self, node: &NodeId) -> CallError {
+        let (node, reason) = (node.clone(), self.reason.clone());
+        match self.quarantined {
+            true => CallError::Quarantined { node, sent: false, reason },
+            false => CallError::Unreachable { node, sent: false, reason },
+        }
+    }
+
+    fn exit(&self) -> ExitReason {
+        let reason = self.reason.clone();
+        match self.quarantined {
+            true => ExitReason::Quarantined { reason },
+            false => ExitReason::NoConnection { reason },
+        }
+    }
 }
 
 struct PeerLinks {
@@ -405,6 +433,7 @@ impl Node {
             expiries,
             chance,
             links: Links::default(),
+            sessions: Sessions::default(),
             placer: OnceLock::new(),
             snapshots: SnapshotHost::default(),
             kept: Mutex::default(),
@@ -622,6 +651,8 @@ impl Node {
                 ..SessionConfig::new(lane)
             };
             let (link, driver) = NodeLink::open(wire, config, node.hello(), claimed, inbound);
+            // Before anything is read: the connection may break at its first byte.
+            node.0.sessions.enter(&link);
             Ok::<_, String>((link, Within::new(node, driver)))
         };
         match lane {
@@ -652,13 +683,29 @@ impl Node {
         Ok(link)
     }
 
+    /// The life `dialer` has proven who it is and comes back to a session whose connection broke.
+    ///
+    /// # Errors
+    /// With the connection handed back, and the reason for which it is to be refused: there is no such session here, or
+    /// not any more.
+    pub fn come_back(&self, dialer: NodeUid, returned: Returned) -> Result<(), (Returned, String)> {
+        let lost = self.0.peers.read().lost.get(&dialer.0).map(|loss| loss.reason.clone());
+        match (self.0.sessions.find(returned.resume.session), lost) {
+            (_, Some(reason)) => Err((returned, format!("this life of the node is down for ever: {reason}"))),
+            (Some(link), None) if link.peer().uid == dialer => {
+                link.come_back(returned).map_err(|returned| (returned, "the session has ended".to_owned()))
+            }
+            _ => Err((returned, "there is no such session here".to_owned())),
+        }
+    }
+
     /// The peer at the other end of `link` has said who it is. Known from here on, before its first message is handled:
     /// that may bring references back to the peer.
     pub(crate) fn peer_found(&self, lane: Lane, peer: &NodeId, link: &Arc<NodeLink>) {
         let mut peers = self.0.peers.write();
         if peers.lost.contains_key(&peer.uid.0) {
             drop(peers);
-            return link.close("this life of the node is down for ever");
+            return link.goodbye("this life of the node is down for ever");
         }
         let links = peers.links.entry(peer.uid.0).or_insert(PeerLinks { id: peer.clone(), data: None, control: None });
         // The first link stays the one to use: what is sent keeps its order.
@@ -919,8 +966,12 @@ impl Node {
             Lane::Control => self.control_link(link.peer()),
         };
         if in_use.is_some_and(|in_use| Arc::ptr_eq(&in_use, link)) {
-            self.peer_lost(link.peer(), reason);
+            match link.end_of() {
+                Some(closed) if closed.quarantined => self.peer_quarantined(link.peer(), reason),
+                _ => self.peer_lost(link.peer(), reason),
+            }
         }
+        self.0.sessions.forget(link);
     }
 
     /// Declares a peer dead: its process is known to have ended. As [`peer_lost`](Self::peer_lost), and if this node is
@@ -933,20 +984,36 @@ impl Node {
     /// Declares a peer lost, for ever in this life: its connection is gone, or it fell silent. What waits for it fails
     /// now. It may still be alive, so its actors keep their names until its lease is over.
     pub fn peer_lost(&self, peer: &NodeId, reason: &str) {
+        self.lose(peer, Loss { reason: reason.to_owned(), quarantined: false });
+    }
+
+    /// Declares a peer quarantined, for ever in this life: it lives, and what was under way between the two will never be
+    /// known. As [`peer_lost`](Self::peer_lost), but that calls and monitors are told [`CallError::Quarantined`] and
+    /// [`ExitReason::Quarantined`].
+    pub fn peer_quarantined(&self, peer: &NodeId, reason: &str) {
+        self.lose(peer, Loss { reason: reason.to_owned(), quarantined: true });
+    }
+
+    fn lose(&self, peer: &NodeId, loss: Loss) {
         self.0.directory.peer_lost(peer.uid);
         let links = {
             let mut peers = self.0.peers.write();
-            peers.lost.entry(peer.uid.0).or_insert_with(|| reason.to_owned());
+            peers.lost.entry(peer.uid.0).or_insert_with(|| loss.clone());
             peers.links.remove(&peer.uid.0)
         };
         self.0.peers_changed.send_replace(());
         let Some(links) = links else { return };
-        tracing::info!(node = %self.id(), %peer, reason, "peer lost");
+        let reason = &loss.reason;
+        tracing::info!(node = %self.id(), %peer, reason, quarantined = loss.quarantined, "peer lost");
         // Without heartbeats data is not trusted, and without data heartbeats mean nothing.
         for link in [links.data, links.control].into_iter().flatten() {
-            link.close(reason);
+            // So that the peer, if it lives, knows that this is no break.
+            match loss.quarantined {
+                true => link.quarantine(reason),
+                false => link.goodbye(reason),
+            }
         }
-        self.0.links.node_lost(self, peer, reason);
+        self.0.links.node_lost(self, peer, &loss.exit());
         self.0.child_care.lost(peer);
         for actor in self.actors() {
             if let Some(supervised) = actor.supervised().filter(|supervised| supervised.by.node == *peer) {
@@ -966,8 +1033,8 @@ impl Node {
         if let Some(reason) = peers.incompatible.get(&node.uid.0) {
             return CallError::VersionIncompatible { node: node.clone(), reason: reason.clone() };
         }
-        if let Some(reason) = peers.lost.get(&node.uid.0) {
-            return CallError::Unreachable { node: node.clone(), sent: false, reason: reason.clone() };
+        if let Some(loss) = peers.lost.get(&node.uid.0) {
+            return loss.error(node);
         }
         if peers.links.values().any(|links| links.id.name == node.name) || node.name == self.id().name {
             return CallError::StaleIncarnation { node: node.clone() };

@@ -290,6 +290,7 @@ fn reason_of(error: SpawnError) -> ExitReason {
         SpawnError::Panicked { text } => ExitReason::Panicked { text },
         SpawnError::Ended { reason } => reason,
         SpawnError::Call(CallError::Unreachable { reason, .. }) => ExitReason::NoConnection { reason },
+        SpawnError::Call(CallError::Quarantined { reason, .. }) => ExitReason::Quarantined { reason },
         other => ExitReason::Error { text: other.to_string() },
     }
 }

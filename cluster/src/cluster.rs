@@ -162,7 +162,10 @@ impl Cluster {
             futures::future::try_join_all(starting).await?.into_iter().unzip();
         let joining = processes.iter_mut().map(|process| process.join(addresses.clone()));
         futures::future::try_join_all(joining).await?;
-        futures::future::try_join_all(addresses.iter().map(|peer| peers::connect(&node, peer, &secret))).await?;
+        futures::future::try_join_all(
+            addresses.iter().map(|peer| peers::connect(&node, &peer.id, peer.address, &secret)),
+        )
+        .await?;
         let members = addresses.iter().map(node_info).collect();
         Ok(Self::new(node, members, processes, true))
     }

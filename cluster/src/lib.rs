@@ -18,6 +18,12 @@ mod task_pool;
 mod task_queue;
 mod watch;
 
+/// For tests that start and connect nodes themselves.
+#[doc(hidden)]
+pub mod private {
+    pub use crate::peers::{Addresses, connect, open_door};
+}
+
 pub use builder::ClusterBuilder;
 pub use cluster::Cluster;
 pub use error::ClusterError;

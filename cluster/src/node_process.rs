@@ -16,7 +16,7 @@ use rustix::process::{Signal, getpid, kill_process, set_parent_process_death_sig
 use crate::cluster::{self, Cluster};
 use crate::handover::{self, PeerAddress, ToDriver, ToNode};
 use crate::members::{NodeInfo, NodeState};
-use crate::peers;
+use crate::peers::{self, Addresses};
 use crate::process::NODE_VARIABLE;
 
 /// The socket to the driver, if this process was started as a node.
@@ -115,7 +115,8 @@ async fn start(part: Part, socket: &Arc<UnixStream>) -> Result<Node, Failure> {
         reason: error.to_string(),
     })?;
     let address = listener.local_addr().map_err(|error| failed(error.to_string()))?;
-    peers::open_door(&node, listener, secret.clone());
+    let addresses = Addresses::default();
+    peers::open_door(&node, listener, secret.clone(), addresses.clone());
     let own = PeerAddress { id: node.id().clone(), pid: std::process::id(), cpus: part.cpus, address };
     handover::send(socket, &ToDriver::Ready { node: own }).map_err(|error| failed(error.to_string()))?;
 
@@ -125,6 +126,7 @@ async fn start(part: Part, socket: &Arc<UnixStream>) -> Result<Node, Failure> {
         Ok(ToNode::Become { .. }) => return Err(failed("it was given two parts".to_owned())),
         Err(error) => return Err(failed(error.to_string())),
     };
+    peers.iter().for_each(|peer| addresses.learn(peer.id.uid, peer.address));
     join(&node, &peers, &secret).await.map_err(|error| failed(error.to_string()))?;
     let members = peers.iter().map(node_info).collect();
     tracing::info!(node = %node.id(), driver = %part.driver, "joined");
@@ -136,7 +138,7 @@ async fn start(part: Part, socket: &Arc<UnixStream>) -> Result<Node, Failure> {
 /// Of two nodes the later one connects, so that there is one connection between them.
 async fn join(node: &Node, peers: &[PeerAddress], secret: &Secret) -> Result<(), crate::ClusterError> {
     for peer in peers.iter().take_while(|peer| peer.id != *node.id()) {
-        peers::connect(node, peer, secret).await?;
+        peers::connect(node, &peer.id, peer.address, secret).await?;
     }
     Ok(())
 }

@@ -1,49 +1,70 @@
-//! Connecting nodes to each other: both lanes to a peer, and the door for those who connect to us.
+//! Connecting nodes to each other: both lanes to a peer, the door for those who connect to us, and the way back for both when a
+//! connection breaks.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use mobula_actors::Node;
-use mobula_core::{NodeId, limits};
-use mobula_transport::Lane;
-use mobula_transport::preface::{self, Acceptor, PrefaceError, Secret};
+use mobula_core::{IdMap, NodeId, NodeUid, limits};
+use mobula_transport::preface::{self, Acceptor, Dial, PrefaceError, Purpose, Secret};
 use mobula_transport::tcp::{self, ConnectError};
+use mobula_transport::{Agreed, Lane};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::error::ClusterError;
-use crate::handover::PeerAddress;
 
-/// Connects `node` to `peer`: the control lane first, so that a peer is never used without being watched.
-pub(crate) async fn connect(node: &Node, peer: &PeerAddress, secret: &Secret) -> Result<(), ClusterError> {
+/// Where other nodes listen, as far as this process was told: there it can ask whether they live.
+#[derive(Clone, Debug, Default)]
+pub struct Addresses(Arc<Mutex<IdMap<u64, SocketAddr>>>);
+
+impl Addresses {
+    /// That life listens there.
+    pub fn learn(&self, life: NodeUid, address: SocketAddr) {
+        self.0.lock().insert(life.0, address);
+    }
+
+    fn of(&self, life: NodeUid) -> Option<SocketAddr> {
+        self.0.lock().get(&life.0).copied()
+    }
+}
+
+/// Connects `node` to `peer`, which listens at `address`: the control lane first, so that a peer is never used without being
+/// watched.
+///
+/// # Errors
+/// [`ClusterError::Connect`], or what came of the hellos.
+pub async fn connect(node: &Node, peer: &NodeId, address: SocketAddr, secret: &Secret) -> Result<(), ClusterError> {
     for lane in [Lane::Control, Lane::Data] {
-        let (own, id, address, secret) = (node.id().uid, peer.id.clone(), peer.address, secret.clone());
+        let (own, target, dialling) = (node.id().uid, peer.uid, secret.clone());
         // The handshake runs on the control runtime; the socket then moves to where its lane lives.
-        let dialled = node.control_runtime().spawn(async move { tcp::dial(address, &secret, own, id.uid, lane).await });
-        let stream = match dialled.await {
-            Ok(Ok(stream)) => stream,
+        let runtime = node.control_runtime().clone();
+        let dialled = runtime.spawn(async move { tcp::dial(address, &dialling, own, target, lane).await });
+        let agreed = match dialled.await {
+            Ok(Ok(agreed)) => agreed,
             Ok(Err(error)) => {
                 if let ConnectError::Preface { error: error @ PrefaceError::VersionIncompatible { .. }, .. } = &error {
-                    node.peer_incompatible(&peer.id, &error.to_string());
+                    node.peer_incompatible(peer, &error.to_string());
                 }
-                return Err(ClusterError::Connect { node: peer.id.to_string(), error });
+                return Err(ClusterError::Connect { node: peer.to_string(), error });
             }
             Err(error) => return Err(ClusterError::Io(std::io::Error::other(error))),
         };
-        node.attach(lane, peer.id.clone(), move || tcp::wire(stream)).await?;
+        let way_back = tcp::redial(address, secret, own, target, lane, agreed.session, runtime);
+        node.attach(lane, peer.clone(), move || Ok(tcp::wire(agreed)?.with_way_back(way_back))).await?;
     }
     Ok(())
 }
 
 /// Lets peers in that prove to belong to the cluster. Runs until the node ends.
-pub(crate) fn open_door(node: &Node, listener: TcpListener, secret: Secret) {
+pub fn open_door(node: &Node, listener: TcpListener, secret: Secret, addresses: Addresses) {
     let node = node.clone();
     node.clone().control_runtime().spawn(async move {
         let listener = match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "cannot listen"),
         };
-        let acceptor = Arc::new(Mutex::new(Acceptor::new(secret, node.id().uid, preface::VERSIONS)));
+        let acceptor = Arc::new(Mutex::new(Acceptor::new(secret.clone(), node.id().uid, preface::VERSIONS)));
         let places = Arc::new(Semaphore::new(limits::HANDSHAKES_MAX));
         loop {
             let (stream, address) = tcp::accept_next(&listener).await;
@@ -52,33 +73,59 @@ pub(crate) fn open_door(node: &Node, listener: TcpListener, secret: Secret) {
                 continue;
             };
             let (node, acceptor) = (node.clone(), Arc::clone(&acceptor));
+            let (secret, addresses) = (secret.clone(), addresses.clone());
             tokio::spawn(async move {
                 let accepted = tcp::accept(stream, address, &acceptor).await;
-                drop(place);
-                let (stream, dial) = match accepted {
+                let (agreed, dial) = match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => return tracing::warn!(node = %node.id(), %error, "connection refused"),
                 };
                 if dial.dialer == node.id().uid {
                     return tracing::warn!(node = %node.id(), %address, "connection refused: it claims to be this node");
                 }
-                // The name comes with the hello; until then the proven uid has to do.
-                let peer = NodeId::new("peer", dial.dialer);
-                if let Err(error) = node.attach(dial.lane, peer, move || tcp::wire(stream)).await {
-                    tracing::warn!(node = %node.id(), %address, %error, "connection refused");
+                match dial.purpose {
+                    Purpose::Open => {
+                        drop(place);
+                        let runtime = node.control_runtime().clone();
+                        let known = addresses.clone();
+                        let find = move || known.of(dial.dialer);
+                        let (own, session) = (node.id().uid, agreed.session);
+                        let way_back = tcp::ask_after(find, &secret, own, dial.dialer, dial.lane, session, runtime);
+                        // The name comes with the hello; until then the proven uid has to do.
+                        let peer = NodeId::new("peer", dial.dialer);
+                        let wire = move || Ok(tcp::wire(agreed)?.with_way_back(way_back));
+                        if let Err(error) = node.attach(dial.lane, peer, wire).await {
+                            tracing::warn!(node = %node.id(), %address, %error, "connection refused");
+                        }
+                    }
+                    Purpose::Resume => come_back(&node, agreed, dial, address).await,
+                    // It has its answer.
+                    Purpose::Probe => {}
                 }
             });
         }
     });
 }
 
+/// A peer whose connection broke is here again.
+async fn come_back(node: &Node, agreed: Agreed<std::net::TcpStream>, dial: Dial, address: SocketAddr) {
+    let returned = match tcp::hear_resume(agreed, address).await {
+        Ok(returned) => returned,
+        Err(error) => return tracing::debug!(node = %node.id(), %error, "connection not restored"),
+    };
+    if let Err((returned, reason)) = node.come_back(dial.dialer, returned) {
+        tracing::warn!(node = %node.id(), %address, %reason, "connection not restored");
+        returned.refuse(&reason).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddr};
+    use std::net::Ipv4Addr;
     use std::time::Duration;
 
     use mobula_actors::NodeConfig;
-    use mobula_core::{CallError, NodeUid, Outcome};
+    use mobula_core::{CallError, Outcome};
     use mobula_transport::preface::Versions;
 
     use super::*;
@@ -95,8 +142,7 @@ mod tests {
             let (stream, address) = tcp::accept_next(&listener).await;
             tcp::accept(stream, address, &Mutex::new(later)).await.map(drop)
         };
-        let peer = PeerAddress { id: id.clone(), pid: 1, cpus: 1, address };
-        let both = async { tokio::join!(connect(&node, &peer, &secret), accepting) };
+        let both = async { tokio::join!(connect(&node, &id, address, &secret), accepting) };
         let (connected, _) = tokio::time::timeout(Duration::from_secs(30), both).await.expect("an answer");
         assert!(connected.is_err_and(|error| error.to_string().contains("upgrade the older one")));
         let error = node.report_of(&id).await.expect_err("nothing in common");

@@ -87,7 +87,12 @@ impl<T: RemoteTask> Job for TypedJob<T> {
             let result = match asked.await {
                 Ok(Ok(output)) => Ok(output),
                 Ok(Err(panicked)) => Err(TaskError::Panicked { task, node, text: panicked.text }),
-                Err(cause @ (CallError::Unreachable { .. } | CallError::Stopped | CallError::NoSuchActor { .. })) => {
+                Err(
+                    cause @ (CallError::Unreachable { .. }
+                    | CallError::Quarantined { .. }
+                    | CallError::Stopped
+                    | CallError::NoSuchActor { .. }),
+                ) => {
                     return Err((self as Box<dyn Job>, cause));
                 }
                 Err(cause) => Err(TaskError::Refused { task, node, cause }),

@@ -20,7 +20,7 @@ pub(crate) fn watch(
     if member != node.id() {
         let opened = node.control_link_opened(member);
         let (members, member) = (Arc::clone(members), member.clone());
-        // Where links do not come back, the end of one is the end of its peer, as far as calls are concerned. It proves
+        // The end of a link, which comes back where it can, is the end of its peer, as far as calls are concerned. It proves
         // nothing: the peer keeps its names until its lease is over.
         node.control_runtime().spawn(async move {
             let Some((node, link)) = opened.await else { return };
@@ -28,9 +28,9 @@ pub(crate) fn watch(
             let mut looks = tokio::time::interval(times.heartbeat);
             let closed = link.closed();
             tokio::pin!(closed);
-            let reason = loop {
+            let closed = loop {
                 tokio::select! {
-                    closed = &mut closed => break closed.reason,
+                    closed = &mut closed => break closed,
                     _ = looks.tick() => {
                         let silence = mobula_transport::now().saturating_duration_since(link.heard());
                         members.lock().suspect(&member, silence >= times.suspect_after);
@@ -38,7 +38,10 @@ pub(crate) fn watch(
                 }
             };
             members.lock().down(&member);
-            node.peer_lost(&member, &reason);
+            match closed.quarantined {
+                true => node.peer_quarantined(&member, &closed.reason),
+                false => node.peer_lost(&member, &closed.reason),
+            }
         });
     }
     if let Some(ended) = ended {

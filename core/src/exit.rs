@@ -36,6 +36,12 @@ pub enum ExitReason {
         /// How the loss was noticed.
         reason: String,
     },
+    /// Its node lives, and it will never be known what became of what was said to it. Nothing of that life of the node is
+    /// accepted any more, so for the monitor it is the end.
+    Quarantined {
+        /// How that came about.
+        reason: String,
+    },
     /// An actor that it was linked with came to an end that was not normal.
     Linked {
         /// Which actor.
@@ -113,6 +119,7 @@ impl fmt::Display for ExitReason {
             ExitReason::Panicked { text } => write!(f, "it panicked: {text}"),
             ExitReason::NoProc => f.write_str("there was no such actor"),
             ExitReason::NoConnection { reason } => write!(f, "its node was lost: {reason}"),
+            ExitReason::Quarantined { reason } => write!(f, "its node was quarantined: {reason}"),
             ExitReason::ChildFailed { child, cause } => {
                 write!(f, "its child `{child}` failed, and its restarts were used up: {cause}")
             }

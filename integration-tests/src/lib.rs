@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod mortals;
 pub mod patient;
 pub mod process;
+pub mod proxy;
 pub mod slow_start;
 pub mod stage;
 pub mod streamer;

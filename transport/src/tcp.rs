@@ -17,7 +17,7 @@ use crate::preface::{self, Acceptor, Dial, PrefaceError, Secret, Versions};
 use crate::session::Lane;
 use crate::wire::{Wire, WireWrite};
 
-pub use back::{Returning, ask_after, hear_resume, redial};
+pub use back::{ask_after, hear_resume, redial};
 
 /// A connection could not be made.
 #[derive(Debug, thiserror::Error)]

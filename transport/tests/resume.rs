@@ -133,7 +133,7 @@ async fn a_peer_that_does_not_know_the_session_is_quarantined() {
     road.forget();
     let ends: Vec<_> = (0..20_u8).map(|n| ask(&link, A, &[n; 40])).collect();
     let failed = futures::future::join_all(ends.into_iter().map(within)).await;
-    let quarantined = |error: &CallError| error.to_string().contains("quarantined");
+    let quarantined = |error: &CallError| matches!(error, CallError::Quarantined { .. });
     assert!(failed.iter().any(|end| matches!(end, Ok(End::Failed(error)) if quarantined(error))), "{failed:?}");
     assert!(within(link.closed()).await.quarantined);
     let (told, _) = tell(&link, A, b"later");

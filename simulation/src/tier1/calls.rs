@@ -179,7 +179,7 @@ fn monitor(plan: &CallParams, caller: LifeId, target: &Target, watcher: Option<&
 pub(super) fn news(reason: &ExitReason) -> News {
     match reason {
         ExitReason::NoProc => News::NoProc,
-        ExitReason::NoConnection { .. } => News::NoConnection,
+        ExitReason::NoConnection { .. } | ExitReason::Quarantined { .. } => News::NoConnection,
         _ => News::Ended,
     }
 }

@@ -123,7 +123,7 @@ pub struct Link<R> {
     /// The thread that polls the driver.
     home: OnceLock<ThreadId>,
     state: watch::Sender<State>,
-    /// The session's name, where a broken connection can be restored.
+    /// The session's name, where the peer may come back to it.
     resumable: Option<u64>,
     back: Mutex<Back>,
 }
@@ -168,7 +168,7 @@ impl<R: Waiter> Link<R> {
             driver: AtomicWaker::new(),
             home: OnceLock::new(),
             state: watch::Sender::new(State::Opening),
-            resumable: way_back.as_ref().map(|way_back| way_back.session),
+            resumable: way_back.as_ref().filter(|way_back| !way_back.dials).map(|way_back| way_back.session),
             back: Mutex::default(),
         });
         let driver = Driver::new(Arc::clone(&link), wire.read, way_back, inbound);
@@ -339,7 +339,7 @@ impl<R: Waiter> Link<R> {
         Ok(done)
     }
 
-    /// The session's name among those between the same two lives, where a broken connection can be restored.
+    /// The session to which the peer may [come back](Self::come_back), if it dialled and can.
     pub fn session(&self) -> Option<u64> {
         self.resumable
     }
@@ -396,6 +396,13 @@ impl<R: Waiter> Link<R> {
         self.session.lock().goodbye(reason);
         let _ = self.drain(&mut self.writer.lock());
         self.close(reason);
+    }
+
+    /// As [`goodbye`](Self::goodbye), since it will never be known what became of what was under way.
+    pub fn quarantine(&self, reason: &str) {
+        self.session.lock().goodbye(reason);
+        let _ = self.drain(&mut self.writer.lock());
+        self.end(reason, true);
     }
 
     /// Waits for the peer's hello.

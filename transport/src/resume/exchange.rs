@@ -38,20 +38,12 @@ pub(crate) async fn ask_to_resume<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// The acceptor's part: hears where the dialer stands. The answer is the link's to give, or a
-/// [refusal](refuse_resume).
+/// [refusal](super::Returned::refuse).
 pub(crate) async fn hear_resume<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Resume> {
     match hear(stream).await? {
         Answer::Resumed(resume) => Ok(resume),
         Answer::Refused(text) => Err(invalid(&text)),
     }
-}
-
-/// Tells the dialer that its session cannot go on.
-pub(crate) async fn refuse_resume<S: AsyncWrite + Unpin>(stream: &mut S, reason: &str) -> io::Result<()> {
-    let mut out = BytesMut::new();
-    frame::write(&mut out, Head::Goodbye, |out| codec::encode_into(reason, out)).map_err(io::Error::other)?;
-    stream.write_all(&out).await?;
-    stream.flush().await
 }
 
 /// The frame that says `resume`.

@@ -13,7 +13,7 @@ mod way_back;
 
 pub(crate) use absence::{Absence, Next};
 pub(crate) use arrived::Arrived;
-pub(crate) use exchange::{Answer, ask_to_resume, head, hear_resume, refuse_resume};
+pub(crate) use exchange::{Answer, ask_to_resume, head, hear_resume};
 pub(crate) use kept::Kept;
 pub use kept::ResumeError;
 pub use way_back::{Found, Resume, Returned, Seek, WayBack};

@@ -1,8 +1,13 @@
 //! How a link finds its peer again; filled in by whoever made its connection.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
+
+use bytes::BytesMut;
+use mobula_core::codec;
+use mobula_core::frame::{self, Head};
+use mobula_core::limits;
 
 use crate::wire::Wire;
 
@@ -21,6 +26,8 @@ pub struct Resume {
 pub struct WayBack {
     /// The session that is to be resumed.
     pub session: u64,
+    /// This side looks for the peer, and not the peer for this side: it dialled the first connection.
+    pub dials: bool,
     /// Looks for the peer.
     pub seek: Box<dyn Seek>,
 }
@@ -71,6 +78,31 @@ pub struct Returned {
     pub wire: Box<dyn FnOnce() -> io::Result<Wire> + Send>,
     /// What the peer said: how much of our stream it has.
     pub resume: Resume,
+}
+
+impl Returned {
+    /// Tells the peer that its session cannot go on. Has to be awaited where the [wire](Self::wire) can be made. If the wire
+    /// breaks first, the peer asks again.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection, perhaps before the peer was told.
+    pub async fn refuse(self, reason: &str) {
+        let mut goodbye = BytesMut::new();
+        // A text is small, and writing it cannot fail.
+        let _ = frame::write(&mut goodbye, Head::Goodbye, |out| codec::encode_into(reason, out));
+        let Ok(mut wire) = (self.wire)() else { return };
+        let told = async {
+            while let Err(error) = wire.write.try_write(&goodbye) {
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    return;
+                }
+                if poll_fn(|cx| wire.write.poll_writable(cx)).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(limits::HANDSHAKE_DEADLINE, told).await;
+    }
 }
 
 impl std::fmt::Debug for Returned {

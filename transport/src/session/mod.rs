@@ -43,11 +43,11 @@ struct Closed {
 
 /// The error of a call whose session has ended.
 fn unreachable(node: &NodeId, sent: bool, reason: &str, quarantined: bool) -> CallError {
-    let reason = match quarantined {
-        true => format!("quarantined: {reason}"),
-        false => reason.to_owned(),
-    };
-    CallError::Unreachable { node: node.clone(), sent, reason }
+    let (node, reason) = (node.clone(), reason.to_owned());
+    match quarantined {
+        true => CallError::Quarantined { node, sent, reason },
+        false => CallError::Unreachable { node, sent, reason },
+    }
 }
 
 /// One conversation, over one connection or several that follow each other; see the [crate] for the whole.

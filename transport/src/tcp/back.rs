@@ -27,7 +27,7 @@ pub fn redial(
     runtime: Handle,
 ) -> WayBack {
     let peer = Peer { secret: secret.clone(), own: dialer, target, lane };
-    WayBack { session, seek: Box::new(Redial { peer, address, runtime }) }
+    WayBack { session, dials: true, seek: Box::new(Redial { peer, address, runtime }) }
 }
 
 /// The way back of a connection that `own` [accepted](super::accept): only its dialer can restore it, but it can be asked
@@ -42,53 +42,26 @@ pub fn ask_after(
     runtime: Handle,
 ) -> WayBack {
     let peer = Peer { secret: secret.clone(), own, target: dialer, lane };
-    WayBack { session, seek: Box::new(AskAfter { peer, address: Box::new(address), runtime }) }
+    WayBack { session, dials: false, seek: Box::new(AskAfter { peer, address: Box::new(address), runtime }) }
 }
 
-/// A dialer that has [proven](super::accept) that it comes to [resume](Purpose::Resume), and what it says.
-#[derive(Debug)]
-pub struct Returning {
-    stream: std::net::TcpStream,
-    version: u16,
-    /// Where it stands.
-    pub resume: Resume,
-}
-
-/// Hears where a dialer stands that was [accepted](super::accept) to resume a session.
+/// Hears where a dialer stands that was [accepted](super::accept) to [resume](Purpose::Resume) a session; for the
+/// [link](crate::Link::come_back) that it belongs to.
 ///
 /// # Errors
 /// What the connection says, or that it was not in time. Cancel-safe: dropping the future closes the connection.
-pub async fn hear_resume(agreed: Agreed<std::net::TcpStream>, address: SocketAddr) -> Result<Returning, ConnectError> {
+pub async fn hear_resume(agreed: Agreed<std::net::TcpStream>, address: SocketAddr) -> Result<Returned, ConnectError> {
     let heard = handshake::in_time(async {
         let mut stream = TcpStream::from_std(agreed.stream)?;
         let resume = resume::hear_resume(&mut stream).await?;
         Ok((stream.into_std()?, resume))
     });
     let (stream, resume) = heard.await.map_err(failed("handshake with", address))?;
-    Ok(Returning { stream, version: agreed.version, resume })
+    Ok(returned(stream, agreed.version, resume))
 }
 
-impl Returning {
-    /// For the link that it belongs to; see [`Link::come_back`](crate::Link::come_back).
-    pub fn returned(self) -> Returned {
-        let Returning { stream, version, resume } = self;
-        Returned { wire: Box::new(move || wire(Agreed { stream, version, session: resume.session })), resume }
-    }
-
-    /// Tells the dialer that its session cannot go on.
-    ///
-    /// # Errors
-    /// What the connection says; then the dialer will ask again.
-    pub async fn refuse(self, reason: &str) -> io::Result<()> {
-        let refused = handshake::in_time(async {
-            let mut stream = TcpStream::from_std(self.stream)?;
-            Ok(resume::refuse_resume(&mut stream, reason).await?)
-        });
-        refused.await.map_err(|error| match error {
-            HandshakeError::Io(error) => error,
-            error => io::Error::other(format!("{error:?}")),
-        })
-    }
+fn returned(stream: std::net::TcpStream, version: u16, resume: Resume) -> Returned {
+    Returned { wire: Box::new(move || wire(Agreed { stream, version, session: resume.session })), resume }
 }
 
 /// Who is looked for, and by whom.
@@ -115,9 +88,7 @@ impl Seek for Redial {
                 Ok((resume::ask_to_resume(&mut stream, resume).await?, stream.into_std()?, version))
             });
             match dialled.await {
-                Ok((Answer::Resumed(theirs), stream, version)) => {
-                    Found::Back(Returning { stream, version, resume: theirs }.returned())
-                }
+                Ok((Answer::Resumed(theirs), stream, version)) => Found::Back(returned(stream, version, theirs)),
                 Ok((Answer::Refused(reason), ..)) => Found::Refused { reason },
                 Err(error) => not_found(address, error),
             }

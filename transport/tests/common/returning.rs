@@ -39,8 +39,8 @@ impl Road {
         let road = Road::default();
         road.0.lock().faults = faults.into_iter().collect();
         let (here, there) = road.connection();
-        let dials = WayBack { session: SESSION, seek: Box::new(Dials(road.clone())) };
-        let waits = WayBack { session: SESSION, seek: Box::new(Waits) };
+        let dials = WayBack { session: SESSION, dials: true, seek: Box::new(Dials(road.clone())) };
+        let waits = WayBack { session: SESSION, dials: false, seek: Box::new(Waits) };
         (road.clone(), here.with_way_back(dials), there.with_way_back(waits))
     }
 
