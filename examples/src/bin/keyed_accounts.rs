@@ -72,7 +72,7 @@ impl Handler<Balance> for Account {
     type Result = actix::MessageResult<Balance>;
 
     fn handle(&mut self, _: Balance, _: &mut Context<Self>) -> Self::Result {
-        let node = current_node().map_or_else(String::new, |node| node.id().name.clone());
+        let node = current_node().map_or_else(String::new, |node| node.id().name.to_string());
         actix::MessageResult((self.balance, node))
     }
 }
@@ -151,7 +151,7 @@ async fn main() -> anyhow::Result<()> {
 
     // Not the driver: that is no node where accounts live.
     let nodes = cluster.nodes();
-    let victim = nodes.iter().max_by_key(|node| homes.get(&node.id.name).copied()).context("no node")?;
+    let victim = nodes.iter().max_by_key(|node| homes.get(&*node.id.name).copied()).context("no node")?;
     let pid = Pid::from_raw(i32::try_from(victim.pid)?).context("a process id")?;
     kill_process(pid, Signal::KILL)?;
     let (moved, others) = look(&cluster, args.accounts).await?;
@@ -159,8 +159,8 @@ async fn main() -> anyhow::Result<()> {
     std::fs::remove_dir_all(&directory)?;
 
     ensure!([restored, moved] == [deposited; 2], "balances {deposited}, {restored} and {moved}");
-    ensure!(!others.contains_key(&victim.id.name), "a killed node answers");
-    let lost = homes.get(&victim.id.name).copied().unwrap_or_default();
+    ensure!(!others.contains_key(&*victim.id.name), "a killed node answers");
+    let lost = homes.get(&*victim.id.name).copied().unwrap_or_default();
     if args.json {
         let accounts = args.accounts;
         let report = serde_json::json!({
