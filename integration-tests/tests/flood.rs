@@ -1,12 +1,15 @@
 //! Memory under a stopped consumer: 200,000 tells to an actor that takes none. In a file of its own, since it measures
 //! the memory of its own process, too.
 
+use std::time::Duration;
+
 use mobula::CallError;
 use mobula_core::limits;
 use mobula_integration_tests::actors::{Fill, Log};
 use mobula_integration_tests::process::Process;
 use mobula_integration_tests::wait::LONG;
 use mobula_integration_tests::{Stage, eventually, suites};
+use mobula_transport::now;
 
 suites! {
     memory_stays_bounded_under_a_flood_of_tells on [processes];
@@ -23,8 +26,16 @@ async fn memory_stays_bounded_under_a_flood_of_tells(stage: Stage) {
 
     // Those who want no wait are told at once, and what was accepted fits into the credit.
     let before = (sender.memory_bytes(), receiver.memory_bytes());
+    let control = stage.caller().control_link(stage.home(0)).expect("the nodes are connected");
+    let mut longest = Duration::ZERO;
+    let mut look = |number: usize| {
+        if number.is_multiple_of(1000) {
+            longest = longest.max(now().saturating_duration_since(control.heard()));
+        }
+    };
     let mut accepted = 0;
-    for _ in 0..TELLS {
+    for number in 0..TELLS {
+        look(number);
         match probe.try_tell(Fill(vec![1; BYTES])) {
             Ok(()) => accepted += 1,
             Err(error) => assert_eq!(error, CallError::Full { limit: limits::CREDIT_MESSAGES.into() }),
@@ -40,7 +51,8 @@ async fn memory_stays_bounded_under_a_flood_of_tells(stage: Stage) {
 
     // Those who would wait stand in line, and the line is bounded as well, also if nobody polls.
     let mut in_line = 0;
-    for _ in 0..TELLS {
+    for number in 0..TELLS {
+        look(number);
         let told = futures::FutureExt::now_or_never(probe.tell(Fill(vec![1; BYTES])));
         match told {
             None => in_line += 1,
@@ -53,6 +65,9 @@ async fn memory_stays_bounded_under_a_flood_of_tells(stage: Stage) {
     println!("{TELLS} tells more, {in_line} in line: sender +{sender_grown} MiB, receiver +{receiver_grown} MiB");
     let line_mib = (limits::LINE_MESSAGES_MAX * (BYTES + 1024)) as u64 / MIB;
     assert!(sender_grown <= line_mib && receiver_grown <= 16, "sender +{sender_grown}, receiver +{receiver_grown} MiB");
+
+    println!("heard at least every {longest:?}");
+    assert!(longest < limits::SUSPECT_AFTER, "nothing heard for {longest:?}");
 
     // All that was accepted arrives, and nothing else.
     held.release().await;

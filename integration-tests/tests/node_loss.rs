@@ -156,6 +156,25 @@ fn a_reference_to_an_earlier_life_is_stale() {
     });
 }
 
+#[test]
+fn a_node_that_comes_back_on_its_port_is_another() {
+    run_plain(async {
+        // Free a moment ago; should another take it between, the error says so.
+        let free = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port").local_addr().expect("bound");
+        let builder = || Cluster::builder().nodes(1).base_port(free.port()).executable(env!("CARGO_BIN_EXE_node_host"));
+        let first = builder().connect().await.expect("a cluster");
+        let probe = first.spawn(Probe::spec(0)).await.expect("spawned");
+        assert_eq!(first.nodes()[0].address.expect("it listens").port(), free.port());
+        first.shutdown().await;
+        let second = builder().connect().await.expect("another cluster");
+        assert_eq!(second.nodes()[0].address.expect("it listens").port(), free.port());
+        let relay = second.spawn(Relay::spec(None)).await.expect("spawned");
+        let forwarded = within(LONG, "the relay", relay.ask(Forward { to: probe.clone(), number: 7 })).await;
+        let answer = forwarded.expect("the relay lives").answer;
+        assert_eq!(answer, Err(CallError::StaleIncarnation { node: probe.node().clone() }));
+    });
+}
+
 async fn the_end_of_a_second_link_is_not_the_end_of_the_node(stage: Stage) {
     let probe = stage.probe(0).await;
     let (caller, home) = (stage.caller(), stage.node(0));

@@ -1,7 +1,7 @@
 //! What one sender sends to one actor arrives in the order of the calls.
 
 use futures::future::try_join_all;
-use mobula::ActorRef;
+use mobula::{ActorRef, CallError, MailboxPolicy, RemoteActor};
 use mobula_core::limits;
 use mobula_integration_tests::actors::{Log, Probe, Record};
 use mobula_integration_tests::wait::LONG;
@@ -12,6 +12,7 @@ suites! {
     a_full_mailbox_keeps_the_order on [embedded, processes, memory];
     more_messages_than_credit_keep_their_order on [processes, memory];
     a_never_polled_ask_is_delivered on [embedded, processes, memory];
+    a_never_polled_ask_that_finds_no_room_is_refused on [embedded, processes, memory];
     a_slow_ask_holds_up_no_other_actor on [embedded, processes, memory];
 }
 
@@ -45,7 +46,7 @@ async fn mixed_asks_and_tells_keep_their_order(stage: Stage) {
 }
 
 async fn a_full_mailbox_keeps_the_order(stage: Stage) {
-    let probe = stage.spawn(0, <Probe as mobula::RemoteActor>::spec(0).mailbox(2)).await;
+    let probe = stage.spawn(0, Probe::spec(0).mailbox(2)).await;
     let held = stage.hold(&probe).await;
     let asks = send_by_turns(&probe, 300).await;
     held.release().await;
@@ -70,6 +71,20 @@ async fn a_never_polled_ask_is_delivered(stage: Stage) {
     })
     .await;
     drop(never_polled);
+}
+
+async fn a_never_polled_ask_that_finds_no_room_is_refused(stage: Stage) {
+    let spec = Probe::spec(0).mailbox(1).mailbox_policy(MailboxPolicy::Fail);
+    let probe = stage.spawn(0, spec).await;
+    let held = stage.hold(&probe).await;
+    within(LONG, "room", probe.tell_acked(Record(1))).await.expect("there is room");
+    let never_polled = probe.ask(Record(2));
+    // Refused by the same mailbox, behind it.
+    let behind = within(LONG, "an answer at once", probe.ask(Record(3))).await;
+    assert_eq!(behind, Err(CallError::Full { limit: 1 }));
+    held.release().await;
+    assert_eq!(within(LONG, "the log", probe.ask(Log)).await, Ok(vec![0, 1]));
+    assert_eq!(within(LONG, "what it was told then", never_polled).await, Err(CallError::Full { limit: 1 }));
 }
 
 async fn a_slow_ask_holds_up_no_other_actor(stage: Stage) {
