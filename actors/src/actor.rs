@@ -81,6 +81,8 @@ pub(crate) struct SpawnOptions {
     #[serde(default)]
     pub(crate) mailbox_policy: MailboxPolicy,
     pub(crate) own_thread: bool,
+    #[serde(default = "concurrent_max")]
+    pub(crate) concurrent_max: u32,
     /// It begins its life linked with this actor.
     #[serde(default)]
     pub(crate) link: Option<ActorAddress>,
@@ -98,6 +100,10 @@ pub(crate) struct SpawnOptions {
     pub(crate) keep_end: bool,
 }
 
+fn concurrent_max() -> u32 {
+    limits::CONCURRENT_HANDLERS_MAX
+}
+
 impl Default for SpawnOptions {
     fn default() -> Self {
         SpawnOptions {
@@ -106,6 +112,7 @@ impl Default for SpawnOptions {
             mailbox: limits::MAILBOX_MESSAGES,
             mailbox_policy: MailboxPolicy::default(),
             own_thread: false,
+            concurrent_max: limits::CONCURRENT_HANDLERS_MAX,
             link: None,
             supervised: None,
             snapshots: None,
@@ -176,6 +183,15 @@ impl<A: RemoteActor> ActorSpec<A> {
     #[must_use]
     pub fn mailbox_policy(mut self, policy: MailboxPolicy) -> Self {
         self.options.mailbox_policy = policy;
+        self
+    }
+
+    /// Handlers that may wait beside each other, in futures of their own; `async fn`s with `&self` are such. While so many do, the
+    /// actor takes no further message: its mailbox fills, and senders wait. Default [`limits::CONCURRENT_HANDLERS_MAX`], at
+    /// least 1. Handlers that wait for a message to their own actor then wait for each other, until their deadlines.
+    #[must_use]
+    pub fn concurrent_handlers(mut self, max: u32) -> Self {
+        self.options.concurrent_max = max;
         self
     }
 

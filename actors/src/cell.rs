@@ -63,6 +63,9 @@ pub(crate) struct Shared<A: Actor<Context = Context<A>>> {
     /// On a thread of its own, where handlers may compute or block for as long as they like.
     own_thread: bool,
     generation: AtomicU32,
+    concurrent_max: u32,
+    /// Handlers whose futures run beside the others.
+    concurrent: AtomicU32,
     pub(crate) vitals: Vitals,
     /// Who restarts it, if not its own policy.
     pub(crate) supervised: Option<Box<Supervised>>,
@@ -87,6 +90,8 @@ impl<A: Actor<Context = Context<A>>> Shared<A> {
             timers: TimerRows::default(),
             own_thread: options.own_thread,
             generation: AtomicU32::new(0),
+            concurrent_max: options.concurrent_max.max(1),
+            concurrent: AtomicU32::new(0),
             vitals: Vitals::default(),
             supervised: options.supervised.clone(),
             trap: Mutex::new(None),
@@ -240,6 +245,8 @@ pub(crate) trait AnyShared: Send + Sync {
     fn fence(&self) -> Option<Fence>;
     fn unstash_all(&self) -> usize;
     fn snapshots(&self) -> Option<Arc<Keeper>>;
+    /// A handler's future begins beside the others, or is over.
+    fn runs_beside(&self, begins: bool);
     /// The `Arc<Shared<A>>`.
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
@@ -263,6 +270,15 @@ impl<A: Actor<Context = Context<A>>> AnyShared for Shared<A> {
 
     fn snapshots(&self) -> Option<Arc<Keeper>> {
         Shared::snapshots(self).cloned()
+    }
+
+    fn runs_beside(&self, begins: bool) {
+        if begins {
+            self.concurrent.fetch_add(1, Ordering::Relaxed);
+        } else if self.concurrent.fetch_sub(1, Ordering::Relaxed) >= self.concurrent_max {
+            // It may take mail again.
+            self.mailbox.wake();
+        }
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
@@ -632,7 +648,7 @@ impl<A: Actor<Context = Context<A>>> ActorFuture<A> for Pump<A> {
         }
         let mut begun = None;
         for _ in 0..limits::TURN_MESSAGES_MAX {
-            if ctx.waiting() {
+            if ctx.waiting() || self.shared.concurrent.load(Ordering::Relaxed) >= self.shared.concurrent_max {
                 return Poll::Pending;
             }
             if let Some(snapshots) = Shared::snapshots(&self.shared) {

@@ -26,6 +26,7 @@ use crate::reply::ReplyTo;
 use crate::scope::{self, Scope};
 use crate::shapes::{Cause, InScope};
 use crate::stash::{self, Stashable};
+use crate::waiting::Beside;
 
 /// Takes `response` as a `T`, if that is its type.
 fn taken<T: 'static>(response: &mut dyn Any) -> Option<T> {
@@ -50,7 +51,8 @@ pub(crate) fn respond<A, M>(
     if let Some(future) = taken::<ResponseActFuture<A, M::Reply>>(&mut response) {
         let (shared, generation) = (Arc::clone(shared), shared.generation());
         let scope = Scope::current();
-        ctx.spawn(Inside::<A, M> { future, scope, reply, shared, generation, message: PhantomData });
+        let beside = Some(Beside::begin(Arc::clone(&shared) as _));
+        ctx.spawn(Inside::<A, M> { future, scope, reply, shared, generation, beside, message: PhantomData });
         return;
     }
     if let Some(alone) = taken::<AtomicResponse<A, M::Reply>>(&mut response) {
@@ -78,8 +80,11 @@ where
 {
     let (shared, generation) = (Arc::clone(shared), shared.generation());
     let running = InScope::current(AssertUnwindSafe(future).catch_unwind());
+    let beside = Beside::begin(Arc::clone(&shared) as _);
     actix_rt::spawn(async move {
-        let answer = running.await.map_err(|panic| {
+        let ended = running.await;
+        drop(beside);
+        let answer = ended.map_err(|panic| {
             let text = panic_text(&*panic);
             tracing::error!(actor = %shared.id, panic = %text, "the future of a handler panicked");
             shared.panicked_in(generation, M::NAME, &text)
@@ -97,6 +102,7 @@ struct Inside<A: Actor<Context = Context<A>>, M: RemoteMessage> {
     reply: Option<ReplyTo<M::Reply>>,
     shared: Arc<Shared<A>>,
     generation: Generation,
+    beside: Option<Beside>,
     message: PhantomData<fn(M)>,
 }
 
@@ -117,6 +123,7 @@ impl<A: Actor<Context = Context<A>>, M: RemoteMessage> ActorFuture<A> for Inside
             Ok(polled) => Ok(ready!(polled)),
             Err(panic) => Err(panic),
         };
+        this.beside = None;
         let reply = this.reply.take();
         match answer {
             Ok(value) => {

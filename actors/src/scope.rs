@@ -17,7 +17,7 @@ use crate::cell::{AnyShared, Shared};
 use crate::mailbox::Order;
 use crate::node::{Node, NodeLink};
 use crate::stuck::Activity;
-use crate::waiting::{Stops, Tasks};
+use crate::waiting::{Beside, Stops, Tasks};
 
 /// A node, and one of its actors if it is that actor's turn.
 pub(crate) struct Place {
@@ -55,6 +55,11 @@ impl Place {
         if let Some(actor) = &self.actor {
             self.node.watchdog().exclusive_ended(actor.id());
         }
+    }
+
+    /// A handler of its actor begins to run beside the others.
+    pub(crate) fn begin_beside(&self) -> Option<Beside> {
+        self.actor.clone().map(Beside::begin)
     }
 
     pub(crate) fn of_actor(node: Node, actor: Arc<dyn AnyShared>) -> Arc<Self> {

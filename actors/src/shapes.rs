@@ -24,7 +24,7 @@ use crate::scope::{Place, Scope};
 /// The answer of a handler that runs beside all others, as an `async fn` with `&self` does.
 ///
 /// Its future does not touch the actor: it works on a clone, or on whatever else it owns. The actor takes its next
-/// message meanwhile, so any number of these run at once. A panic answers this one call `Panicked`; it ends no life of
+/// message meanwhile, so many of these run at once, as many as [`concurrent_handlers`](crate::ActorSpec::concurrent_handlers) says. A panic answers this one call `Panicked`; it ends no life of
 /// the actor. The end of the actor's life ends the future, and answers the call `Cancelled { started: true }`, or
 /// `Panicked` where a panic in another handler was that end.
 #[must_use = "a handler returns it"]
@@ -62,9 +62,12 @@ where
     fn handle(self, _: &mut Context<A>, answer: Option<OneshotSender<M::Result>>) {
         let cause = answer.is_some().then(Cause::explain_this_call);
         let place = self.scope.place();
+        let beside = place.as_ref().and_then(|place| place.begin_beside());
         let running = AssertUnwindSafe(InScope { scope: self.scope, future: self.future }).catch_unwind();
         let task = async move {
-            match running.await {
+            let ended = running.await;
+            drop(beside);
+            match ended {
                 Ok(value) => {
                     if let Some(answer) = answer {
                         // Its caller may have gone.

@@ -8,6 +8,8 @@ use mobula_core::IdMap;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
+use crate::cell::AnyShared;
+
 /// The concurrent handlers of one actor that run now. Costs a pointer until the first one does.
 #[derive(Default)]
 pub(crate) struct Tasks(OnceLock<Arc<Mutex<Running>>>);
@@ -40,6 +42,22 @@ impl Tasks {
         let Some(running) = self.0.get() else { return };
         let handles = std::mem::take(&mut running.lock().handles);
         handles.values().for_each(AbortHandle::abort);
+    }
+}
+
+/// One handler whose future runs beside the others of its actor, while it lives.
+pub(crate) struct Beside(Arc<dyn AnyShared>);
+
+impl Beside {
+    pub(crate) fn begin(actor: Arc<dyn AnyShared>) -> Self {
+        actor.runs_beside(true);
+        Beside(actor)
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.0.runs_beside(false);
     }
 }
 

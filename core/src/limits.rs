@@ -85,6 +85,10 @@ pub const CREATIONS_REMEMBERED: usize = 4096;
 /// Who is refused with [`Overloaded`](crate::CallError::Overloaded) is told to wait so long at least.
 pub const OVERLOADED_RETRY_AFTER: Duration = Duration::from_millis(100);
 
+/// Handlers of one actor that may wait beside each other, each in a future of its own. While so many do, the actor takes no further
+/// message, and its mailbox fills. Costs the future each, and the clone of the actor that it works on.
+pub const CONCURRENT_HANDLERS_MAX: u32 = 65_536;
+
 /// Links that one actor may have. One more is refused with [`Overloaded`](crate::CallError::Overloaded). About 100 bytes each, at
 /// both ends.
 pub const LINKS_MAX: usize = 65_536;

@@ -12,6 +12,7 @@ use mobula_integration_tests::{Stage, eventually, gates, suites, within};
 
 suites! {
     concurrent_methods_run_beside_all_others on [embedded, processes, memory];
+    no_more_handlers_run_beside_each_other_than_allowed on [embedded, processes, memory];
     a_concurrent_method_sees_the_state_of_its_beginning on [embedded, memory];
     an_exclusive_method_holds_back_all_others on [embedded, processes, memory];
     a_panic_beside_answers_with_its_text_and_ends_no_life on [embedded, processes, memory];
@@ -53,6 +54,33 @@ async fn concurrent_methods_run_beside_all_others(stage: Stage) {
     for look in looks {
         assert_eq!(within(LONG, "an answer", look).await, Ok(vec![7]));
     }
+}
+
+async fn no_more_handlers_run_beside_each_other_than_allowed(stage: Stage) {
+    let waiter = stage.spawn(0, spec().concurrent_handlers(2)).await;
+    let monitor = waiter.monitor();
+    let gates = [(); 3].map(|()| gates::fresh_name());
+    let mut looks: Vec<_> = gates.iter().map(|gate| waiter.look(gate.clone())).collect();
+    let begun = waiter.begun();
+    entered(&stage, &gates[0], 1).await;
+    entered(&stage, &gates[1], 1).await;
+    // With one of them done, the third begins, and with another the actor comes to what is behind that.
+    open(&stage, gates[1].clone()).await;
+    assert_eq!(within(LONG, "the second", looks.remove(1)).await, Ok(vec![7]));
+    entered(&stage, &gates[2], 1).await;
+    open(&stage, gates[0].clone()).await;
+    assert_eq!(within(LONG, "the first", looks.remove(0)).await, Ok(vec![7]));
+    assert_eq!(within(LONG, "the one behind", begun).await, Ok(3), "it had to wait for both");
+    // A life that ends takes its handlers along, and the next has room for as many.
+    let panicked = within(LONG, "the panic", waiter.panic_alone("boom".to_owned())).await;
+    assert!(matches!(panicked, Err(CallError::Panicked { .. })), "{panicked:?}");
+    let gate = gates::fresh_name();
+    let again = [(); 2].map(|()| waiter.look(gate.clone()));
+    entered(&stage, &gate, 2).await;
+    // Control does not wait for mail.
+    within(LONG, "the order", waiter.kill()).await.expect("it arrives");
+    assert_eq!(within(LONG, "its end", monitor).await.reason, ExitReason::Killed);
+    drop((looks, again));
 }
 
 async fn a_concurrent_method_sees_the_state_of_its_beginning(stage: Stage) {

@@ -52,7 +52,7 @@ use proc_macro::TokenStream;
 ///
 /// # Methods that wait
 /// A plain `fn` runs to its end before the actor takes its next message. Two other shapes may `.await`:
-/// - `async fn` with `&self` runs on a clone of the actor, so the type is `Clone`, and any number of them run at once,
+/// - `async fn` with `&self` runs on a clone of the actor, so the type is `Clone`, and many of them run at once,
 ///   beside all other messages. What they are to share lies in an `Arc` or `Rc` that the clone shares; a change of any
 ///   other field is lost with the clone. A panic answers its own call and ends no life of the actor;
 /// - `async fn` with `&mut self` has the actor to itself: no other message is begun until it is done. Its state is taken
