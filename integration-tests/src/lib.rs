@@ -20,6 +20,7 @@ pub mod stage;
 pub mod streamer;
 pub mod stubborn;
 pub mod switchboard;
+pub mod tally;
 pub mod tasks;
 pub mod timekeeper;
 pub mod wait;

@@ -11,6 +11,7 @@ use mobula_integration_tests::mortals::{AllHeard, EndNow, Guard, Heard, How, Mor
 use mobula_integration_tests::proxy::Proxy;
 use mobula_integration_tests::stage::{run_plain, start_node};
 use mobula_integration_tests::streamer::{CountTo, Streamer};
+use mobula_integration_tests::tally::{Account, Accounted, Count, Tally};
 use mobula_integration_tests::wait::LONG;
 use mobula_integration_tests::{eventually, within};
 use mobula_transport::preface::Secret;
@@ -156,5 +157,44 @@ fn a_node_that_has_given_the_other_up_quarantines_it() {
         let secret = Secret::from_bytes([7; 32]);
         let again = within(LONG, "a refusal", connect(&pair.one, pair.other.id(), pair.proxy.address, &secret)).await;
         assert!(again.is_err() || pair.one.data_link(pair.other.id()).is_none());
+    });
+}
+
+/// How many messages the long run sends; `MOBULA_STRESS_MESSAGES` says otherwise.
+const STRESS_MESSAGES: u64 = 300_000;
+
+/// Tells, every hundredth an ask, over connections that are cut within 2 MB and then for up to 2 s. To be run by hand:
+/// `MOBULA_STRESS_MESSAGES=10000000 cargo test --release -p mobula-integration-tests --test broken_connections -- --ignored --nocapture`
+#[test]
+#[ignore = "takes minutes"]
+fn a_long_run_over_cut_connections_loses_doubles_and_reorders_nothing() {
+    let count = std::env::var("MOBULA_STRESS_MESSAGES").ok().and_then(|count| count.parse().ok());
+    let count: u64 = count.unwrap_or(STRESS_MESSAGES);
+    actix::System::new().block_on(async move {
+        let pair = Pair::connect(10).await;
+        let tally = pair.spawn::<Tally>(()).await;
+        pair.proxy.cut_after(2_000_000, Duration::from_secs(2));
+        pair.proxy.cut();
+        let begun = mobula_transport::now();
+        let mut asked = Vec::new();
+        for number in 0..count {
+            if number % 100 == 99 {
+                asked.push((number, tally.ask(Count(number))));
+            } else {
+                within(Duration::from_secs(30), "room", tally.tell(Count(number))).await.expect("the node lives");
+            }
+            if asked.len() == 100 {
+                for (number, answer) in asked.drain(..) {
+                    assert_eq!(answer.await, Ok(number));
+                }
+            }
+        }
+        for (number, answer) in asked {
+            assert_eq!(answer.await, Ok(number));
+        }
+        let account = tally.ask(Accounted).await.expect("it answers");
+        let took = mobula_transport::now().saturating_duration_since(begun);
+        println!("{count} messages, {} cuts, {:.1} s: {account:?}", pair.proxy.cuts(), took.as_secs_f64());
+        assert_eq!(account, Account { came: count, lost: 0, doubled_or_late: 0, next: count });
     });
 }
