@@ -17,6 +17,7 @@ suites! {
     pending_asks_to_a_killed_process_fail_at_once on [processes];
     what_never_left_was_not_sent on [processes];
     other_nodes_hear_of_a_killed_process on [processes];
+    a_node_hears_of_the_end_of_one_that_connected_to_it on [processes];
     a_killed_node_is_known_to_be_down on [processes];
     shutdown_ends_a_stopped_node on [processes];
     a_node_that_shuts_down_fails_its_callers on [memory];
@@ -88,6 +89,19 @@ async fn other_nodes_hear_of_a_killed_process(stage: Stage) {
     let again = within(AT_ONCE, "the relay", relay.ask(Forward { to: probe, number: 1 })).await;
     let again = again.expect("the relay lives").answer;
     assert!(matches!(again, Err(CallError::Unreachable { sent: false, .. })), "{again:?}");
+}
+
+/// The later node has dialled the earlier one, which cannot dial it to go on, but can see that nobody listens there.
+async fn a_node_hears_of_the_end_of_one_that_connected_to_it(stage: Stage) {
+    let (probe, other) = (stage.probe(1).await, stage.probe(0).await);
+    let relay = stage.spawn(0, Relay::spec(None)).await;
+    let _held = stage.hold(&probe).await;
+    let forwarded = relay.ask(Forward { to: probe, number: 1 });
+    let later = within(LONG, "the relay", relay.ask(Forward { to: other, number: 1 })).await.expect("it answers");
+    assert_eq!(later.answer, Ok(2));
+    Process::of(stage.pid(1)).signal(Signal::KILL);
+    let forwarded = within(AT_ONCE, "the relay", forwarded).await.expect("the relay lives");
+    assert!(matches!(&forwarded.answer, Err(CallError::Unreachable { node, sent: true, .. }) if node == stage.home(1)));
 }
 
 async fn a_killed_node_is_known_to_be_down(stage: Stage) {
