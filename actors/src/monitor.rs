@@ -288,7 +288,10 @@ pub(crate) fn reason_told(answer: Result<ControlReply, CallError>) -> ExitReason
 
 pub(crate) fn reason_of(error: CallError) -> ExitReason {
     match error {
-        CallError::StaleIncarnation { .. } | CallError::NoSuchActor { .. } => ExitReason::NoProc,
+        CallError::NoSuchActor { .. } => ExitReason::NoProc,
+        // Lives of a node bear no order. The reference may be to a later life than the one that this node is connected to,
+        // whose actor lives: all that is known is that it cannot be reached.
+        stale @ CallError::StaleIncarnation { .. } => ExitReason::NoConnection { reason: stale.to_string() },
         CallError::Unreachable { reason, .. } => ExitReason::NoConnection { reason },
         CallError::Quarantined { reason, .. } => ExitReason::Quarantined { reason },
         other => ExitReason::NoConnection { reason: other.to_string() },

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use mobula::{CallError, Cluster, Outcome, Placement, RemoteActor, SpawnError};
+use mobula::{CallError, Cluster, ExitReason, Outcome, Placement, RemoteActor, SpawnError};
 use mobula_core::limits;
 use mobula_integration_tests::actors::{Forward, Log, Probe, Record, Relay};
 use mobula_integration_tests::process::{Process, Signal};
@@ -206,4 +206,20 @@ async fn the_end_of_a_second_link_is_not_the_end_of_the_node(stage: Stage) {
     }
     assert_eq!(within(LONG, "a call", probe.ask(Record(1))).await, Ok(2));
     assert!(caller.report_of(home.id()).await.is_ok());
+}
+
+/// Which of two lives is the later one a node cannot know: a monitor must not say of a living actor that there is none.
+#[test]
+fn a_monitor_of_another_life_says_no_connection() {
+    run_plain(async {
+        let builder = || Cluster::builder().nodes(1).executable(env!("CARGO_BIN_EXE_node_host"));
+        let first = builder().connect().await.expect("a cluster");
+        let second = builder().connect().await.expect("another cluster");
+        // Started after everything that the first driver is connected to, under a name that it knows.
+        let probe = second.spawn(Probe::spec(0)).await.expect("spawned");
+        let from_there = first.node().reference_to(&probe);
+        let down = within(LONG, "the news", from_there.monitor()).await;
+        assert!(matches!(&down.reason, ExitReason::NoConnection { .. }), "{down:?}");
+        assert_eq!(within(LONG, "the probe", probe.ask(Log)).await, Ok(vec![0]));
+    });
 }
