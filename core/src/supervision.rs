@@ -395,7 +395,12 @@ impl Supervision {
         covered.insert(failed);
         let covers = |child: &&Child| covered.contains(&child.key);
         let stop = self.children.iter().rev().filter(covers).filter(alive).map(|child| child.key).collect();
-        let returns = |child: &&Child| child.restart != RestartType::Temporary && child.state != ChildState::Off;
+        let returns = |child: &&Child| match child.state {
+            ChildState::Off => false,
+            // Also a temporary one: it has not begun yet, and nobody else would ever start it.
+            ChildState::Waiting => true,
+            _ => child.restart != RestartType::Temporary,
+        };
         // A child that is just being stopped to be restarted stays among those that start.
         let start = self.children.iter().filter(covers).filter(returns).map(|child| child.key).collect();
         self.replace_runs(stop, start, not_before, now);

@@ -71,6 +71,26 @@ fn rest_for_one_leaves_those_before_alone() {
     assert_eq!(machine.state_of(keys[0]), Some(ChildState::Running));
 }
 
+/// Seed 987 of the simulator: it was forgotten, neither started nor dismissed.
+#[test]
+fn a_temporary_child_that_has_not_begun_is_started_after_a_failure_before_it() {
+    let now = Instant::now();
+    for strategy in [Strategy::OneForOne, Strategy::OneForAll, Strategy::RestForOne] {
+        let mut machine = Supervision::new(strategy, policy());
+        let children = [(RestartType::Permanent, SHUTDOWN), (RestartType::Temporary, SHUTDOWN)];
+        let keys = machine.add(children, now).expect("it runs");
+        assert_eq!(machine.poll_effects(), [Effect::Start(keys[0])]);
+        machine.ended(keys[0], boom(), now, 0.5);
+        let now = machine.next_tick().expect("it rests");
+        machine.tick(now);
+        assert_eq!(machine.poll_effects(), [Effect::Start(keys[0])], "{strategy:?}");
+        machine.started(keys[0], now);
+        assert_eq!(machine.poll_effects(), [Effect::Start(keys[1])], "{strategy:?}");
+        machine.started(keys[1], now);
+        assert!(machine.is_settled(), "{strategy:?}");
+    }
+}
+
 #[test]
 fn who_restarts_after_which_end() {
     let now = Instant::now();
