@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 
+use crate::planted::{self, Bug};
 use crate::{ActorAddress, ActorId, NodeUid, limits};
 
 /// The links of one node's actors. Each link stands once at each of its two ends.
@@ -57,7 +58,11 @@ impl LinkTable {
     /// [`TooManyLinks`].
     pub fn link(&mut self, actor: ActorId, peer: ActorAddress) -> Result<bool, TooManyLinks> {
         self.has_room(actor, &peer)?;
-        let before = self.by_actor.entry(actor).or_default().insert(peer, End::Linked);
+        let peers = self.by_actor.entry(actor).or_default();
+        if planted::is(Bug::HalfLink) && peers.len() == 1 {
+            return Ok(true);
+        }
+        let before = peers.insert(peer, End::Linked);
         // After an unlink that is not confirmed yet, the peer hears of both in their order.
         Ok(before != Some(End::Linked))
     }
@@ -138,7 +143,7 @@ impl LinkTable {
         self.by_actor.retain(|actor, peers| {
             peers.retain(|peer, end| {
                 let is_lost = peer.node.uid == node;
-                if is_lost && *end == End::Linked {
+                if is_lost && *end == End::Linked && (lost.is_empty() || !planted::is(Bug::LinkKept)) {
                     lost.push((*actor, peer.clone()));
                 }
                 !is_lost
@@ -146,6 +151,14 @@ impl LinkTable {
             !peers.is_empty()
         });
         lost
+    }
+
+    /// The links with actors of `node`, in no order: this node's end first.
+    pub fn of_node(&self, node: NodeUid) -> impl Iterator<Item = (ActorId, ActorId)> + '_ {
+        let there = move |(peer, end): &(&ActorAddress, &End)| peer.node.uid == node && **end == End::Linked;
+        self.by_actor
+            .iter()
+            .flat_map(move |(actor, peers)| peers.iter().filter(there).map(|(peer, _)| (*actor, peer.actor)))
     }
 
     /// Ends of links that stand here, those that wait for the peer's word as well.

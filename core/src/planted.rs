@@ -40,6 +40,24 @@ bugs! {
     CancelIgnored: "cancel-ignored", "cancelled work is started";
     RestartLosesMail: "restart-loses-mail", "a restart loses queued mail";
     StopForgetsMail: "stop-forgets-mail", "the end of an actor does not answer its queued mail";
+    MarginForgotten: "margin-forgotten", "the head hands names on when the lease is over, without the margin";
+    NameFreedEarly: "name-freed-early", "the head hands names on when it loses the connection to their node";
+    FenceRepeated: "fence-repeated", "a name is handed on under the token of the one before";
+    RepeatDone: "repeat-done", "a repeated request to the head is done again";
+    EndedStaysMember: "ended-stays-member", "an actor that has ended stays in its groups";
+    LeaseFromAnswer: "lease-from-answer", "a lease counts from the answer, not from the question";
+    LeaseIgnored: "lease-ignored", "a named actor acts although its node's lease is over";
+    ViewKept: "view-kept", "a node keeps its first view of a group";
+    MonitorLost: "monitor-lost", "a monitor that comes after its actor's end is never told";
+    DownTwice: "down-twice", "a monitor that has told of an end tells of the node's loss, too";
+    HalfLink: "half-link", "the second link of an actor does not get into the table";
+    LinkKept: "link-kept", "the loss of a node ends only one link with it";
+    ItemCreditLeaked: "item-credit-leaked", "of credit that comes back for several items, one is lost";
+    ItemCreditIgnored: "item-credit-ignored", "a producer without credit sends its items all the same";
+    StopOrderWrong: "stop-order-wrong", "a supervisor stops its children in the order of their start";
+    BudgetEndless: "budget-endless", "failures are forgotten, so a supervisor restarts for ever";
+    BackoffForgotten: "backoff-forgotten", "every restart comes as soon as the first";
+    SiblingsKept: "siblings-kept", "a failure restarts nobody but the one that failed";
     AnsweredTwice: "answered-twice", "an ask that has ended takes another answer";
 }
 

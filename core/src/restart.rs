@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::planted::{self, Bug};
+
 /// How often a failed actor is restarted, and how long it rests before.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct RestartPolicy {
@@ -59,10 +61,11 @@ impl RestartBudget {
             self.failures.pop_front();
         }
         let before = u32::try_from(self.failures.len()).unwrap_or(u32::MAX);
-        if before >= self.policy.restarts_max {
+        if before >= self.policy.restarts_max && !planted::is(Bug::BudgetEndless) {
             return Decision::GiveUp;
         }
         self.failures.push_back(now);
+        let before = if planted::is(Bug::BackoffForgotten) { 0 } else { before };
         Decision::RestartAfter(backoff(self.policy.backoff_min, self.policy.backoff_max, before, jitter))
     }
 }

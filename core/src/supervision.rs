@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::planted::{self, Bug};
 use crate::{Decision, ExitReason, RestartBudget, RestartPolicy, limits};
 
 /// Which children are restarted when one of them has failed.
@@ -372,7 +373,8 @@ impl Supervision {
     /// `failed` begins again after a rest, and with it whom the strategy names.
     fn restart_after(&mut self, failed: ChildKey, now: Instant, not_before: Instant) {
         self.set(failed, ChildState::Waiting);
-        let from = match self.strategy {
+        let strategy = if planted::is(Bug::SiblingsKept) { Strategy::OneForOne } else { self.strategy };
+        let from = match strategy {
             Strategy::OneForOne => {
                 // In the midst of an ordered start, those behind it wait for it.
                 let starts = self.runs.iter_mut().find(|run| run.stop.is_empty() && run.covers(failed));
@@ -411,7 +413,10 @@ impl Supervision {
         let waiting: Vec<_> = self.children.iter().filter(|child| child.state == ChildState::Waiting).collect();
         let waiting: Vec<_> = waiting.into_iter().map(|child| child.key).collect();
         waiting.into_iter().for_each(|key| self.off(key));
-        let stop = self.children.iter().rev().map(|child| child.key).collect();
+        let mut stop: VecDeque<_> = self.children.iter().rev().map(|child| child.key).collect();
+        if planted::is(Bug::StopOrderWrong) {
+            stop.make_contiguous().reverse();
+        }
         self.replace_runs(stop, VecDeque::new(), now, now);
     }
 

@@ -41,6 +41,21 @@ pub enum Fact {
     ActorFailed { life: LifeId, actor: u64, mail: u32 },
     ActorBack { life: LifeId, actor: u64, mail: u32 },
     ActorOver { life: LifeId, actor: u64 },
+    Fenced { life: LifeId },
+    NameGranted { head: LifeId, life: LifeId, actor: u64, name: u8, fence: u64, overlaps: bool },
+    NameServed { head: LifeId, life: LifeId, actor: u64, name: u8, fence: u64, leased: bool },
+    NameEnded { head: LifeId, life: LifeId, actor: u64 },
+    LinkSet { life: LifeId, actor: u64, peer_life: LifeId, peer: u64 },
+    LinkGone { life: LifeId, actor: u64, peer_life: LifeId, peer: u64 },
+    EndsNormally { life: LifeId, actor: u64 },
+    ItemSent { op: Op, number: u32 },
+    ItemArrived { op: Op, number: u32 },
+    ItemTaken { op: Op },
+    ChildStarts { life: LifeId, child: u32 },
+    ChildRuns { life: LifeId, child: u32 },
+    ChildStops { life: LifeId, child: u32 },
+    ChildEnds { life: LifeId, child: u32, how: HowEnded },
+    SupervisorEnds { life: LifeId, failed: bool },
     MonitorSet { monitor: u32, life: LifeId, target: LifeId, actor: u64 },
     MonitorFired { monitor: u32, news: News },
     MonitorDropped { monitor: u32 },
@@ -56,6 +71,20 @@ pub enum News {
     NoProc,
     /// Its node was lost.
     NoConnection,
+}
+
+/// How a life of a supervised child ended.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[allow(missing_docs)]
+pub enum HowEnded {
+    /// By a panic.
+    Failed,
+    /// By its own will, in order.
+    Normal,
+    /// By somebody's order, but not its supervisor's.
+    Ordered,
+    /// By its supervisor's order.
+    Told,
 }
 
 /// Why an end of a connection is over.
@@ -131,6 +160,10 @@ pub enum Verdict {
     Decode {
         reply: bool,
     },
+    /// It cannot be said to this peer.
+    Encode {
+        reply: bool,
+    },
     Other,
 }
 
@@ -147,6 +180,7 @@ impl Verdict {
             CallError::Unreachable { sent, .. } => Verdict::Unreachable { sent },
             CallError::Panicked { .. } => Verdict::Panicked,
             CallError::Decode { reply, .. } => Verdict::Decode { reply },
+            CallError::Encode { reply, .. } => Verdict::Encode { reply },
             _ => Verdict::Other,
         }
     }
@@ -155,11 +189,11 @@ impl Verdict {
     pub fn outcome(self) -> Outcome {
         match self {
             Verdict::Replied { .. } | Verdict::HandlerError { .. } | Verdict::Panicked => Outcome::Done,
-            Verdict::Decode { reply: true } => Outcome::Done,
+            Verdict::Decode { reply: true } | Verdict::Encode { reply: true } => Outcome::Done,
             Verdict::Full | Verdict::NoSuchActor | Verdict::Stale | Verdict::Stopped => Outcome::NotStarted,
             Verdict::Decode { reply: false } => Outcome::NotStarted,
             Verdict::Deadline { started: false } | Verdict::CancelledThere { started: false } => Outcome::NotStarted,
-            Verdict::Unreachable { sent: false } => Outcome::NotSent,
+            Verdict::Unreachable { sent: false } | Verdict::Encode { reply: false } => Outcome::NotSent,
             _ => Outcome::Unknown,
         }
     }
@@ -197,6 +231,13 @@ impl fmt::Display for Fact {
             }
             Fact::ActorBack { life, actor, mail } => {
                 write!(f, "actor {actor} of life {life} is back, with {mail} messages queued")
+            }
+            Fact::Fenced { life } => write!(f, "life {life} has lost its lease, and ends itself"),
+            Fact::NameGranted { life, actor, name, fence, .. } => {
+                write!(f, "name {name} is granted to actor {actor} of life {life}, with token {fence}")
+            }
+            Fact::NameServed { life, actor, name, fence, .. } => {
+                write!(f, "actor {actor} of life {life} acts as name {name}, with token {fence}")
             }
             fact => write!(f, "{fact:?}"),
         }

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use crate::fact::{EndId, Fact, LifeId, Op, Skip, Verdict};
 use crate::params::{CallParams, Kind, Time};
 
+/// In place of an actor's number: the node itself, over the data lane. Over the control lane it is 0.
+pub const DATA_NODE: u64 = u64::MAX;
+
 /// A life of a node.
 #[derive(Clone, Debug)]
 pub struct LifeEntry {
@@ -34,6 +37,8 @@ pub struct Entry {
     pub deadline: Option<Time>,
     /// The caller's end of the connection over which it goes, if it does.
     pub end: Option<EndId>,
+    /// It is no work: a renewal that is sent again and again, or a question that waits for what may never be.
+    pub background: bool,
     /// The session has said that it is on its way.
     pub known_sent: bool,
     /// It stood in line.
@@ -76,6 +81,7 @@ impl Entry {
             issued,
             deadline,
             end: None,
+            background: false,
             known_sent: false,
             in_line: false,
             left_line: false,
@@ -89,6 +95,11 @@ impl Entry {
             cancel_arrived: None,
             verdict: None,
         }
+    }
+
+    /// True if it goes to the node itself, not to an actor.
+    pub fn is_to_node(&self) -> bool {
+        matches!(self.target.1, 0 | DATA_NODE)
     }
 
     /// True if it wants an answer.
@@ -124,7 +135,8 @@ impl Ledger {
     /// Calls that must still get an outcome. After forged bytes a receiver may wait for the rest of a frame that nobody
     /// sends: only deadlines help there.
     pub fn owed(&self) -> impl Iterator<Item = Op> + '_ {
-        self.open.iter().copied().filter(|op| self.call(*op).deadline.is_some() || !self.is_tainted(*op))
+        let owed = |op: &Op| !self.call(*op).background && (self.call(*op).deadline.is_some() || !self.is_tainted(*op));
+        self.open.iter().copied().filter(owed)
     }
 
     /// The life with this uid.

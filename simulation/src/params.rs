@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mobula_core::limits;
+use mobula_core::{RestartType, Strategy, limits};
 use mobula_transport::preface::{VERSIONS, Versions};
 use serde::Serialize;
 
@@ -51,6 +51,27 @@ pub struct Params {
     pub handshake: Time,
     /// Restarts of one actor within 10 s.
     pub restarts_max: u32,
+    /// Actors are monitored and linked; there are names as well if [`services`](Self::services) says so.
+    pub watched: bool,
+    /// Node 0 keeps a directory of names and groups, where the others hold leases.
+    pub services: bool,
+    /// Items of one stream that may be under way.
+    pub stream_window: u32,
+    /// A supervisor has the actors that each life starts with; none: each is its own.
+    pub supervised: Option<Supervised>,
+    /// How long a lease lasts.
+    pub lease: Time,
+    /// How much faster each node's clock runs, in parts per million.
+    pub clocks_ppm: Vec<i32>,
+}
+
+/// A supervisor of the first actors of each life.
+#[derive(Clone, Debug, Serialize)]
+pub struct Supervised {
+    /// Who is restarted when one of them fails.
+    pub strategy: Strategy,
+    /// After which ends each begins again.
+    pub restart: Vec<RestartType>,
 }
 
 /// An actor.
@@ -75,6 +96,24 @@ pub enum Kind {
     Stop,
     /// To be told when the actor ends.
     Monitor,
+    /// That an actor of the caller ends with the target, and the other way round.
+    Link,
+    /// That it does so no more.
+    Unlink,
+    /// A new actor of the caller's, under a name.
+    Claim,
+    /// An answer of whoever bears a name.
+    Named,
+    /// An answer of the actor that a key belongs to.
+    Keyed,
+    /// An actor of the caller in a group.
+    Join,
+    /// The same out of it.
+    Leave,
+    /// Answers of many items.
+    Stream,
+    /// Something of a node itself; never drawn.
+    Control,
 }
 
 /// How a handler ends.
@@ -123,6 +162,10 @@ pub struct CallParams {
     pub cancel_after: Option<Time>,
     /// How many of them.
     pub burst: u16,
+    /// How many items a stream has.
+    pub items: u16,
+    /// A request to the head is sent a second time.
+    pub repeat: bool,
 }
 
 /// A fault.
@@ -157,6 +200,10 @@ pub enum Fault {
     Delay { a: u8, b: u8, by: Time },
     /// `a` sends what it should not to `b` on the lane.
     Forge { a: u8, b: u8, control: bool, forgery: Forgery },
+    /// The clock of a node jumps ahead by so much.
+    Jump { node: u8, by: Time },
+    /// As [`Cut`](Self::Cut) in both directions, off and on again each so often.
+    Flap { a: u8, b: u8, each: Time },
     /// Somebody dials `b` who should not.
     Dial { b: u8, intruder: Intruder },
 }
@@ -232,7 +279,19 @@ impl Params {
             down_after,
             handshake: r.pick(&[1, 5, 5]) * SECOND,
             restarts_max: r.pick(&[0, 1, 3, 5]),
+            watched: !r.one_in(4),
+            services: false,
+            stream_window: r.pick(&[1, 2, 8, limits::STREAM_WINDOW_ITEMS]),
+            supervised: None,
+            lease: r.pick(&[1, 2, 4, 8]) * SECOND,
+            clocks_ppm: Vec::new(),
         };
+        params.services = params.watched && r.one_in(2);
+        if params.watched && r.one_in(3) {
+            params.supervised = Some(params.draw_supervised(r));
+        }
+        let spread = r.pick(&[0, 0, 10_000, 50_000]);
+        params.clocks_ppm = (0..nodes).map(|_| r.between(0, 2 * spread) as i32 - spread as i32).collect();
         // A byte or two at a time has its price; the world has to come to an end.
         if params.socket_bytes == 64 {
             params.latency = params.latency.min(200);
@@ -275,6 +334,16 @@ impl Params {
         calls.chain(self.faults.iter().map(over)).max().unwrap_or(0)
     }
 
+    /// How far from the world's the worst clock may run, in parts per million.
+    pub fn skew_ppm(&self) -> Time {
+        self.clocks_ppm.iter().map(|ppm| Time::from(ppm.unsigned_abs())).max().unwrap_or(0)
+    }
+
+    /// How much faster than the world's the fastest clock may run.
+    pub fn fast_ppm(&self) -> Time {
+        self.clocks_ppm.iter().copied().max().map_or(0, |ppm| ppm.max(0) as Time)
+    }
+
     fn node(&self, r: &mut Random) -> u8 {
         r.below(self.nodes.into()) as u8
     }
@@ -286,6 +355,8 @@ impl Params {
             2..=4 if depth == 0 => Kind::Tell,
             _ => Kind::Ask,
         };
+        let kind = if depth == 0 { self.draw_service(r).unwrap_or(kind) } else { kind };
+        let single = !matches!(kind, Kind::Ask | Kind::Tell | Kind::Spawn | Kind::Stop);
         let ending = match r.below(16) {
             0 => Ending::Error,
             1 => Ending::Panic,
@@ -299,18 +370,21 @@ impl Params {
             2 | 3 => Some(r.between(10, 900) * MS),
             _ => Some(r.between(1, 8) * SECOND),
         };
-        let fan = depth < 2 && r.one_in(if theme == 1 { 2 } else { 10 });
+        let ending = if kind == Kind::Stream { Ending::Reply } else { ending };
+        let deadline = if kind == Kind::Stream && r.one_in(2) { None } else { deadline };
+        let fan = depth < 2 && !single && r.one_in(if theme == 1 { 2 } else { 10 });
         let nested = if fan { r.between(1, 4) } else { 0 };
         let nested: Vec<_> = (0..nested).map(|_| Arc::new(self.draw_call(r, duration, theme, depth + 1))).collect();
         let slow = if theme == 2 { 3 } else { 8 };
         let work = if r.one_in(slow) { r.pick(&[100, 2000, 20_000, 300_000, 2_000_000]) } else { 0 };
         let flood = if theme == 3 { 2 } else { 10 };
         let burst = if depth == 0 && nested.is_empty() && r.one_in(flood) { r.between(2, 120) } else { 1 };
+        let burst = if single { burst.min(3) } else { burst };
         CallParams {
             at: r.below(duration),
             caller: self.node(r),
             target: self.node(r),
-            actor: r.below(4) as u8,
+            actor: if self.watched && r.one_in(4) { r.below(12) as u8 } else { r.below(4) as u8 },
             stale: r.one_in(12),
             kind,
             message: r.below(3) as u8,
@@ -321,7 +395,34 @@ impl Params {
             nested,
             cancel_after: (kind != Kind::Tell && r.one_in(8)).then(|| r.pick(&[0, 1, 10, 200, 2000]) * MS),
             burst: burst as u16,
+            items: if kind == Kind::Stream { r.pick(&[0, 1, 5, 40, 150]) } else { 0 },
+            repeat: self.services && r.one_in(3),
         }
+    }
+
+    fn draw_supervised(&self, r: &mut Random) -> Supervised {
+        let strategy = r.pick(&[Strategy::OneForOne, Strategy::OneForAll, Strategy::RestForOne]);
+        let types = [RestartType::Permanent, RestartType::Permanent, RestartType::Transient, RestartType::Temporary];
+        Supervised { strategy, restart: self.actors.iter().map(|_| r.pick(&types)).collect() }
+    }
+
+    /// What is not about a message, if this world has it.
+    fn draw_service(&self, r: &mut Random) -> Option<Kind> {
+        if !self.watched {
+            return None;
+        }
+        Some(match r.below(20) {
+            0 => Kind::Monitor,
+            1 => Kind::Link,
+            2 => Kind::Unlink,
+            9 | 10 => Kind::Stream,
+            3 | 4 | 11 if self.services => Kind::Claim,
+            5 if self.services => Kind::Named,
+            6 if self.services => Kind::Keyed,
+            7 if self.services => Kind::Join,
+            8 if self.services && r.one_in(2) => Kind::Leave,
+            _ => return None,
+        })
     }
 
     fn draw_fault(&self, r: &mut Random, duration: Time) -> FaultParams {
@@ -333,7 +434,7 @@ impl Params {
         let at = r.below(duration);
         let long = r.pick(&[50 * MS, 500 * MS, 1900 * MS, 4 * SECOND, 14 * SECOND]);
         let long = r.between(long / 2, long);
-        let fault = match r.below(14) {
+        let fault = match r.below(16) {
             0 | 1 => Fault::Crash { node: a, silent: r.one_in(3) },
             2 | 3 => Fault::Pause { node: a },
             4 => Fault::Slow { node: a, by: r.pick(&[1, 10, 40]) * MS },
@@ -341,6 +442,11 @@ impl Params {
             8 => Fault::Reset { a, b, control, bytes: r.below(600) as u16 },
             9 => Fault::Stall { a, b, control },
             10 => Fault::Delay { a, b, by: r.pick(&[10 * MS, 400 * MS, 5 * SECOND]) },
+            // A peer that lies about its own actors takes their names away.
+            11 | 12 if self.services => Fault::Reset { a, b, control, bytes: r.below(600) as u16 },
+            13 => Fault::Flap { a, b, each: r.pick(&[20, 200, 1200]) * MS },
+            // The head's clock has to be right within the margin of a lease, so only its members' may be wrong.
+            14 if a != 0 => Fault::Jump { node: a, by: r.pick(&[10 * MS, SECOND, 7 * SECOND]) },
             11 | 12 => {
                 let kinds = [
                     Forgery::Noise,
@@ -372,9 +478,11 @@ impl Fault {
     /// True if it is about `node`.
     pub fn touches(&self, node: u8) -> bool {
         match *self {
-            Fault::Crash { node: n, .. } | Fault::Pause { node: n } | Fault::Slow { node: n, .. } => n == node,
+            Fault::Crash { node: n, .. } | Fault::Pause { node: n } => n == node,
+            Fault::Slow { node: n, .. } | Fault::Jump { node: n, .. } => n == node,
             Fault::Dial { b, .. } => b == node,
             Fault::Cut { a, b, .. }
+            | Fault::Flap { a, b, .. }
             | Fault::Reset { a, b, .. }
             | Fault::Stall { a, b, .. }
             | Fault::Delay { a, b, .. }

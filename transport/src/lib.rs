@@ -7,6 +7,7 @@
 //! Bytes: `docs/protocol.md`. Promises: `docs/semantics.md`. This crate does not know actors.
 mod credit;
 mod handshake;
+mod item_window;
 mod link;
 pub mod memory;
 pub mod preface;
@@ -20,6 +21,7 @@ mod wire;
 
 pub use credit::{CreditViolation, ReceiveCredit, SendCredit};
 pub use handshake::Agreed;
+pub use item_window::ItemWindow;
 pub use link::{Driver, Inbound, Link, LinkClosed, Request, Waiter, now};
 pub use resume::{Found, Resume, ResumeError, Returned, Seek, WayBack};
 pub use session::{

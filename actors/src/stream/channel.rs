@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use mobula_core::{CallError, codec, limits};
-use mobula_transport::{CreditViolation, SessionError};
+use mobula_transport::{CreditViolation, ItemWindow, SessionError};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
-use super::window::Window;
 use crate::call_context::{NearCall, Token};
 use crate::expiry::Expire;
 use crate::reply::{Answer, NearStream};
@@ -18,7 +17,7 @@ use crate::reply::{Answer, NearStream};
 pub(crate) struct Channel<T>(Mutex<State<T>>);
 
 struct State<T> {
-    window: Window,
+    window: ItemWindow,
     items: VecDeque<T>,
     /// Behind the last item. The error is told once.
     end: Option<Result<(), CallError>>,
@@ -45,7 +44,7 @@ pub(super) enum Next<T> {
 impl<T> Channel<T> {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Channel(Mutex::new(State {
-            window: Window::new(limits::STREAM_WINDOW_ITEMS),
+            window: ItemWindow::new(limits::STREAM_WINDOW_ITEMS),
             items: VecDeque::new(),
             end: None,
             begun: false,

@@ -1,10 +1,9 @@
-//! Answers of many items: the handler's side in [`items`], the reader's in [`reply_stream`], the decisions in [`window`].
+//! Answers of many items: the handler's side in [`items`], the reader's in [`reply_stream`], the decisions in the transport's `ItemWindow`.
 
 mod channel;
 mod gate;
 mod items;
 mod reply_stream;
-mod window;
 
 pub(crate) use channel::Channel;
 pub(crate) use gate::Gate;

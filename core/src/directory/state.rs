@@ -9,6 +9,7 @@ use super::gone::Gone;
 use super::groups::Groups;
 use super::repeats::Repeats;
 use super::{Answer, Fence, Found, GroupName, LeaseTimes, Refusal, Request};
+use crate::planted::{self, Bug};
 use crate::{ActorId, NodeId, NodeUid, limits};
 
 /// What the head knows. `now` is the time since the head's start; it never runs backwards.
@@ -115,6 +116,9 @@ impl Directory {
     /// The connection to a member is gone, or it is silent. It may still be alive: what it holds stays held until its
     /// lease and the margin are over, and its lease is not renewed any more.
     pub fn lost(&mut self, member: NodeUid) {
+        if planted::is(Bug::NameFreedEarly) {
+            return self.dead(member);
+        }
         match self.members.get_mut(&member) {
             // The head does not lose itself.
             Some(member) => member.lost = member.until.is_some(),
@@ -138,7 +142,7 @@ impl Directory {
 
     /// Frees what members held whose lease and margin are over at `now`.
     pub fn tick(&mut self, now: Duration) {
-        let margin = self.times.margin;
+        let margin = if planted::is(Bug::MarginForgotten) { Duration::ZERO } else { self.times.margin };
         let over = |member: &Member| member.until.is_some_and(|until| now >= until + margin);
         let over: Vec<NodeUid> = self.members.iter().filter(|(_, member)| over(member)).map(|(uid, _)| *uid).collect();
         for uid in over {
@@ -225,7 +229,7 @@ impl Directory {
         if self.names.len() >= limits::DIRECTORY_ENTRIES_MAX {
             return Answer::Refused(Refusal::Full { limit: limits::DIRECTORY_ENTRIES_MAX as u64 });
         }
-        self.last_fence += 1;
+        self.last_fence += u64::from(!planted::is(Bug::FenceRepeated));
         let fence = Fence(self.last_fence);
         self.holdings.entry((found.node.uid, found.actor)).or_default().names.insert(name.clone());
         self.names.insert(name, Holder { found, actor_type, fence });
@@ -271,7 +275,7 @@ impl Directory {
         }
         if let Some(node) = self.members.get(&node).map(|member| member.id.clone()) {
             let member = Found { node, actor };
-            for group in holding.groups {
+            for group in holding.groups.into_iter().filter(|_| !planted::is(Bug::EndedStaysMember)) {
                 self.groups.leave(&group, &member);
             }
         }

@@ -5,13 +5,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Oracle, Rest, View};
-use crate::fact::{Fact, LifeId, News};
+use crate::fact::{EndId, Fact, LifeId, News};
 use crate::params::Fault;
 
 #[derive(Default)]
 pub(super) struct MonitorOnce {
     monitors: BTreeMap<u32, Monitor>,
     over: BTreeSet<(LifeId, u64)>,
+    /// Who has had a data link to whom, where links are told.
+    linked: BTreeSet<(LifeId, u64)>,
+    ends: BTreeMap<EndId, (LifeId, u64)>,
 }
 
 struct Monitor {
@@ -29,6 +32,10 @@ impl Oracle for MonitorOnce {
 
     fn fact(&mut self, fact: &Fact, view: &View<'_>) -> Result<(), String> {
         match *fact {
+            Fact::LinkUp { end, life, peer, control: false, .. } => {
+                self.linked.insert((life, peer));
+                self.ends.insert(end, (life, peer));
+            }
             Fact::MonitorSet { monitor, life, target, actor } => {
                 self.monitors.insert(monitor, Monitor { life, target, actor, fired: None, dropped: false });
             }
@@ -51,7 +58,13 @@ impl Oracle for MonitorOnce {
                     return Err(format!("monitor {number} was dropped, and says {news:?}"));
                 }
                 let node = |life: LifeId| view.ledger.lives[life as usize].node;
-                if news == News::NoConnection && !disturbed(view, node(monitor.life), node(monitor.target)) {
+                let target = &view.ledger.lives[monitor.target as usize];
+                let unlinked = view.params.watched && !self.linked.contains(&(monitor.life, target.uid));
+                if news == News::NoConnection
+                    && !unlinked
+                    && target.until.is_none()
+                    && !disturbed(view, node(monitor.life), node(monitor.target))
+                {
                     return Err(format!("monitor {number} says {news:?}, and nothing came between the two"));
                 }
             }
@@ -61,7 +74,14 @@ impl Oracle for MonitorOnce {
     }
 
     fn rest(&mut self, _: &Rest, view: &View<'_>) -> Result<(), String> {
+        let forged = view.ledger.tainted.iter().filter_map(|end| self.ends.get(end));
+        let forged: BTreeSet<(LifeId, LifeId)> =
+            forged.filter_map(|(life, peer)| Some((*life, view.ledger.life_of(*peer)?))).collect();
         for (number, monitor) in &self.monitors {
+            // After forged bytes what is asked may never arrive.
+            if forged.contains(&(monitor.life, monitor.target)) {
+                continue;
+            }
             let gone = |life: LifeId| view.ledger.lives[life as usize].until.is_some();
             let over = self.over.contains(&(monitor.target, monitor.actor)) || gone(monitor.target);
             match monitor.fired {
@@ -82,7 +102,8 @@ impl Oracle for MonitorOnce {
 /// True if anything may have come between the two so far.
 fn disturbed(view: &View<'_>, one: u8, other: u8) -> bool {
     view.params.faults.iter().filter(|fault| fault.at <= view.now).any(|fault| match fault.fault {
-        Fault::Crash { node, .. } | Fault::Pause { node } => node == one || node == other,
+        Fault::Crash { node, .. } | Fault::Pause { node } | Fault::Jump { node, .. } => node == one || node == other,
+        Fault::Flap { a, b, .. } => (a, b) == (one, other) || (b, a) == (one, other),
         Fault::Cut { a, b, .. } | Fault::Delay { a, b, .. } | Fault::Stall { a, b, .. } | Fault::Reset { a, b, .. } => {
             (a, b) == (one, other) || (b, a) == (one, other)
         }

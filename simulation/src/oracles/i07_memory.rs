@@ -5,7 +5,6 @@ use mobula_core::limits;
 
 use super::{Gauge, Oracle, View};
 use crate::fact::Fact;
-use crate::params::Kind;
 
 pub(super) struct Memory;
 
@@ -21,7 +20,7 @@ impl Oracle for Memory {
 
     fn fact(&mut self, fact: &Fact, view: &View<'_>) -> Result<(), String> {
         let Fact::Queued { op, queued_bytes_before } = *fact else { return Ok(()) };
-        let to_node = matches!(view.ledger.call(op).plan.kind, Kind::Spawn | Kind::Stop);
+        let to_node = view.ledger.call(op).is_to_node();
         if !to_node && queued_bytes_before >= view.params.send_window_bytes {
             return Err(format!("#{op} is queued behind {queued_bytes_before} bytes, beyond the window"));
         }

@@ -26,6 +26,7 @@ impl Oracle for Resolves {
             }
             if let Some((at, verdict)) = call.verdict
                 && at > rest.healed_at + 30 * SECOND
+                && !call.background
                 && !view.ledger.is_tainted(op as Op)
             {
                 return Err(format!("#{op} ends {verdict:?} at {at}, faults were over at {}", rest.healed_at));

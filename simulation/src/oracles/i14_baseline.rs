@@ -10,6 +10,9 @@ impl Oracle for Baseline {
     }
 
     fn rest(&mut self, rest: &Rest, view: &View<'_>) -> Result<(), String> {
+        if rest.services.left > 0 {
+            return Err(format!("{} questions are kept that nobody waits for", rest.services.left));
+        }
         for gauge in &rest.gauges {
             let bytes = [gauge.queued_bytes, gauge.unsent_large_bytes, gauge.reassembly_bytes];
             let left = [bytes.iter().sum(), gauge.pending, gauge.in_line, gauge.targets, gauge.mail_max as usize];

@@ -43,14 +43,14 @@ impl Oracle for NoFalseDeath {
 }
 
 /// How long faults may have kept `peer` from being heard by `own`.
-fn blame(view: &View<'_>, own: u8, peer: u8, heard: u64) -> u64 {
+pub(super) fn blame(view: &View<'_>, own: u8, peer: u8, heard: u64) -> u64 {
     let mut sum = hindered(view.params, own, heard, view.now) + hindered(view.params, peer, heard, view.now);
     for fault in &view.params.faults {
         let pair = |a: u8, b: u8| (a, b) == (peer, own) || (a, b) == (own, peer);
         // Cuts delay what is under way when they end; what was delayed by 5 s arrives within 5 s of the fault.
         let overlap = |after: u64| view.now.min(fault.until + after).saturating_sub(heard.max(fault.at));
         sum += match fault.fault {
-            Fault::Cut { a, b, .. } | Fault::Stall { a, b, .. } if pair(a, b) => overlap(0),
+            Fault::Cut { a, b, .. } | Fault::Stall { a, b, .. } | Fault::Flap { a, b, .. } if pair(a, b) => overlap(0),
             Fault::Delay { a, b, by } if pair(a, b) => overlap(by),
             _ => 0,
         };

@@ -38,6 +38,8 @@ impl BothSides {
         let Fault::Cut { a, b, .. } = cut.fault else { return Ok(()) };
         let way = 4 * (view.params.latency + view.params.jitter);
         let noticed = cut.at + view.params.down_after + view.params.heartbeat + way + 200 * MS;
+        // By the slowest clock.
+        let noticed = noticed + 2 * view.params.down_after * view.params.skew_ppm() / 1_000_000;
         let other = |f: &&crate::params::FaultParams| {
             let delays = matches!(f.fault, Fault::Delay { by, .. } if f.until + by > cut.at);
             let about = f.fault.touches(a) || f.fault.touches(b);

@@ -4,21 +4,29 @@ mod i01_one_outcome;
 mod i02_no_message_twice;
 mod i03_order;
 mod i04_monitor_once;
+mod i05_one_activation;
 mod i07_memory;
 mod i08_outcome_is_true;
 mod i09_stale_incarnation;
 mod i10_uids;
+mod i12_views;
 mod i13_resolves;
 mod i14_baseline;
+mod i20_leases;
 mod i20_no_false_death;
 mod i21_both_sides;
 mod i23_one_panic;
+mod i25_versions;
 mod i26_cancelled;
+mod i27_repeated;
 mod i29_intruders;
 mod i31_rules;
 mod s04_expired;
+mod s05_links;
+mod s06_supervision;
+mod s08_streams;
 
-use crate::fact::{EndId, Fact, Op};
+use crate::fact::{EndId, Fact, LifeId, Op};
 use crate::ledger::Ledger;
 use crate::params::{Params, Time};
 
@@ -69,6 +77,40 @@ pub struct Rest {
     pub unfinished: Vec<Op>,
     /// When all faults were over.
     pub healed_at: Time,
+    /// Names, groups and links.
+    pub services: ServicesRest,
+}
+
+/// What names, groups and links look like when the world has come to rest: what should not be there.
+#[derive(Clone, Debug, Default)]
+pub struct ServicesRest {
+    /// Nodes with a lease whose view of a group is not the head's, and which group.
+    pub stale_views: Vec<(LifeId, u8)>,
+    /// Members of groups that have ended.
+    pub dead_members: Vec<(LifeId, u64)>,
+    /// Live actors of nodes with a lease whose names the head does not know.
+    pub lost_names: Vec<(LifeId, u64, u8)>,
+    /// Names that the head keeps for actors that have ended.
+    pub dead_names: Vec<(LifeId, u64, u8)>,
+    /// Ends of links that stand between lives that are connected.
+    pub links: Vec<LinkEnd>,
+    /// Lives that have each other.
+    pub connected: Vec<(LifeId, LifeId)>,
+    /// Questions that are kept, and that nobody waits for.
+    pub left: usize,
+}
+
+/// One end of a link, and the actor at the other.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct LinkEnd {
+    /// The life where it stands.
+    pub life: LifeId,
+    /// Its actor.
+    pub actor: u64,
+    /// The other's life.
+    pub peer_life: LifeId,
+    /// The other actor.
+    pub peer: u64,
 }
 
 /// Watches one promise.
@@ -108,19 +150,27 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::new(i02_no_message_twice::NoMessageTwice),
         Box::new(i03_order::Order::default()),
         Box::new(i04_monitor_once::MonitorOnce::default()),
+        Box::new(i05_one_activation::OneActivation::default()),
         Box::new(i07_memory::Memory),
         Box::new(i08_outcome_is_true::OutcomeIsTrue),
         Box::new(i09_stale_incarnation::StaleIncarnation::default()),
         Box::new(i10_uids::Uids),
+        Box::new(i12_views::Views),
         Box::new(i13_resolves::Resolves),
         Box::new(i14_baseline::Baseline),
+        Box::new(i20_leases::Leases::default()),
         Box::new(i20_no_false_death::NoFalseDeath::default()),
         Box::new(i21_both_sides::BothSides::default()),
         Box::new(i23_one_panic::OnePanic::default()),
+        Box::new(i25_versions::Versions),
         Box::new(i26_cancelled::Cancelled),
+        Box::new(i27_repeated::Repeated::default()),
         Box::new(i29_intruders::Intruders),
         Box::new(i31_rules::Rules),
         Box::new(s04_expired::Expired),
+        Box::new(s05_links::Links::default()),
+        Box::new(s06_supervision::SupervisionOracle::default()),
+        Box::new(s08_streams::Streams::default()),
     ]
 }
 
@@ -134,6 +184,8 @@ pub(crate) fn hindered(params: &Params, node: u8, from: Time, until: Time) -> Ti
             Fault::Pause { node: n } | Fault::Crash { node: n, .. } if n == node => sum += overlap,
             // Several steps of a slow node may follow each other, each late.
             Fault::Slow { node: n, by } if n == node && overlap > 0 => sum += 8 * by,
+            // Who reads a clock that has jumped believes to have waited for so long.
+            Fault::Jump { node: n, by } if n == node && from <= fault.at + by && fault.at <= until => sum += by,
             _ => {}
         }
     }

@@ -55,7 +55,8 @@ pub(super) fn make(
             // Whether it arrives shows in what becomes of the actor.
             Box::pin(async move { drop(reference.stop().await) })
         }
-        Kind::Monitor => monitor(plan, caller, &target, watcher),
+        // Nothing else is drawn in this tier.
+        _ => monitor(plan, caller, &target, watcher),
     }
 }
 

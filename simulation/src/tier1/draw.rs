@@ -36,6 +36,12 @@ pub fn draw(seed: u64) -> Params {
         down_after: limits::DOWN_AFTER.as_micros() as Time,
         handshake: limits::HANDSHAKE_DEADLINE.as_micros() as Time,
         restarts_max: r.pick(&[0, 1, 3, 5]),
+        watched: false,
+        services: false,
+        stream_window: limits::STREAM_WINDOW_ITEMS,
+        supervised: None,
+        lease: 8 * SECOND,
+        clocks_ppm: vec![0; usize::from(nodes)],
     };
     let mut work_left = WORK_MAX;
     let theme = r.below(6);

@@ -54,7 +54,7 @@ pub fn run(params: &Params, traced: bool) -> Report {
             break;
         }
     }
-    state::rest(&Rest { gauges: Vec::new(), unfinished: Vec::new(), healed_at });
+    state::rest(&Rest { healed_at, ..Rest::default() });
     let report = state::end();
     // Streams say goodbye to their network, which has to be there for that.
     for number in 0..params.nodes {

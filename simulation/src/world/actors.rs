@@ -7,10 +7,13 @@ use mobula_core::planted::{self, Bug};
 use mobula_core::{ActorId, CallError, Decision, Generation, RequestId, RestartBudget, RestartPolicy, codec, limits};
 use mobula_transport::{ReceiveCredit, SessionError};
 
+use super::control::{Control, Told};
 use super::ends::{Flow, Message, Reply};
+use super::names::Tenure;
+use super::watch::Watcher;
 use super::{Event, World, no_plan};
-use crate::fact::{EndId, Fact, LifeId, Op, Skip, Verdict};
-use crate::params::{ActorParams, CallParams, Ending, MS, Time};
+use crate::fact::{EndId, Fact, HowEnded, LifeId, Op, Skip, Verdict};
+use crate::params::{ActorParams, CallParams, Ending, Kind, MS, Time};
 use crate::reach::Branch;
 
 /// How an answer finds its way back.
@@ -45,6 +48,8 @@ struct Job {
     worked: bool,
     /// Has nothing to do any more but to answer too late.
     late: bool,
+    /// Runs beside the actor, which takes its next message meanwhile.
+    beside: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -63,6 +68,12 @@ pub(super) struct Actor {
     running: BTreeMap<u32, Job>,
     next_job: u32,
     planned: bool,
+    /// The name that it acts under.
+    pub(super) tenure: Option<Tenure>,
+    pub(super) watchers: Vec<Watcher>,
+    pub(super) ends_normally: bool,
+    /// Its end was told.
+    pub(super) published: bool,
 }
 
 impl Actor {
@@ -77,6 +88,10 @@ impl Actor {
             running: BTreeMap::new(),
             next_job: 0,
             planned: false,
+            tenure: None,
+            watchers: Vec::new(),
+            ends_normally: false,
+            published: false,
         }
     }
 
@@ -89,8 +104,12 @@ impl Actor {
         self.mailbox.iter().chain(running).filter_map(|letter| letter.op).collect()
     }
 
+    pub(super) fn is_alive(&self) -> bool {
+        self.state != State::Over
+    }
+
     fn is_busy(&self) -> bool {
-        self.params.serial && self.running.values().any(|job| !job.late)
+        self.params.serial && self.running.values().any(|job| !job.late && !job.beside)
     }
 }
 
@@ -120,6 +139,10 @@ impl World<'_> {
         let way = request.map_or(Way::None, |request| Way::Far { end, request });
         if target == ActorId::NODE {
             match (request, op) {
+                (request, Some(op)) if self.judge.ledger.call(op).plan.kind == Kind::Control || request.is_none() => {
+                    let control = message.map_or(Control::Planned, |message| message.control);
+                    self.serve_control(life, end, request, op, control);
+                }
                 (Some(request), Some(op)) => self.serve_later(life, end, request, op),
                 _ => self.respond(way, op, Err(decode_failure())),
             }
@@ -156,6 +179,16 @@ impl World<'_> {
         self.reach(Branch::CancelArrived);
         if let Some(op) = self.ends[end as usize].asked.get(&request.0).copied() {
             self.fact(Fact::CancelArrived { op });
+            if self.judge.ledger.call(op).is_to_node() {
+                if let Some(life) = self.ends[end as usize].life {
+                    self.forget_asker(life, op);
+                }
+                return;
+            }
+        }
+        if self.producers.contains_key(&(end, request.0)) {
+            self.reach(Branch::StreamGivenUp);
+            return self.stream_ends(end, request.0, CallError::Cancelled { started: true });
         }
         if !planted::is(Bug::CancelIgnored) {
             self.ends[end as usize].cancelled.insert(request.0);
@@ -182,7 +215,7 @@ impl World<'_> {
     }
 
     pub(super) fn is_alive(&self, life: LifeId, actor: u64) -> Option<bool> {
-        self.lives[life as usize].actors.get(&actor).map(|actor| actor.state != State::Over)
+        self.lives[life as usize].actors.get(&actor).map(Actor::is_alive)
     }
 
     /// One turn: messages until one takes time, or the turn is used up.
@@ -221,6 +254,9 @@ impl World<'_> {
             self.reach(Branch::ExpiredAtStart);
             return self.refuse(letter, Skip::Expired, CallError::DeadlineExceeded { started: false });
         }
+        if !self.may_act(life, actor) {
+            return self.refuse(letter, Skip::Stopped, CallError::Stopped);
+        }
         self.return_credit(letter.ticket.take());
         let Some(one) = self.lives[life as usize].actors.get_mut(&actor) else { return };
         let (generation, job) = (one.generation, one.next_job);
@@ -229,11 +265,18 @@ impl World<'_> {
             self.fact(Fact::Started { op, life, actor, generation });
         }
         let (plan, deadline) = (letter.plan.clone(), letter.deadline);
+        if let (Kind::Stream, Way::Far { end, request }, Some(op)) = (plan.kind, letter.way, letter.op) {
+            let stream = Job { letter, children: Vec::new(), waiting: 0, worked: false, late: false, beside: true };
+            if let Some(one) = self.lives[life as usize].actors.get_mut(&actor) {
+                one.running.insert(job, stream);
+            }
+            return self.stream_begins(end, request, op, (life, actor, job));
+        }
         if plan.nested.is_empty() && plan.work == 0 {
             return self.complete(life, actor, letter, job);
         }
         let waiting = plan.nested.len();
-        let running = Job { letter, children: Vec::new(), waiting, worked: false, late: false };
+        let running = Job { letter, children: Vec::new(), waiting, worked: false, late: false, beside: false };
         if let Some(one) = self.lives[life as usize].actors.get_mut(&actor) {
             one.running.insert(job, running);
         }
@@ -310,11 +353,17 @@ impl World<'_> {
             }
             Ending::Stop => {
                 self.respond(letter.way, letter.op, Ok(false));
+                if let Some(one) = self.lives[life as usize].actors.get_mut(&actor).filter(|one| one.is_alive()) {
+                    one.ends_normally = true;
+                    if self.child_of(life, actor).is_none() {
+                        self.fact(Fact::EndsNormally { life, actor });
+                    }
+                }
                 self.stop(life, actor);
             }
             Ending::Late => {
                 let at = letter.deadline.unwrap_or(0).max(self.now) + 300 * MS;
-                let late = Job { letter, children: Vec::new(), waiting: 0, worked: false, late: true };
+                let late = Job { letter, children: Vec::new(), waiting: 0, worked: false, late: true, beside: false };
                 if let Some(one) = self.lives[life as usize].actors.get_mut(&actor) {
                     one.running.insert(job, late);
                 }
@@ -330,7 +379,12 @@ impl World<'_> {
     /// A life of an actor has ended in a panic.
     fn fail(&mut self, life: LifeId, actor: u64) {
         self.lose_running(life, actor);
-        let (now, jitter) = (self.instant(), self.random.unit());
+        if let Some(child) = self.child_of(life, actor) {
+            self.rests(life, actor);
+            return self.child_ends(life, child, HowEnded::Failed);
+        }
+        let node = self.node_of(life);
+        let (now, jitter) = (self.instant(node), self.random.unit());
         let Some(one) = self.lives[life as usize].actors.get_mut(&actor) else { return };
         let mail = one.mailbox.len() as u32;
         let decision = one.budget.on_failure(now, jitter);
@@ -342,7 +396,7 @@ impl World<'_> {
                     one.mailbox.clear();
                 }
                 self.fact(Fact::ActorFailed { life, actor, mail });
-                let at = self.time(now + rest);
+                let at = self.time(node, now + rest);
                 self.plan(at, Event::Reborn(life, actor));
             }
             Decision::GiveUp => {
@@ -369,9 +423,61 @@ impl World<'_> {
 
     /// Ends an actor for good, if it lives.
     pub(super) fn stop(&mut self, life: LifeId, actor: u64) {
+        if self.is_alive(life, actor) != Some(true) {
+            return;
+        }
+        if let Some(child) = self.child_of(life, actor).filter(|_| self.is_running(life, actor)) {
+            let normal = self.lives[life as usize].actors.get_mut(&actor).is_some_and(|one| one.ends_normally);
+            self.interrupt(life, actor);
+            return self.child_ends(life, child, if normal { HowEnded::Normal } else { HowEnded::Ordered });
+        }
+        if self.child_of(life, actor).is_some() {
+            // It rests, and its supervisor knows what for.
+            return;
+        }
+        self.lose_running(life, actor);
+        self.finish(life, actor);
+    }
+
+    fn is_running(&self, life: LifeId, actor: u64) -> bool {
+        self.lives[life as usize].actors.get(&actor).is_some_and(|one| one.state == State::Running)
+    }
+
+    /// A life of a child is over; whether another follows its supervisor says.
+    pub(super) fn interrupt(&mut self, life: LifeId, actor: u64) {
+        self.lose_running(life, actor);
+        self.rests(life, actor);
+    }
+
+    /// The actor waits for its next life, and its mail with it.
+    pub(super) fn rests(&mut self, life: LifeId, actor: u64) {
+        let Some(one) = self.lives[life as usize].actors.get_mut(&actor) else { return };
+        if one.state != State::Running {
+            return;
+        }
+        one.state = State::Resting;
+        one.ends_normally = false;
+        one.generation += 1;
+        if planted::is(Bug::RestartLosesMail) {
+            one.mailbox.clear();
+        }
+        let mail = one.mailbox.len() as u32;
+        self.fact(Fact::ActorFailed { life, actor, mail });
+    }
+
+    /// No life of a child follows.
+    pub(super) fn dismiss(&mut self, life: LifeId, actor: u64) {
         if self.is_alive(life, actor) == Some(true) {
             self.lose_running(life, actor);
             self.finish(life, actor);
+        }
+    }
+
+    /// A handler that runs beside its actor is given up.
+    pub(super) fn give_up_job(&mut self, life: LifeId, actor: u64, job: u32, error: CallError) {
+        let Some(one) = self.lives[life as usize].actors.get_mut(&actor) else { return };
+        if let Some(job) = one.running.remove(&job) {
+            self.respond(job.letter.way, job.letter.op, Err(error));
         }
     }
 
@@ -386,13 +492,16 @@ impl World<'_> {
                 self.refuse(letter, Skip::Stopped, CallError::Stopped);
             }
         }
+        self.release(life, actor);
     }
 
     /// Handlers that run end with their actor's life; what they asked for is given up.
     fn lose_running(&mut self, life: LifeId, actor: u64) {
         let Some(one) = self.lives[life as usize].actors.get_mut(&actor) else { return };
         let generation = one.generation;
-        for job in std::mem::take(&mut one.running).into_values() {
+        let running = std::mem::take(&mut one.running);
+        self.producers.retain(|_, producer| (producer.life, producer.actor) != (life, actor));
+        for job in running.into_values() {
             for child in job.children {
                 self.cancel(child);
             }
@@ -444,7 +553,7 @@ impl World<'_> {
                 }
             }
             Way::Far { end, request } => {
-                let reply = answer.map(|error| Reply { op: op.unwrap_or(Op::MAX), error });
+                let reply = answer.map(|error| Reply { op: op.unwrap_or(Op::MAX), error, told: Told::Nothing });
                 self.answer(end, request, reply);
             }
         }

@@ -23,7 +23,17 @@ impl World<'_> {
         let plan = Arc::new(self.params.calls[call as usize].clone());
         let Some(caller) = self.slots[usize::from(plan.caller)].life else { return };
         for _ in 0..plan.burst {
-            self.issue(&plan, caller, None, None);
+            if self.slots[usize::from(plan.caller)].life != Some(caller) {
+                return;
+            }
+            match plan.kind {
+                Kind::Ask | Kind::Tell | Kind::Spawn | Kind::Stop | Kind::Stream => {
+                    self.issue(&plan, caller, None, None);
+                }
+                Kind::Monitor => self.monitor(&plan, caller),
+                Kind::Link | Kind::Unlink => self.change_link(&plan, caller),
+                _ => self.call_service(&plan, caller),
+            }
         }
     }
 
@@ -38,8 +48,22 @@ impl World<'_> {
         let life = self.target_life(plan)?;
         let to_node = matches!(plan.kind, Kind::Spawn | Kind::Stop);
         let actor = if to_node { ActorId::NODE } else { self.actor_at(life, plan.actor) };
+        self.issue_to(plan, caller, life, actor, parent, cap)
+    }
+
+    /// As [`issue`](Self::issue), to an actor that is known.
+    pub(super) fn issue_to(
+        &mut self,
+        plan: &Arc<CallParams>,
+        caller: LifeId,
+        life: LifeId,
+        actor: ActorId,
+        parent: Option<Parent>,
+        cap: Option<Time>,
+    ) -> Option<Op> {
+        let to_node = actor == ActorId::NODE;
         // Nested asks inherit the smaller of their own deadline and what is left.
-        let own = plan.deadline.map(|after| self.now + after);
+        let own = plan.deadline.map(|after| self.after(self.node_of(caller), after));
         let deadline = own.into_iter().chain(cap).min();
         let target = self.lives[life as usize].id().clone();
         let near = life == caller;
@@ -65,7 +89,12 @@ impl World<'_> {
                 }
                 self.resolve(op, Verdict::of(&error));
             }
-            Some(Ok(end)) => self.call_far(op, end, actor),
+            Some(Ok(end)) => {
+                if plan.kind == Kind::Stream {
+                    self.reads(op);
+                }
+                self.call_far(op, end, actor);
+            }
         }
         if parent.is_some() && self.judge.ledger.call(op).is_ask() && self.judge.ledger.call(op).verdict.is_none() {
             self.parents[op as usize] = parent;
@@ -74,7 +103,7 @@ impl World<'_> {
         None
     }
 
-    fn target_life(&self, plan: &CallParams) -> Option<LifeId> {
+    pub(super) fn target_life(&self, plan: &CallParams) -> Option<LifeId> {
         let of_node = |life: &LifeId| self.lives[*life as usize].node == plan.target;
         let mut lives = (0..self.lives.len() as LifeId).rev().filter(of_node);
         let newest = lives.next();
@@ -115,8 +144,9 @@ impl World<'_> {
 
     fn call_far(&mut self, op: Op, end: u32, actor: ActorId) {
         let entry = self.judge.ledger.call(op);
-        let (plan, deadline) = (entry.plan.clone(), self.deadline(entry.deadline));
-        let (now, name) = (self.instant(), NAMES[usize::from(plan.message) % NAMES.len()]);
+        let node = self.node_of(entry.caller);
+        let (plan, deadline) = (entry.plan.clone(), self.deadline(node, entry.deadline));
+        let (now, name) = (self.instant(node), NAMES[usize::from(plan.message) % NAMES.len()]);
         let call = Call { target: actor, key: MessageKey::of(name), name, schema: 1, deadline };
         let one = &mut self.ends[end as usize];
         let Some(session) = &mut one.session else { return };
@@ -202,8 +232,14 @@ impl World<'_> {
             _ => {}
         }
         self.fact(Fact::Resolved { op, verdict });
+        if !matches!(verdict, Verdict::Replied { .. }) {
+            self.readers.remove(&op);
+        }
         if let Some(parent) = self.parents[op as usize].take() {
             self.child_answered(parent);
+        }
+        if let Some(wait) = self.waits.remove(&op) {
+            self.goes_on(wait, None);
         }
     }
 }

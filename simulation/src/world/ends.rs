@@ -12,6 +12,7 @@ use mobula_transport::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::control::{Control, Told};
 use super::net::{Pipe, Read};
 use super::{Event, World};
 use crate::fact::{Closure, EndId, Fact, LifeId, Op, Rule, Verdict};
@@ -24,6 +25,7 @@ use crate::reach::Branch;
 pub(super) struct Message {
     pub(super) op: Op,
     pub(super) padding: String,
+    pub(super) control: Control,
 }
 
 /// What every reply carries.
@@ -31,6 +33,7 @@ pub(super) struct Message {
 pub(super) struct Reply {
     pub(super) op: Op,
     pub(super) error: bool,
+    pub(super) told: Told,
 }
 
 pub(super) enum Stage {
@@ -157,6 +160,15 @@ impl World<'_> {
         Some(end)
     }
 
+    /// The node of an end; of an intruder's, the first.
+    fn node_at(&self, end: EndId) -> u8 {
+        self.ends[end as usize].life.map_or(0, |life| self.node_of(life))
+    }
+
+    fn instant_at(&self, end: EndId) -> std::time::Instant {
+        self.instant(self.node_at(end))
+    }
+
     /// Lets the end's driver have a turn soon.
     pub(super) fn wake(&mut self, end: EndId) {
         let one = &mut self.ends[end as usize];
@@ -200,7 +212,8 @@ impl World<'_> {
 
     fn arm(&mut self, end: EndId) {
         let next = self.ends[end as usize].session.as_ref().and_then(Session::poll_timeout);
-        let Some(at) = next.map(|at| self.time(at).max(self.now + 1)) else { return };
+        let (Some(next), Some(life)) = (next, self.ends[end as usize].life) else { return };
+        let at = self.time(self.node_of(life), next).max(self.now + 1);
         let one = &mut self.ends[end as usize];
         if one.timer_at.is_none_or(|armed| at < armed || armed <= self.now) {
             one.timer_at = Some(at);
@@ -275,7 +288,7 @@ impl World<'_> {
     }
 
     fn open(&mut self, end: EndId) -> Result<(), (Closure, String)> {
-        let now = self.instant();
+        let now = self.instant_at(end);
         let one = &mut self.ends[end as usize];
         let (Some(life), Some(peer)) = (one.life, &one.peer) else { return Ok(()) };
         let micros = std::time::Duration::from_micros;
@@ -308,7 +321,7 @@ impl World<'_> {
     }
 
     fn timers(&mut self, end: EndId) -> Result<(), (Closure, String)> {
-        let now = self.instant();
+        let now = self.instant_at(end);
         for _ in 0..100 {
             let Some(session) = &mut self.ends[end as usize].session else { return Ok(()) };
             if session.poll_timeout().is_none_or(|at| at > now) {
@@ -320,7 +333,7 @@ impl World<'_> {
             let cancels = session.queued_bytes().saturating_sub(before);
             self.ends[end as usize].exempt_bytes += cancels;
             if let Err(error) = timed_out {
-                let heard = self.time(heard);
+                let heard = self.time(self.node_at(end), heard);
                 return Err((closure(&error, heard), error.to_string()));
             }
             self.flush(end);
@@ -333,7 +346,7 @@ impl World<'_> {
 
     fn fill_and_receive(&mut self, end: EndId) -> Result<(), (Closure, String)> {
         let ended = self.fill(end);
-        let now = self.instant();
+        let now = self.instant_at(end);
         let inbox = std::mem::take(&mut self.ends[end as usize].inbox);
         let mut rest = &inbox[..];
         let mut batch = Vec::new();
@@ -374,20 +387,24 @@ impl World<'_> {
             match received {
                 Received::Nothing | Received::Ack { .. } | Received::Define { .. } => {}
                 // Not sent by these nodes; an intruder may.
-                Received::Item { .. } | Received::More { .. } | Received::Undelivered { .. } => {}
+                Received::Undelivered { .. } => {}
+                Received::Item { to, payload } => violation = violation.and(self.item_arrives(to, &payload)),
+                Received::More { request, count } => {
+                    violation = violation.and(self.more_arrives(end, request, count));
+                }
                 Received::Reply { to, payload } => {
                     let verdict = match codec::decode::<Reply>(&payload) {
-                        Ok(Reply { op, error: false }) => Verdict::Replied { to: op },
-                        Ok(Reply { op, error: true }) => Verdict::HandlerError { to: op },
-                        Err(_) => Verdict::Decode { reply: true },
+                        Ok(Reply { op, error: false, told }) => (Verdict::Replied { to: op }, told),
+                        Ok(Reply { op, error: true, told }) => (Verdict::HandlerError { to: op }, told),
+                        Err(_) => (Verdict::Decode { reply: true }, Told::Nothing),
                     };
-                    self.resolve(to, verdict);
+                    self.answered(to, verdict.0, verdict.1);
                 }
                 Received::Failure { to, error } => self.resolve(to, Verdict::of(&error)),
                 Received::Cancel { request } => self.cancel_arrives(end, request),
                 Received::Request { request, target, deadline, payload, .. } => {
                     if violation.is_ok() {
-                        let deadline = deadline.instant().map(|at| self.time(at));
+                        let deadline = deadline.instant().map(|at| self.time(self.node_at(end), at));
                         violation = self.request(end, request, target, deadline, &payload);
                     }
                 }
@@ -408,7 +425,7 @@ impl World<'_> {
 
     /// Writes what is queued, as far as the system takes it.
     pub(super) fn flush(&mut self, end: EndId) {
-        let now = self.instant();
+        let now = self.instant_at(end);
         let mut written = 0;
         loop {
             let one = &mut self.ends[end as usize];
@@ -518,6 +535,7 @@ impl World<'_> {
         self.events(end);
         self.close_pipe(end);
         self.ends[end as usize].flows.clear();
+        self.streams_over(end);
         if let (Some(life), Some(peer)) = (life, peer)
             && matches!(self.ends[end as usize].stage, Stage::Open | Stage::Dialling { .. })
         {
@@ -555,7 +573,8 @@ impl World<'_> {
 
 /// Writes a message.
 pub(super) fn body(op: Op, padding: u16) -> impl FnOnce(&mut BytesMut) -> Result<(), EncodeError> {
-    move |out| codec::encode_into(&Message { op, padding: "x".repeat(usize::from(padding)) }, out)
+    let message = move || Message { op, padding: "x".repeat(usize::from(padding)), control: Control::Planned };
+    move |out| codec::encode_into(&message(), out)
 }
 
 /// The hello of an intruder.

@@ -41,7 +41,41 @@ impl World<'_> {
                 }
             }
             Fault::Dial { b, intruder } => self.intrude(b, intruder),
+            Fault::Jump { node, by } => {
+                self.reach(Branch::ClockJumped);
+                self.clocks.jump(node, by);
+                // Timers that are due now.
+                for end in 0..self.ends.len() as EndId {
+                    if self.ends[end as usize].life.is_some_and(|life| self.node_of(life) == node) {
+                        self.wake(end);
+                    }
+                }
+            }
+            Fault::Flap { .. } => self.flaps(number),
         }
+    }
+
+    /// A flapping way is cut, or is open again.
+    pub(super) fn flaps(&mut self, number: u16) {
+        let plan = self.params.faults[usize::from(number)];
+        let Fault::Flap { a, b, each } = plan.fault else { return };
+        if self.now >= plan.until {
+            return;
+        }
+        let opens = self.flapping.remove(&number);
+        if !opens {
+            self.flapping.insert(number);
+        }
+        self.cut(a, b, false, false, if opens { -1 } else { 1 });
+        self.plan(self.now + each, Event::Flaps(number));
+    }
+
+    /// True while a crash holds the node down.
+    pub(super) fn is_crashed(&self, node: u8) -> bool {
+        let down = |f: &crate::params::FaultParams| {
+            matches!(f.fault, Fault::Crash { node: n, .. } if n == node) && f.at <= self.now && f.until > self.now
+        };
+        self.params.faults.iter().any(down)
     }
 
     pub(super) fn fault_ends(&mut self, number: u16) {
@@ -51,12 +85,7 @@ impl World<'_> {
             Fault::Crash { node, .. } => {
                 self.machine_is_back(node);
                 // Two crashes may overlap; the last one's end brings it back.
-                let down = |f: &crate::params::FaultParams| {
-                    matches!(f.fault, Fault::Crash { node: n, .. } if n == node)
-                        && f.at <= self.now
-                        && f.until > self.now
-                };
-                if !self.params.faults.iter().any(down) {
+                if !self.is_crashed(node) {
                     self.plan(self.now, Event::NodeStarts(node));
                 }
             }
@@ -79,6 +108,13 @@ impl World<'_> {
             }
             Fault::Stall { a, b, control } => self.stall(a, b, control, false),
             Fault::Delay { a, b, .. } if a != b => self.ways.delay(a, b, 0),
+            // What has not come to its byte by now never does: a healed world is not to be disturbed.
+            Fault::Reset { a, b, .. } => {
+                for pipe in self.pipes.iter_mut().filter(|pipe| (pipe.from, pipe.to) == (Some(a), Some(b))) {
+                    pipe.reset_after = None;
+                }
+            }
+            Fault::Flap { a, b, .. } if self.flapping.remove(&number) => self.cut(a, b, false, false, -1),
             _ => {}
         }
     }

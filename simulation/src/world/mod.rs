@@ -3,25 +3,32 @@
 
 mod actors;
 mod calls;
+mod children;
+mod clocks;
+mod control;
 mod ends;
 mod faults;
+mod items;
+mod names;
 mod net;
 mod nodes;
+mod watch;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
-use mobula_core::{Deadline, RequestId};
+use mobula_core::RequestId;
 use mobula_transport::preface::Secret;
 
 use crate::fact::{EndId, Fact, LifeId, Op};
 use crate::judge::{Judge, Violation};
-use crate::oracles::{Gauge, Rest};
-use crate::params::{MS, Params, SECOND, Time};
+use crate::oracles::{Gauge, Rest, ServicesRest};
+use crate::params::{CallParams, Ending, Kind, MS, Params, SECOND, Time};
 use crate::random::Random;
 use crate::reach::{Branch, Reached};
+use clocks::Clocks;
 use ends::End;
 use net::{Pipe, Ways};
 use nodes::{Life, Slot};
@@ -78,11 +85,30 @@ enum Event {
     Serve(LifeId, u32),
     LocalDeadline(Op),
     Cancel(Op),
+    Demonitor(u32),
+    Renew(LifeId),
+    HeadTick(LifeId),
+    Follow(LifeId, u8),
+    Act(LifeId, u64),
+    /// A request to the head once more.
+    Again(LifeId, u32),
+    /// The head hears that the process of the life with this uid has ended.
+    Reaped(LifeId, u64),
+    /// A node that has ended itself.
+    ComesBack(u8),
+    Flaps(u16),
+    /// A producer goes on.
+    Produce(EndId, u64),
+    /// A reader takes an item.
+    Take(Op),
+    ChildStarted(LifeId, u32),
+    ChildStopped(LifeId, u32),
+    ChildTick(LifeId),
 }
 
 struct World<'a> {
     params: &'a Params,
-    base: Instant,
+    clocks: Clocks,
     now: Time,
     heap: BinaryHeap<Reverse<(Time, u64, Event)>>,
     sequence: u64,
@@ -97,6 +123,17 @@ struct World<'a> {
     /// By call: the handler that waits for it, and its request.
     parents: Vec<Option<calls::Parent>>,
     requests: Vec<Option<RequestId>>,
+    /// What follows on the answers of nodes.
+    waits: BTreeMap<Op, control::Wait>,
+    monitors: Vec<watch::Monitor>,
+    /// Streams, by connection and request, and their readers.
+    producers: BTreeMap<(EndId, u64), items::Producer>,
+    readers: BTreeMap<Op, items::Reader>,
+    /// The world has come to rest: nobody renews or asks any more.
+    settled: bool,
+    /// Flapping ways that are cut at present, by fault.
+    flapping: std::collections::BTreeSet<u16>,
+    rest: ServicesRest,
     secret: Secret,
     /// Handshakes as an eavesdropper has seen them, with the node that was dialled.
     overheard: Vec<(u8, [u8; mobula_transport::preface::DIAL_BYTES])>,
@@ -110,7 +147,7 @@ impl<'a> World<'a> {
         let nodes = usize::from(params.nodes);
         let mut world = World {
             params,
-            base: base(),
+            clocks: Clocks::new(base(), params.clocks_ppm.clone()),
             now: 0,
             heap: BinaryHeap::new(),
             sequence: 0,
@@ -123,6 +160,13 @@ impl<'a> World<'a> {
             ways: Ways::new(nodes),
             parents: Vec::new(),
             requests: Vec::new(),
+            waits: BTreeMap::new(),
+            monitors: Vec::new(),
+            producers: BTreeMap::new(),
+            readers: BTreeMap::new(),
+            settled: false,
+            flapping: std::collections::BTreeSet::new(),
+            rest: ServicesRest::default(),
             secret: Secret::from_bytes([7; 32]),
             overheard: Vec::new(),
         };
@@ -143,7 +187,8 @@ impl<'a> World<'a> {
         let healed_at = self.params.healed_at();
         let mut same_moment = 0;
         let mut rested_since = None;
-        let mut settled = false;
+        // Views have so long to converge.
+        let quiet_at = if self.params.services { healed_at + 5 * SECOND } else { healed_at };
         while let Some(Reverse((at, _, event))) = self.heap.pop() {
             same_moment = if at == self.now { same_moment + 1 } else { 0 };
             if same_moment > EVENTS_OF_ONE_MOMENT_MAX {
@@ -155,10 +200,12 @@ impl<'a> World<'a> {
             if self.judge.violation.is_some() {
                 return;
             }
-            if self.now <= healed_at {
+            if self.now <= quiet_at {
                 continue;
             }
             let busy = self.judge.ledger.owed().next().is_some() || self.has_work();
+            let settled = self.settled || (self.services_settled() && self.children_settled());
+            let busy = busy || !settled;
             if busy {
                 rested_since = None;
                 if self.now > healed_at + 31 * SECOND {
@@ -168,8 +215,7 @@ impl<'a> World<'a> {
             }
             let since = *rested_since.get_or_insert(self.now);
             let way = 4 * (self.params.latency + self.params.jitter);
-            if !settled && self.now > since + SECOND + way {
-                settled = true;
+            if !self.settled && self.now > since + SECOND + way {
                 self.settle();
             }
             if self.now > since + 2 * SECOND + 2 * way && self.is_drained() {
@@ -179,7 +225,12 @@ impl<'a> World<'a> {
                 break;
             }
         }
-        let rest = Rest { gauges: self.gauges(), unfinished: self.unfinished(), healed_at };
+        if !self.settled {
+            self.settle();
+        }
+        let left = self.watchers_left() + self.followers_left();
+        let services = ServicesRest { left, ..std::mem::take(&mut self.rest) };
+        let rest = Rest { gauges: self.gauges(), unfinished: self.unfinished(), healed_at, services };
         self.judge.rest(&rest, self.params, self.now);
     }
 
@@ -210,6 +261,21 @@ impl<'a> World<'a> {
             Event::Serve(life, request) => self.serve(life, request),
             Event::LocalDeadline(op) => self.local_deadline(op),
             Event::Cancel(op) => self.cancel(op),
+            Event::Demonitor(monitor) => self.demonitor(monitor),
+            Event::Renew(life) if self.lives[life as usize].up => self.renew(life),
+            Event::HeadTick(life) if self.lives[life as usize].up => self.head_tick(life),
+            Event::Renew(_) | Event::HeadTick(_) => {}
+            Event::Follow(life, group) => self.follow(life, group),
+            Event::Act(life, actor) => self.act(life, actor),
+            Event::Again(life, number) => self.again(life, number),
+            Event::Reaped(life, uid) => self.reaped(life, uid),
+            Event::ComesBack(node) => self.comes_back(node),
+            Event::Flaps(fault) => self.flaps(fault),
+            Event::Produce(end, request) => self.produce(end, request),
+            Event::Take(op) => self.take_item(op),
+            Event::ChildStarted(life, child) => self.child_started(life, child),
+            Event::ChildStopped(life, child) => self.child_stopped(life, child),
+            Event::ChildTick(life) => self.child_tick(life),
         }
     }
 
@@ -220,7 +286,14 @@ impl<'a> World<'a> {
             Event::Turn(life, _) | Event::Done(life, ..) | Event::Reborn(life, _) | Event::Serve(life, _) => life,
             Event::LocalDeadline(op) | Event::Cancel(op) => self.judge.ledger.call(op).caller,
             Event::Call(call) => return Some(self.params.calls[call as usize].caller),
+            Event::Renew(life) | Event::HeadTick(life) | Event::Follow(life, _) | Event::Act(life, _) => life,
+            Event::Again(life, _) | Event::Reaped(life, _) => life,
+            Event::ChildStarted(life, _) | Event::ChildStopped(life, _) | Event::ChildTick(life) => life,
+            Event::Produce(end, _) => self.ends[end as usize].life?,
+            Event::Take(op) => self.judge.ledger.call(op).caller,
+            Event::Demonitor(monitor) => self.monitors[monitor as usize].life,
             Event::NodeStarts(_) | Event::FaultBegins(_) | Event::FaultEnds(_) | Event::Arrive(_) => return None,
+            Event::ComesBack(_) | Event::Flaps(_) => return None,
         };
         Some(self.lives[life as usize].node)
     }
@@ -244,19 +317,6 @@ impl<'a> World<'a> {
         self.now + 1 + self.random.below(20) + self.random.below(slow)
     }
 
-    fn instant(&self) -> Instant {
-        self.base + Duration::from_micros(self.now)
-    }
-
-    fn deadline(&self, at: Option<Time>) -> Deadline {
-        at.map_or(Deadline::NEVER, |at| Deadline::at(self.base + Duration::from_micros(at)))
-    }
-
-    /// The first moment of the world's clock that is not before `at`.
-    fn time(&self, at: Instant) -> Time {
-        at.saturating_duration_since(self.base).as_nanos().div_ceil(1000) as Time
-    }
-
     fn has_work(&self) -> bool {
         self.lives.iter().filter(|life| life.up).any(Life::has_work)
     }
@@ -272,8 +332,12 @@ impl<'a> World<'a> {
             || self.now > self.params.healed_at() + 50 * SECOND
     }
 
-    /// Returns all credit, as a node does when it forgets an actor.
+    /// Looks at what goes on while the world rests, and ends it. Returns all credit, as a node does when it forgets an actor.
     fn settle(&mut self) {
+        self.rest = self.services_rest();
+        (self.rest.links, self.rest.connected) = self.links_rest();
+        self.settled = true;
+        self.stop_waiting();
         for end in 0..self.ends.len() {
             let (life, over) = (self.ends[end].life, self.ends[end].over);
             if over.is_some() || life.is_none_or(|life| !self.lives[life as usize].up) {
@@ -305,16 +369,30 @@ fn base() -> Instant {
     Instant::now()
 }
 
-/// One process-wide empty plan, for forged messages.
-fn no_plan() -> Arc<crate::params::CallParams> {
-    use crate::params::{CallParams, Ending, Kind};
+/// The plan of a forged message.
+fn no_plan() -> Arc<CallParams> {
+    plan_of(Kind::Ask)
+}
+
+/// The plan of what no plan says: one of each kind that is needed, for the whole process.
+fn plan_of(kind: Kind) -> Arc<CallParams> {
+    static PLANS: LazyLock<[Arc<CallParams>; 3]> =
+        LazyLock::new(|| [empty_plan(Kind::Ask), empty_plan(Kind::Tell), empty_plan(Kind::Control)]);
+    Arc::clone(match kind {
+        Kind::Tell => &PLANS[1],
+        Kind::Control => &PLANS[2],
+        _ => &PLANS[0],
+    })
+}
+
+fn empty_plan(kind: Kind) -> Arc<CallParams> {
     Arc::new(CallParams {
         at: 0,
         caller: 0,
         target: 0,
         actor: 0,
         stale: false,
-        kind: Kind::Ask,
+        kind,
         message: 0,
         deadline: Some(MS),
         padding: 0,
@@ -323,5 +401,7 @@ fn no_plan() -> Arc<crate::params::CallParams> {
         nested: Vec::new(),
         cancel_after: None,
         burst: 1,
+        items: 0,
+        repeat: false,
     })
 }

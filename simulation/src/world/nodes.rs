@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mobula_core::{ActorId, CallError, NodeId, NodeUid, RequestId};
+use mobula_core::{ActorId, CallError, LinkTable, NodeId, NodeUid, RequestId};
 use mobula_transport::preface::Acceptor;
 use mobula_transport::{Hello, Lane};
 
 use super::actors::Actor;
+use super::children::Supervisor;
+use super::control::Told;
 use super::ends::Reply;
+use super::names::{Head, Member, Tenure};
 use super::{Event, World};
 use crate::fact::{Closure, EndId, Fact, LifeId, Op};
 use crate::params::{Kind, Time};
@@ -36,6 +39,10 @@ pub(super) struct Life {
     /// Requests to the node itself that it works on.
     serving: BTreeMap<u32, (EndId, RequestId, Op)>,
     next_request: u32,
+    pub(super) head: Option<Head>,
+    pub(super) member: Member,
+    pub(super) links: LinkTable,
+    pub(super) supervisor: Option<Supervisor>,
 }
 
 /// The links to a peer; the first of each lane stays the one to use.
@@ -84,15 +91,18 @@ impl World<'_> {
             lost: BTreeSet::new(),
             serving: BTreeMap::new(),
             next_request: 0,
+            head: None,
+            member: Member::new(&self.lease_times()),
+            links: LinkTable::new(),
+            supervisor: None,
         });
         self.slots[usize::from(node)].life = Some(life);
         self.fact(Fact::NodeUp { life, node, uid });
         if self.lives.iter().any(|other| other.node == node && !other.up) {
             self.reach(Branch::NodeRestarted);
         }
-        for _ in 0..self.params.actors.len() {
-            self.spawn(life);
-        }
+        self.first_actors(life);
+        self.services_start(life);
         for other in 0..self.params.nodes {
             if let Some(peer) = self.slots[usize::from(other)].life.filter(|peer| *peer != life) {
                 let peer = self.lives[peer as usize].id().clone();
@@ -103,11 +113,22 @@ impl World<'_> {
     }
 
     pub(super) fn spawn(&mut self, life: LifeId) {
+        let id = self.reserve(life);
+        self.create(life, id, None);
+    }
+
+    /// The id of an actor that is not there yet.
+    pub(super) fn reserve(&mut self, life: LifeId) -> u64 {
         let one = &mut self.lives[life as usize];
-        let id = one.next_actor;
         one.next_actor += 1;
+        one.next_actor - 1
+    }
+
+    pub(super) fn create(&mut self, life: LifeId, id: u64, tenure: Option<Tenure>) {
         let place = (id - 1) as usize % self.params.actors.len();
-        one.actors.insert(id, Actor::new(self.params.actors[place], self.params.restarts_max));
+        let mut actor = Actor::new(self.params.actors[place], self.params.restarts_max);
+        actor.tenure = tenure;
+        self.lives[life as usize].actors.insert(id, actor);
     }
 
     /// The process or its machine ends.
@@ -116,7 +137,16 @@ impl World<'_> {
         self.lives[life as usize].up = false;
         self.lives[life as usize].actors.clear();
         self.lives[life as usize].serving.clear();
+        self.lives[life as usize].links = LinkTable::new();
+        self.lives[life as usize].head = None;
+        self.lives[life as usize].supervisor = None;
         self.fact(Fact::NodeDown { life, silent });
+        if let Some(head) = self.slots[0].life.filter(|_| self.params.services && !silent && node != 0)
+            && self.random.one_in(2)
+        {
+            let at = self.now + self.random.below(50_000);
+            self.plan(at, Event::Reaped(head, self.lives[life as usize].uid));
+        }
         for end in 0..self.ends.len() as EndId {
             let one = &mut self.ends[end as usize];
             if one.life != Some(life) || one.over.is_some() {
@@ -167,6 +197,9 @@ impl World<'_> {
         let links = peers.entry(peer.uid.0).or_insert(Peer { id: peer.clone(), data: None, control: None });
         let link = if control { &mut links.control } else { &mut links.data };
         link.get_or_insert(end);
+        if control {
+            self.control_up(life, &peer);
+        }
         // Who dialled has the even end.
         if control && end.is_multiple_of(2) {
             let to = self.judge.ledger.life_of(peer.uid.0).map(|peer| self.lives[peer as usize].node);
@@ -182,10 +215,12 @@ impl World<'_> {
             return;
         }
         self.fact(Fact::PeerLost { life, peer });
+        self.head_lost(life, peer);
         let Some(links) = self.lives[life as usize].peers.remove(&peer) else { return };
         for end in [links.data, links.control].into_iter().flatten() {
             self.end_over(end, Closure::OtherLane, reason);
         }
+        self.links_lost(life, peer);
     }
 
     /// A request to the node itself: it takes some time.
@@ -203,7 +238,7 @@ impl World<'_> {
         self.fact(Fact::Started { op, life, actor: 0, generation: 0 });
         self.perform(life, op);
         self.fact(Fact::Finished { op });
-        self.answer(end, request, Ok(Reply { op, error: false }));
+        self.answer(end, request, Ok(Reply { op, error: false, told: Told::Nothing }));
     }
 
     /// Does what a request asks of the node.
@@ -216,10 +251,10 @@ impl World<'_> {
             }
             Kind::Stop => {
                 self.reach(Branch::StoppedAfar);
-                let last = self.lives[life as usize].next_actor - 1;
-                self.stop(life, 1 + u64::from(plan.actor) % last);
+                let actor = self.actor_at(life, plan.actor);
+                self.stop(life, actor.0);
             }
-            Kind::Ask | Kind::Tell | Kind::Monitor => {}
+            _ => {}
         }
     }
 
@@ -245,7 +280,11 @@ impl World<'_> {
 
     /// The actor of a life that a call means by its place.
     pub(super) fn actor_at(&self, life: LifeId, place: u8) -> ActorId {
-        let last = self.lives[life as usize].next_actor - 1;
-        ActorId(1 + u64::from(place) % last.max(1))
+        let actors = &self.lives[life as usize].actors;
+        if actors.is_empty() {
+            // An earlier life's.
+            return ActorId(1 + u64::from(place) % (self.lives[life as usize].next_actor - 1).max(1));
+        }
+        ActorId(actors.keys().nth(usize::from(place) % actors.len()).copied().unwrap_or(1))
     }
 }

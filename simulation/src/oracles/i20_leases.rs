@@ -1,0 +1,48 @@
+//! I20 for leases: a pause far below the lease fences nobody off. Whoever is fenced off had lost its connection to the head, or
+//! one of the two was hindered for a good part of the lease.
+
+use std::collections::BTreeSet;
+
+use super::i20_no_false_death::blame;
+use super::{Oracle, View};
+use crate::fact::{Fact, LifeId};
+use crate::params::SECOND;
+
+#[derive(Default)]
+pub(super) struct Leases {
+    lost: BTreeSet<(LifeId, u64)>,
+}
+
+impl Oracle for Leases {
+    fn promise(&self) -> &'static str {
+        "I20 a pause under 2 s fences nobody off"
+    }
+
+    fn fact(&mut self, fact: &Fact, view: &View<'_>) -> Result<(), String> {
+        match *fact {
+            Fact::PeerLost { life, peer } => {
+                self.lost.insert((life, peer));
+                Ok(())
+            }
+            Fact::Fenced { life } => {
+                let own = &view.ledger.lives[life as usize];
+                let heads = view.ledger.lives.iter().enumerate().filter(|(_, head)| head.node == 0);
+                let lost = heads.into_iter().any(|(number, head)| {
+                    head.until.is_some()
+                        || self.lost.contains(&(life, head.uid))
+                        || self.lost.contains(&(number as LifeId, own.uid))
+                });
+                let since = view.now.saturating_sub(2 * view.params.lease + SECOND);
+                let blamed = blame(view, own.node, 0, since);
+                if lost || blamed >= view.params.lease / 2 {
+                    return Ok(());
+                }
+                Err(format!(
+                    "life {life} is fenced off; it was hindered for {blamed} us, its lease lasts {}",
+                    view.params.lease
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+}
