@@ -498,6 +498,8 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
 
     /// A life has ended in a panic: the next begins after a rest, or none does.
     fn fail(&mut self, panic: &(dyn Any + Send)) {
+        // Also a stop that was declined in the very turn that panicked.
+        self.forget_declined();
         let text = panic_text(panic);
         *self.shared.last_panic.lock() = Some(Box::new((self.shared.generation(), Some(text.clone()))));
         let mut was_ending = self.for_good || (self.ordered.is_some() && !self.supervised);
