@@ -21,10 +21,11 @@ use crate::mailbox::{Order, Placed, Refused};
 use crate::monitor::{Down, Monitor, MonitorGuard, Watch};
 use crate::node::Node;
 use crate::recipient::Recipient;
-use crate::reply::{ReplyTo, Slot};
+use crate::reply::{ReplyTo, Slot, StreamReader};
 use crate::scope;
-use crate::stream::{Channel, ReplyStream, StreamMessage};
+use crate::stream::{ReplyStream, StreamMessage};
 use crate::vitals::{self, Restarted};
+use crate::way::Way;
 
 /// A reference to an actor, wherever it lives. Cheap to clone; it can be sent in messages and task arguments, and
 /// points to the same actor there.
@@ -90,24 +91,27 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
         A: Handler<M>,
         M: StreamMessage + Message<Result = ()>,
     {
+        ReplyStream::open(|reader| self.open_stream(message, reader))
+    }
+
+    /// As [`ask`](Self::ask), with many answers, which `reader` takes.
+    pub(crate) fn open_stream<M>(&self, message: M, reader: Arc<dyn StreamReader>) -> Result<Way, CallError>
+    where
+        A: Handler<M>,
+        M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
+    {
         let deadline = self.wait.of_ask();
         match &self.target {
-            Target::Near(shared) if scope::is_exclusive(shared) => {
-                ReplyStream::failed(CallError::Deadlock { actor: shared.id })
-            }
+            Target::Near(shared) if scope::is_exclusive(shared) => Err(CallError::Deadlock { actor: shared.id }),
             Target::Near(shared) => {
-                let message = match shared.node.pass_message(message) {
-                    Ok(message) => message,
-                    Err(error) => return ReplyStream::failed(error),
-                };
-                let channel = Channel::new();
-                let reply = ReplyTo::stream(Arc::clone(&channel) as _);
+                let message = shared.node.pass_message(message)?;
+                let reply = ReplyTo::stream(reader);
                 if let Err(Refused { letter, error, .. }) = shared.put(Envelope::ask(message, reply, deadline)) {
                     shared.dismiss(letter, error);
                 }
-                ReplyStream::near(channel, deadline, shared.node.clone())
+                Ok(Way::near(shared.node.clone(), deadline))
             }
-            Target::Far(far) => far.ask_stream(message, deadline),
+            Target::Far(far) => far.open_stream(message, deadline, reader),
         }
     }
 

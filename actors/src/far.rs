@@ -12,9 +12,9 @@ use crate::acceptance::Acceptance;
 use crate::ask::{Ask, Tell};
 use crate::dead_letter::{DeadLetter, Unheard, sending_node};
 use crate::node::{Node, NodeLink};
-use crate::reply::{Answer, Pending, Slot};
+use crate::reply::{Answer, Pending, Slot, StreamReader};
 use crate::scope;
-use crate::stream::{Channel, ReplyStream, StreamMessage};
+use crate::way::Way;
 
 pub(crate) struct Far {
     pub(crate) node: NodeId,
@@ -49,17 +49,16 @@ impl Far {
         Ask::far(slot, link, sent)
     }
 
-    pub(crate) fn ask_stream<M: StreamMessage>(&self, message: M, deadline: Deadline) -> ReplyStream<M::Item> {
-        let link = match self.link() {
-            Ok(link) => link,
-            Err(error) => return ReplyStream::failed(error),
-        };
-        let channel = Channel::new();
-        let waiter = Pending(Arc::clone(&channel) as _);
-        match link.ask(&self.call::<M>(deadline), waiter, |out| codec::encode_into(&message, out)) {
-            Ok(request) => ReplyStream::far(channel, link, request),
-            Err((error, _)) => ReplyStream::failed(error),
-        }
+    /// As [`ask`](Self::ask), with many answers, which `reader` takes.
+    pub(crate) fn open_stream<M: RemoteMessage>(
+        &self,
+        message: M,
+        deadline: Deadline,
+        reader: Arc<dyn StreamReader>,
+    ) -> Result<Way, CallError> {
+        let link = self.link()?;
+        let sent = link.ask(&self.call::<M>(deadline), Pending(reader), |out| codec::encode_into(&message, out));
+        sent.map(|request| Way::far(link, request)).map_err(|(error, _)| error)
     }
 
     pub(crate) fn tell<M: RemoteMessage>(&self, message: M, deadline: Deadline) -> Tell<M> {

@@ -11,8 +11,10 @@ use crate::actor_ref::ActorRef;
 use crate::ask::{Ask, Tell};
 use crate::far::{Far, Wait};
 use crate::node::Node;
-use crate::reply::Slot;
+use crate::reply::{Slot, StreamReader};
 use crate::scope;
+use crate::stream::{ReplyStream, StreamMessage};
+use crate::way::Way;
 
 /// A reference to any actor that takes an `M`, made [`from`](From) an [`ActorRef`]. Cheap to clone; it can be sent in
 /// messages, and points to the same actor there.
@@ -23,6 +25,8 @@ pub struct Recipient<M: RemoteMessage>(Arc<dyn Post<M>>);
 
 trait Post<M: RemoteMessage>: Send + Sync {
     fn ask(&self, message: M) -> Ask<M>;
+    /// Not the stream itself, for its items' type is that of streams' messages alone.
+    fn open_stream(&self, message: M, reader: Arc<dyn StreamReader>) -> Result<Way, CallError>;
     fn tell(&self, message: M) -> Tell<M>;
     fn tell_acked(&self, message: M) -> Tell<M>;
     fn try_tell(&self, message: M) -> Result<(), CallError>;
@@ -42,6 +46,10 @@ where
 {
     fn ask(&self, message: M) -> Ask<M> {
         ActorRef::ask(self, message)
+    }
+
+    fn open_stream(&self, message: M, reader: Arc<dyn StreamReader>) -> Result<Way, CallError> {
+        ActorRef::open_stream(self, message, reader)
     }
 
     fn tell(&self, message: M) -> Tell<M> {
@@ -90,6 +98,10 @@ struct FarPost {
 impl<M: RemoteMessage> Post<M> for FarPost {
     fn ask(&self, message: M) -> Ask<M> {
         self.far.ask(message, self.wait.of_ask())
+    }
+
+    fn open_stream(&self, message: M, reader: Arc<dyn StreamReader>) -> Result<Way, CallError> {
+        self.far.open_stream(message, self.wait.of_ask(), reader)
     }
 
     fn tell(&self, message: M) -> Tell<M> {
@@ -198,6 +210,17 @@ impl<M: RemoteMessage> Recipient<M> {
     /// The actor, within that life of its node.
     pub fn id(&self) -> ActorId {
         self.0.id()
+    }
+}
+
+impl<M: StreamMessage> Recipient<M> {
+    /// As [`ActorRef::ask_stream`]: sends `message` now and gives the stream of its answers. The deadline is that of the
+    /// whole stream.
+    ///
+    /// # Errors
+    /// [`CallError`], as the last item.
+    pub fn ask_stream(&self, message: M) -> ReplyStream<M::Item> {
+        ReplyStream::open(|reader| self.0.open_stream(message, reader))
     }
 }
 

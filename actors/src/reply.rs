@@ -196,6 +196,11 @@ pub(crate) trait NearStream: NearCall {
     fn is_cancelled(&self) -> bool;
 }
 
+/// Whoever reads a stream, wherever its answers come from; what they are it knows alone.
+pub(crate) trait StreamReader: NearStream + Answer {}
+
+impl<R: NearStream + Answer> StreamReader for R {}
+
 impl<T: DeserializeOwned + Send> Answer for Slot<T> {
     fn answer(&self, answer: Result<&[u8], CallError>) {
         self.put(answer.and_then(|bytes| {

@@ -15,7 +15,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// A message that is answered with many items, one after the other: sent with
-/// [`ask_stream`](crate::ActorRef::ask_stream), handled by a handler that returns [`ReplyItems`].
+/// [`ask_stream`](crate::ActorRef::ask_stream), handled by a handler that returns [`ReplyItems`]. In `#[mobula::actor]` it is
+/// made from a method that returns `ReplyItems<T>`.
 ///
 /// ```ignore
 /// #[derive(Serialize, Deserialize, RemoteMessage)]

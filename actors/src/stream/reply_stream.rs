@@ -6,11 +6,12 @@ use std::task::{Context, Poll, ready};
 
 use futures::Stream;
 use futures::stream::FusedStream;
-use mobula_core::{CallError, Deadline, RequestId};
+use mobula_core::CallError;
+use serde::de::DeserializeOwned;
 
 use super::Channel;
 use super::channel::Next;
-use crate::node::{Node, NodeLink};
+use crate::reply::StreamReader;
 use crate::way::Way;
 
 /// The answers to a message sent with [`ask_stream`](crate::ActorRef::ask_stream): a stream of items in the order in which
@@ -29,18 +30,17 @@ pub struct ReplyStream<T: Send + 'static> {
 }
 
 impl<T: Send + 'static> ReplyStream<T> {
-    pub(crate) fn near(channel: Arc<Channel<T>>, deadline: Deadline, node: Node) -> Self {
-        ReplyStream { channel, way: Way::near(node, deadline), over: false }
-    }
-
-    pub(crate) fn far(channel: Arc<Channel<T>>, link: &Arc<NodeLink>, request: RequestId) -> Self {
-        ReplyStream { channel, way: Way::far(link, request), over: false }
-    }
-
-    pub(crate) fn failed(error: CallError) -> Self {
+    /// Of the message that `send` sends, to be answered to the reader.
+    pub(crate) fn open(send: impl FnOnce(Arc<dyn StreamReader>) -> Result<Way, CallError>) -> Self
+    where
+        T: DeserializeOwned,
+    {
         let channel = Channel::new();
-        channel.finish(Err(error), false);
-        ReplyStream { channel, way: Way::Failed, over: false }
+        let way = send(Arc::clone(&channel) as _).unwrap_or_else(|error| {
+            channel.finish(Err(error), false);
+            Way::Failed
+        });
+        ReplyStream { channel, way, over: false }
     }
 }
 
