@@ -114,6 +114,41 @@ impl Handler<PanicAfter> for Streamer {
     }
 }
 
+/// Gives out numbers; written with the macro.
+#[derive(Debug)]
+pub struct Dispenser {
+    next: u64,
+}
+
+#[mobula::actor]
+impl Dispenser {
+    /// The first number is `next`.
+    pub fn new(next: u64) -> Self {
+        Dispenser { next }
+    }
+
+    /// The next numbers, so many, which nobody else gets.
+    pub fn draw(&mut self, count: u64) -> ReplyItems<u64> {
+        let first = self.next;
+        self.next += count;
+        ReplyItems::from_stream(stream::iter(first..self.next))
+    }
+
+    /// Numbers from the next on, until nobody wants them any more. Enters the gate `ended` when the producer is dropped.
+    pub fn show(&self, ended: String) -> mobula::ReplyItems<Result<u64, String>> {
+        let first = self.next;
+        ReplyItems::produce(move |mut sender| async move {
+            let _ends = EntersAtTheEnd(ended);
+            for number in first.. {
+                let item = if number % 2 == 0 { Ok(number) } else { Err(format!("{number} is odd")) };
+                if sender.send(item).await.is_err() {
+                    return;
+                }
+            }
+        })
+    }
+}
+
 /// Items of which the third cannot be written.
 #[derive(Debug, Serialize, Deserialize, RemoteMessage)]
 pub struct Unreadable;

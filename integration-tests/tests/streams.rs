@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use mobula::{ActorRef, CallError, RemoteActor, ReplyStream};
+use mobula::{ActorRef, CallError, Recipient, RemoteActor, ReplyStream};
 use mobula_core::limits;
 use mobula_integration_tests::actors::{Entered, GateKeeper};
 use mobula_integration_tests::process::{Process, Signal};
-use mobula_integration_tests::streamer::{CountForEver, CountTo, PanicAfter, Produced, Streamer, Unreadable};
+use mobula_integration_tests::streamer::{
+    CountForEver, CountTo, Dispenser, DispenserRef, PanicAfter, Produced, Streamer, Unreadable,
+};
+use mobula_integration_tests::switchboard::{ReadAll, Switchboard};
 use mobula_integration_tests::wait::LONG;
 use mobula_integration_tests::{Stage, eventually, gates, suites, within};
 
@@ -22,6 +25,10 @@ suites! {
     a_stream_ends_with_its_node on [processes];
     without_a_reader_nothing_is_produced on [embedded, processes, memory];
     streams_do_not_hold_each_other_up on [embedded, processes, memory];
+    a_method_that_returns_items_gives_a_stream on [embedded, processes, memory];
+    a_recipient_opens_streams on [embedded, processes, memory];
+    a_recipient_that_travelled_opens_streams on [embedded, processes, memory];
+    a_stream_of_a_recipient_ends_as_any_does on [embedded, processes, memory];
 }
 
 async fn next(stream: &mut ReplyStream<u64>) -> Option<Result<u64, CallError>> {
@@ -193,4 +200,68 @@ async fn streams_do_not_hold_each_other_up(stage: Stage) {
     let fast: Vec<_> = within(LONG, "the items", streamer.ask_stream(CountTo(1000)).collect::<Vec<_>>()).await;
     assert_eq!(fast.len(), 1000);
     assert_eq!(next(&mut slow).await, Some(Ok(2)));
+}
+
+async fn a_method_that_returns_items_gives_a_stream(stage: Stage) {
+    let (dispenser, keeper) = (stage.spawn(0, Dispenser::actor(5)).await, stage.keeper(0).await);
+    // Many windows full, one that is not, and none; the state is the actor's.
+    let mut first = 5;
+    for count in [1000, 3, 0] {
+        let items: Vec<_> = within(LONG, "the items", dispenser.draw(count).collect::<Vec<_>>()).await;
+        assert_eq!(items, (first..first + count).map(Ok).collect::<Vec<_>>());
+        first += count;
+    }
+    let ended = gates::fresh_name();
+    let mut stream = dispenser.show(ended.clone());
+    for item in [Ok(1008), Err("1009 is odd".to_owned()), Ok(1010)] {
+        assert_eq!(within(LONG, "the next item", stream.next()).await, Some(Ok(item)));
+    }
+    drop(stream);
+    entered(&keeper, ended).await;
+}
+
+async fn a_recipient_opens_streams(stage: Stage) {
+    let recipient = Recipient::<CountTo>::from(streamer(&stage).await);
+    for count in [1000, 3, 0] {
+        let items: Vec<_> = within(LONG, "the items", recipient.ask_stream(CountTo(count)).collect::<Vec<_>>()).await;
+        assert_eq!(items, (1..=count).map(Ok).collect::<Vec<_>>());
+    }
+}
+
+async fn a_recipient_that_travelled_opens_streams(stage: Stage) {
+    let from = Recipient::from(streamer(&stage).await);
+    // At home, and from a third node.
+    for node in [0, 1] {
+        let switchboard = stage.spawn(node, Switchboard::spec(())).await;
+        let read = within(LONG, "the items", switchboard.ask(ReadAll { from: from.clone(), end: 1000 })).await;
+        assert_eq!(read, Ok(Ok((1..=1000).collect::<Vec<_>>())));
+    }
+}
+
+async fn a_stream_of_a_recipient_ends_as_any_does(stage: Stage) {
+    let (streamer, keeper, ended) = (streamer(&stage).await, stage.keeper(0).await, gates::fresh_name());
+    let endless = Recipient::<CountForEver>::from(streamer.clone());
+    let mut stream = endless.ask_stream(CountForEver { ended: ended.clone() });
+    assert_eq!(next(&mut stream).await, Some(Ok(1)));
+    drop(stream);
+    entered(&keeper, ended).await;
+    let mut stream = Recipient::<PanicAfter>::from(streamer.clone()).ask_stream(PanicAfter(1));
+    assert_eq!(next(&mut stream).await, Some(Ok(1)));
+    let panicked = next(&mut stream).await;
+    assert!(matches!(panicked, Some(Err(CallError::Panicked { .. }))), "{panicked:?}");
+    let mut stream = endless.with_deadline(Duration::ZERO).ask_stream(CountForEver { ended: gates::fresh_name() });
+    let late = within(LONG, "the deadline", async {
+        loop {
+            match stream.next().await {
+                Some(Ok(_)) => {}
+                other => break other,
+            }
+        }
+    })
+    .await;
+    assert!(matches!(late, Some(Err(CallError::DeadlineExceeded { .. }))), "{late:?}");
+    streamer.kill().await.expect("the order arrives");
+    within(LONG, "its end", streamer.monitor()).await;
+    let refused = next(&mut endless.ask_stream(CountForEver { ended: gates::fresh_name() })).await;
+    assert!(matches!(refused, Some(Err(CallError::Stopped | CallError::NoSuchActor { .. }))), "{refused:?}");
 }

@@ -14,7 +14,7 @@ use crate::{
     attributes::{Carried, Options, refuse_cfg},
     errors::Errors,
     names::message_ident,
-    signature::{Arg, Role, check_qualifiers, is_result, read_args, read_reply, replace_self},
+    signature::{Arg, Role, check_qualifiers, is_result, items_of, read_args, read_reply, replace_self},
 };
 
 /// Everything that the expansion needs to know about the user's `impl` block.
@@ -43,8 +43,35 @@ pub(crate) struct Method {
     pub(crate) args: Vec<Arg>,
     pub(crate) reply: TokenStream,
     pub(crate) shape: Shape,
-    /// Its reference gives a `FlatAsk`.
-    pub(crate) fallible: bool,
+    pub(crate) answer: Answer,
+}
+
+/// What the method of the reference gives.
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    /// An `Ask`.
+    One,
+    /// A `FlatAsk`, of a `Result`.
+    Fallible,
+    /// A `ReplyStream` of items of this type.
+    Items(TokenStream),
+}
+
+impl Answer {
+    fn of(sig: &Signature, reply: &Type, actor: &TokenStream, errors: &mut Errors) -> Answer {
+        let Some(item) = items_of(reply, errors) else {
+            return if is_result(reply) { Answer::Fallible } else { Answer::One };
+        };
+        if let Some(asyncness) = &sig.asyncness {
+            errors.refuse(
+                asyncness,
+                "a method that answers with a stream cannot be `async`: make it a plain `fn`, and do what has to wait \
+                 where the items are made, in `ReplyItems::produce(|mut sender| async move { .. })`; or mark the method \
+                 `#[local]`",
+            );
+        }
+        Answer::Items(replace_self(item.to_token_stream(), actor))
+    }
 }
 
 /// How a method runs.
@@ -218,7 +245,7 @@ fn read_method(function: &ImplItemFn, actor: &Ident, ty: &TokenStream, errors: &
         ident,
         args,
         shape: Shape::of(sig),
-        fallible: is_result(&reply),
+        answer: Answer::of(sig, &reply, ty, errors),
         reply: replace_self(reply.into_token_stream(), ty),
     }
 }
@@ -287,6 +314,13 @@ mod tests {
             ("impl Counter { fn new() -> Self {} fn f(self) {} }", "cannot consume the actor"),
             ("impl Counter { fn new() -> Self {} fn f(self: Box<Self>) {} }", "write this as `&self`"),
             ("impl Counter { fn new() -> Self {} fn id(&self) {} }", "`ActorRef` has its own `id`"),
+            (
+                "impl Counter { fn new() -> Self {} async fn f(&self) -> ReplyItems<u8> {} }",
+                "make it a plain `fn`, and",
+            ),
+            ("impl Counter { fn new() -> Self {} async fn f(&mut self) -> m::ReplyItems<u8> {} }", "cannot be `async`"),
+            ("impl Counter { fn new() -> Self {} fn f(&self) -> ReplyItems {} }", "the type of its items"),
+            ("impl Counter { fn new() -> Self {} fn f(&self) -> ReplyItems<&str> {} }", "return `String`"),
             ("impl Clone for Counter { fn new() -> Self {} }", "not on that of a trait"),
             ("impl<T> Counter<T> { fn new() -> Self {} }", "a remote actor cannot be generic"),
             ("impl Counter<u8> { fn new() -> Self {} }", "a remote actor cannot have generic arguments"),

@@ -5,7 +5,7 @@ use quote::{quote, quote_spanned};
 use syn::{ItemImpl, Visibility};
 
 use crate::{
-    actor::{ActorBlock, Method, Shape},
+    actor::{ActorBlock, Answer, Method, Shape},
     names::{camel_case, ref_trait_ident, wire_name},
     schema,
 };
@@ -30,7 +30,7 @@ fn actix_actor(ActorBlock { options, ty, .. }: &ActorBlock) -> TokenStream {
 /// The message of one method, and the handler that runs the method.
 fn message(actor: &ActorBlock, method: &Method) -> TokenStream {
     let ActorBlock { options, ident: actor_ident, ty, .. } = actor;
-    let Method { carried, vis, ident, message, args, reply, .. } = method;
+    let Method { carried, vis, ident, message, args, reply, answer, .. } = method;
     let cfgs = &carried.cfgs;
     let docs = carried.docs_after(&format!("Asks a `{actor_ident}` to run `{ident}`."));
     let (names, types): (Vec<_>, Vec<_>) = args.iter().map(|arg| (&arg.ident, &arg.ty)).unzip();
@@ -42,6 +42,18 @@ fn message(actor: &ActorBlock, method: &Method) -> TokenStream {
     let name = wire_name(options.name.as_ref(), actor_ident, &camel_case(ident));
     let schema = schema::of_args(args, reply);
     let (response, run) = response(method);
+    let (reply, stream) = match answer {
+        Answer::One | Answer::Fallible => (reply.clone(), TokenStream::new()),
+        Answer::Items(item) => {
+            let stream = quote! {
+                #(#cfgs)*
+                impl ::mobula::StreamMessage for #message {
+                    type Item = #item;
+                }
+            };
+            (quote!(()), stream)
+        }
+    };
     quote! {
         #(#cfgs)*
         #docs
@@ -62,6 +74,8 @@ fn message(actor: &ActorBlock, method: &Method) -> TokenStream {
             type Reply = #reply;
         }
 
+        #stream
+
         #(#cfgs)*
         impl ::mobula::actix::Handler<#message> for #ty {
             type Result = #response;
@@ -76,8 +90,11 @@ fn message(actor: &ActorBlock, method: &Method) -> TokenStream {
 }
 
 /// The type that the handler answers with, and the expression that runs the method.
-fn response(Method { ident, args, shape, message, .. }: &Method) -> (TokenStream, TokenStream) {
+fn response(Method { ident, args, shape, message, answer, .. }: &Method) -> (TokenStream, TokenStream) {
     let names = args.iter().map(|arg| &arg.ident);
+    if let Answer::Items(item) = answer {
+        return (quote!(::mobula::ReplyItems<#item>), quote!(Self::#ident(self #(, #names)*)));
+    }
     // What the shape asks of the actor's type is missed where the method is.
     let at = ident.span();
     match shape {
@@ -111,23 +128,25 @@ fn ref_trait(actor: &ActorBlock) -> TokenStream {
     let trait_ident = ref_trait_ident(actor_ident);
     let docs = format!("The methods of a `{actor_ident}`, called through its `ActorRef` wherever the actor runs.");
     let (mut declared, mut implemented) = (Vec::new(), Vec::new());
-    for Method { carried, ident, message, args, fallible, .. } in methods {
+    for Method { carried, ident, message, args, answer, .. } in methods {
         let cfgs = &carried.cfgs;
+        let (returns, ask, given) = match answer {
+            Answer::One => (quote!(Ask<#message>), quote!(ask), "future"),
+            Answer::Fallible => (quote!(FlatAsk<#message>), quote!(ask), "future"),
+            Answer::Items(item) => (quote!(ReplyStream<#item>), quote!(ask_stream), "stream"),
+        };
+        let flatten = matches!(answer, Answer::Fallible).then(|| quote!(.flatten()));
         let docs = carried.docs_before(
-            "Sent at once, even if the returned future is never polled.",
+            &format!("Sent at once, even if the returned {given} is never polled."),
             &format!("Asks the actor to run `{ident}`."),
         );
         let (names, types): (Vec<_>, Vec<_>) = args.iter().map(|arg| (&arg.ident, &arg.ty)).unzip();
-        let (future, flatten) = match fallible {
-            true => (quote!(FlatAsk), quote!(.flatten())),
-            false => (quote!(Ask), TokenStream::new()),
-        };
-        let sig = quote!(fn #ident(&self, #(#names: #types),*) -> ::mobula::#future<#message>);
+        let sig = quote!(fn #ident(&self, #(#names: #types),*) -> ::mobula::#returns);
         declared.push(quote!(#(#cfgs)* #docs #sig;));
         implemented.push(quote! {
             #(#cfgs)*
             #sig {
-                ::mobula::ActorRef::ask(self, #message { #(#names),* }) #flatten
+                ::mobula::ActorRef::#ask(self, #message { #(#names),* }) #flatten
             }
         });
     }
@@ -285,6 +304,40 @@ mod tests {
             ),
         ];
         assert_parts(expand(quote!(), block), &parts);
+    }
+
+    #[test]
+    fn a_method_that_returns_items_answers_with_a_stream() {
+        let block = quote! {
+            impl Counter {
+                fn new() -> Self { Counter }
+                #[cfg(feature = "count")]
+                fn count(&mut self, to: u8) -> mobula::ReplyItems<[Self; 2]> { items(to) }
+            }
+        };
+        let expansion = expand(quote!(), block);
+        let cfgs = expansion.to_string().matches("# [cfg (feature = \"count\")]").count();
+        // As of any method, and the message's impl as one of a stream.
+        assert_eq!(cfgs, 9);
+        let parts = [
+            quote!(impl ::mobula::actix::Message for CounterCount { type Result = (); }),
+            quote!(
+                type Reply = ();
+            ),
+            quote!(impl ::mobula::StreamMessage for CounterCount { type Item = [Counter; 2]; }),
+            quote!(
+                type Result = ::mobula::ReplyItems<[Counter; 2]>;
+            ),
+            quote!(let CounterCount { to } = message;
+                Self::count(self, to)),
+            quote!(
+                fn count(&self, to: u8) -> ::mobula::ReplyStream<[Counter; 2]>;
+            ),
+            quote!({ ::mobula::ActorRef::ask_stream(self, CounterCount { to }) }),
+            quote!(table.accept::<CounterCount>();),
+            quote!("Sent at once, even if the returned stream is never polled."),
+        ];
+        assert_parts(expansion, &parts);
     }
 
     #[test]

@@ -46,7 +46,7 @@ use proc_macro::TokenStream;
 ///   visible as the method;
 /// - the trait `CounterRef`, through which `ActorRef<Counter>` has the same methods. It is as visible as the most
 ///   visible method, and every method on it can be called where it is visible. A method whose return type is written
-///   `Result<..>` gives a `FlatAsk`, any other an `Ask`;
+///   `Result<..>` gives a `FlatAsk`, one that returns `ReplyItems<..>` a `ReplyStream`, any other an `Ask`;
 /// - `Counter::actor(..)`, with the arguments and the visibility of `new`, which describes an actor to spawn;
 /// - `impl RemoteActor for Counter` and its registration.
 ///
@@ -60,6 +60,31 @@ use proc_macro::TokenStream;
 ///   does not; a panic ends the life, as in a plain method. Asking the own actor is answered `CallError::Deadlock`.
 ///
 /// `this`, `current_node` and the deadline that nested asks inherit are as in a plain method, also after an `.await`.
+///
+/// # Streams of answers
+/// A method that returns `ReplyItems<T>` answers with many items. It is a plain `fn`, for the items are made after it has
+/// returned, beside the actor; what has to wait is done there. Its message is a `StreamMessage` with `T` as its item, and
+/// on the reference it gives what `ask_stream` gives, a `ReplyStream<T>`. Two nodes that differ in `T` find out before the
+/// first item.
+///
+/// ```ignore
+/// fn count_to(&self, end: u64) -> ReplyItems<u64> {
+///     ReplyItems::produce(move |mut sender| async move {
+///         for number in 1..=end {
+///             if sender.send(number).await.is_err() {
+///                 break;
+///             }
+///         }
+///     })
+/// }
+///
+/// let mut numbers = counter.count_to(1_000_000);
+/// while let Some(number) = numbers.next().await.transpose()? { /* .. */ }
+/// ```
+///
+/// The type is recognised by its name, the last part of its path: of an alias with another name the macro knows nothing,
+/// and another type called `ReplyItems` is taken for this one. It is the return type itself; where single items can fail,
+/// `T` is a `Result`.
 ///
 /// # Types
 /// Arguments and results travel, so they are owned types that implement `Serialize` and `DeserializeOwned`; what `new`

@@ -3,7 +3,8 @@
 use proc_macro2::{Group, Ident, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::{
-    FnArg, Lifetime, Pat, PatType, ReturnType, Safety, Signature, Type, TypeImplTrait, TypeReference, visit::Visit,
+    FnArg, GenericArgument, Lifetime, Pat, PatType, PathArguments, ReturnType, Safety, Signature, Type, TypeImplTrait,
+    TypeReference, visit::Visit,
 };
 
 use crate::errors::Errors;
@@ -119,6 +120,25 @@ pub(crate) fn is_result(ty: &Type) -> bool {
         Type::Paren(paren) => is_result(&paren.elem),
         _ => false,
     }
+}
+
+/// The type of the items, where `ty` is written `ReplyItems<T>`, under whatever path. An alias of another name is not seen
+/// through.
+pub(crate) fn items_of<'a>(ty: &'a Type, errors: &mut Errors) -> Option<&'a Type> {
+    let path = match ty {
+        Type::Path(path) => path,
+        Type::Group(group) => return items_of(&group.elem, errors),
+        Type::Paren(paren) => return items_of(&paren.elem, errors),
+        _ => return None,
+    };
+    let last = path.path.segments.last().filter(|last| last.ident == "ReplyItems")?;
+    if let PathArguments::AngleBracketed(arguments) = &last.arguments
+        && let (1, Some(GenericArgument::Type(item))) = (arguments.args.len(), arguments.args.first())
+    {
+        return Some(item);
+    }
+    errors.refuse(ty, "a stream says what it is made of: write the type of its items, `ReplyItems<T>`");
+    None
 }
 
 /// `tokens` with `Self` written out, for use outside the `impl` block.
@@ -259,6 +279,28 @@ mod tests {
         for (ty, expected) in [("Result<u8, E>", true), ("std::io::Result<u8>", true), ("Option<Result<u8, E>>", false)]
         {
             assert_eq!(is_result(&syn::parse_str(ty).expect("a type")), expected, "{ty}");
+        }
+    }
+
+    #[test]
+    fn streams_are_known_by_their_last_segment_and_name_their_items() {
+        for (ty, expected) in [
+            ("ReplyItems<u8>", Some("u8")),
+            ("mobula::ReplyItems<Result<u8, E>>", Some("Result < u8 , E >")),
+            ("(ReplyItems<Self>)", Some("Self")),
+            ("Vec<ReplyItems<u8>>", None),
+            ("Items<u8>", None),
+        ] {
+            let (ty, mut errors) = (syn::parse_str(ty).expect("a type"), Errors::default());
+            let items = items_of(&ty, &mut errors).map(|item| item.to_token_stream().to_string());
+            assert_eq!(items.as_deref(), expected);
+            errors.finish().expect("no error");
+        }
+        for ty in ["ReplyItems", "ReplyItems<>", "ReplyItems<u8, u8>", "ReplyItems<'static>"] {
+            let (ty, mut errors) = (syn::parse_str(ty).expect("a type"), Errors::default());
+            assert!(items_of(&ty, &mut errors).is_none());
+            let error = errors.finish().expect_err("no type of items").to_string();
+            assert!(error.contains("write the type of its items"), "{error}");
         }
     }
 

@@ -35,6 +35,11 @@ impl Counter {
 
     fn private(&self) {}
 
+    /// Counts.
+    pub fn count(&self, _to: u64) -> mobula::ReplyItems<u64> {
+        mobula::ReplyItems::produce(|_| async {})
+    }
+
     #[local]
     fn helper<T: Copy>(&self, x: &T) -> T {
         *x
