@@ -32,9 +32,7 @@ impl Oracle for NoFalseDeath {
                     + peer.until.map_or(0, |until| view.now.saturating_sub(until.max(heard)));
                 let way = view.params.latency + view.params.jitter;
                 let silence = view.now - heard;
-                // The clocks of the two may be a twentieth off each, in opposite directions.
-                let heartbeat = view.params.heartbeat + view.params.heartbeat / 9;
-                if silence > blamed + heartbeat + 4 * way + 100 * MS {
+                if silence > blamed + view.params.heartbeat + 4 * way + 100 * MS {
                     return Err(format!("end {end} was silent for {silence} us, hindered for {blamed} us"));
                 }
             }
