@@ -7,8 +7,7 @@
 //! |     12 |  rest | body   | eight bytes, or MessagePack        |
 use std::io;
 
-use tokio::io::AsyncReadExt;
-use tokio::net::tcp::ReadHalf;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 const PREFIX_BYTES: usize = 4;
 const ID_BYTES: usize = 8;
@@ -27,7 +26,7 @@ pub(super) fn put(out: &mut Vec<u8>, id: u64, body: u64) {
 }
 
 /// Appends a frame whose body is written in place by `write_body`.
-pub(super) fn put_with<E>(
+pub(crate) fn put_with<E>(
     out: &mut Vec<u8>,
     id: u64,
     write_body: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
@@ -42,19 +41,26 @@ pub(super) fn put_with<E>(
 }
 
 /// Reads as much as there is and hands out whole frames.
-pub(super) struct Frames {
+pub(crate) struct Frames {
     bytes: Box<[u8]>,
     start: usize,
     end: usize,
+    frame_bytes_max: usize,
 }
 
 impl Frames {
-    pub(super) fn new() -> Self {
-        Frames { bytes: vec![0; READ_BYTES].into(), start: 0, end: 0 }
+    pub(crate) fn new() -> Self {
+        Frames::of(FRAME_BYTES_MAX)
+    }
+
+    /// For frames of so many bytes at the most.
+    pub(crate) fn of(frame_bytes_max: usize) -> Self {
+        let bytes = vec![0; READ_BYTES.max(2 * frame_bytes_max)].into();
+        Frames { bytes, start: 0, end: 0, frame_bytes_max }
     }
 
     /// One system call; `false` at the end of the stream.
-    pub(super) async fn read(&mut self, stream: &mut ReadHalf<'_>) -> io::Result<bool> {
+    pub(crate) async fn read(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> io::Result<bool> {
         self.bytes.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
@@ -65,11 +71,11 @@ impl Frames {
 
     /// The id and body of the next whole frame that was read.
     #[inline]
-    pub(super) fn next(&mut self) -> io::Result<Option<(u64, &[u8])>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<(u64, &[u8])>> {
         let unread = &self.bytes[self.start..self.end];
         let Some((prefix, rest)) = unread.split_first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
         let length = u32::from_be_bytes(*prefix) as usize;
-        if !(ID_BYTES..=FRAME_BYTES_MAX).contains(&length) {
+        if !(ID_BYTES..=self.frame_bytes_max).contains(&length) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("frame of {length} bytes")));
         }
         if rest.len() < length {

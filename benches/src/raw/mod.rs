@@ -3,8 +3,9 @@
 //! Each file holds both ends: `serve`, which runs in the second process, and the client that is timed.
 //! Every client runs on a thread of its own with a current-thread runtime, as the peer does.
 pub(crate) mod ask;
+pub(crate) mod client;
 pub(crate) mod echo;
-mod frame;
+pub(crate) mod frame;
 pub(crate) mod pingpong;
 pub(crate) mod stream;
 
