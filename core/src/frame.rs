@@ -423,7 +423,7 @@ pub enum Head {
 }
 
 /// The largest head: length, kind, flags, and the fields of a post.
-pub const HEAD_BYTES_MAX: usize = 30;
+const HEAD_BYTES_MAX: usize = 30;
 
 impl Head {
     #[inline]
@@ -551,11 +551,6 @@ impl Body {
         &self.0[HEAD_BYTES_MAX..]
     }
 
-    /// Bytes of a frame with this head, its length prefix aside.
-    fn frame_bytes(&self, head_bytes: usize) -> usize {
-        head_bytes - 4 + self.bytes().len()
-    }
-
     /// Appends the frame. On an error `out` is left as it was.
     ///
     /// # Errors
@@ -589,7 +584,8 @@ impl Body {
     fn head(&self, head: Head, max: usize) -> Result<([u8; HEAD_BYTES_MAX], usize), WriteError> {
         let mut bytes = [0_u8; HEAD_BYTES_MAX];
         let length = head.write(&mut bytes);
-        let frame_bytes = self.frame_bytes(length);
+        // The length prefix does not count itself.
+        let frame_bytes = length - 4 + self.bytes().len();
         if frame_bytes > max {
             return Err(WriteError::TooLarge { bytes: frame_bytes, max });
         }

@@ -3,7 +3,7 @@
 //! Frames and `now` come in as arguments; bytes to send, replies matched to their callers and events come out.
 //! `R` is whatever the driver wants back with a reply: a future's slot, or an operation's number in a simulation.
 
-pub(crate) mod body;
+mod body;
 mod error;
 mod flow;
 mod fragmenting;
