@@ -4,6 +4,7 @@
 //! This crate knows no clock, no socket and no actix. Time, where it matters, is an argument.
 //! Bytes on the wire are specified in `docs/protocol.md`; its worked examples are read by the tests here.
 mod child_lease;
+pub mod cluster;
 pub mod codec;
 mod deadline;
 pub mod directory;

@@ -184,6 +184,22 @@ pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 32;
 /// 8 KiB: what one who joins may send. A request with its certificate request takes about 700 bytes.
 pub const JOIN_REQUEST_BYTES_MAX: usize = 8 * 1024;
 
+/// 1 MiB: a message between a driver, a node or the command line and the head. A view of 1,000 nodes takes about 300 KiB. Memory grows with
+/// what has arrived.
+pub const CONTROL_MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// 256 KiB: the part of an executable that travels in one message.
+pub const EXECUTABLE_PART_BYTES: usize = 256 * 1024;
+
+/// 4 GiB: the largest executable that is taken. Costs as much on the disk of each node that runs it.
+pub const EXECUTABLE_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+
+/// Connections to one process that may be on their way to it from the port that it shares; one more is closed. A descriptor each.
+pub const HANDED_CONNECTIONS_MAX: usize = 128;
+
+/// Time to ask the head something and have its answer, unless the question says otherwise.
+pub const CONTROL_DEADLINE: Duration = Duration::from_secs(30);
+
 /// Join tokens that can be valid at the same time. About 100 bytes each in the head's file.
 pub const TOKENS_MAX: usize = 1024;
 
@@ -222,3 +238,60 @@ pub const SNAPSHOTS_KEPT: usize = 3;
 /// Messages that one actor's handlers may have put aside. One more is answered [`Full`](crate::CallError::Full). Costs
 /// the message each.
 pub const STASH_MESSAGES: usize = 1024;
+
+/// Nodes of a cluster. Costs its head some 2 KiB each, and each of their heartbeats.
+pub const NODES_MAX: usize = 16_384;
+
+/// Names of custom resources that one node or one request has.
+pub const CUSTOM_RESOURCES_MAX: usize = 64;
+
+/// GPUs of one node. 8 bytes each at the head.
+pub const GPUS_MAX: usize = 256;
+
+/// Labels of one node, and values in one request for labels.
+pub const LABELS_MAX: usize = 64;
+
+/// Bytes of a label's key or value, and of a resource's name.
+pub const LABEL_BYTES_MAX: usize = 256;
+
+/// Jobs that are not over. Costs the head their arguments and about 1 KiB each.
+pub const JOBS_MAX: usize = 4096;
+
+/// Jobs that are over and still shown, the latest.
+pub const JOBS_KEPT: usize = 1000;
+
+/// 256 KiB: arguments and environment of a job together. Every one of its nodes is sent them.
+pub const JOB_TEXT_BYTES_MAX: usize = 256 * 1024;
+
+/// Leases on resources in a cluster. Costs the head about 300 bytes each, and as much in its store.
+pub const LEASES_MAX: usize = 1_048_576;
+
+/// Requests for resources that wait at the head. Costs about 300 bytes each, and a look whenever something is freed.
+pub const PLACES_WAITING_MAX: usize = 65_536;
+
+/// Leases of one job that are over and remembered, so that a late repetition of their request is none. 24 bytes each.
+pub const PAST_LEASES_MAX: usize = 4096;
+
+/// Placement groups of a cluster.
+pub const GROUPS_MAX: usize = 16_384;
+
+/// Bundles of one placement group.
+pub const BUNDLES_MAX: usize = 1024;
+
+/// Nodes of which the refusal of a request says why they do not fit.
+pub const SHORTFALLS_MAX: usize = 16;
+
+/// Nodes that are down and still shown, the latest.
+pub const DOWN_NODES_SHOWN: usize = 64;
+
+/// 1 MiB: the largest record in the head's store. etcd takes 1.5 MiB in one request unless it is told otherwise.
+pub const STORE_VALUE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Changes that an embedded store remembers for those who watch it. A slower reader reads all again. Costs the changed records each.
+pub const STORE_HISTORY_EVENTS: usize = 16_384;
+
+/// The first rest before a worker process that has ended is started again; it doubles.
+pub const WORKER_BACKOFF_MIN: Duration = Duration::from_millis(50);
+
+/// The longest rest before a worker process is started again. One that was ready for so long begins anew.
+pub const WORKER_BACKOFF_MAX: Duration = Duration::from_secs(10);

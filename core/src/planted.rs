@@ -58,6 +58,11 @@ bugs! {
     BudgetEndless: "budget-endless", "failures are forgotten, so a supervisor restarts for ever";
     BackoffForgotten: "backoff-forgotten", "every restart comes as soon as the first";
     SiblingsKept: "siblings-kept", "a failure restarts nobody but the one that failed";
+    OneWayKept: "one-way-kept", "the head prolongs the lease of a node that does not hear it";
+    NodeDownEarly: "node-down-early", "the head takes a node for dead as soon as it suspects it";
+    GoneForgotten: "gone-forgotten", "a node that is over may come back under its uid";
+    WorkerTwice: "worker-twice", "a worker is started again before the one before it was reaped";
+    JobTwice: "job-twice", "a repeated request begins a second job";
     AnsweredTwice: "answered-twice", "an ask that has ended takes another answer";
 }
 
