@@ -232,6 +232,14 @@ impl Listener {
         }
     }
 
+    /// Lets a process of this user in, as it is, without a preface.
+    ///
+    /// # Errors
+    /// [`UnixError::ForeignUser`]: the connection is to be dropped; it got no byte.
+    pub fn admit(&self, stream: &UnixStream) -> Result<(), UnixError> {
+        own_peer(stream, &self.path)
+    }
+
     /// Refuses processes of other users, then reads and answers the dialer's preface.
     ///
     /// # Errors
@@ -281,6 +289,18 @@ pub async fn dial(
     let dialed = handshake::in_time(handshake::dial(&mut stream, secret, &dial)).await;
     let version = dialed.map_err(failed("cannot connect to", path))?;
     Ok(Agreed { stream: stream.into_std().map_err(io_failed)?, version, session: dial.session() })
+}
+
+/// Connects to whoever listens on `name` in `directory`, if it is a process of this user. No preface is sent.
+///
+/// # Errors
+/// [`UnixError`]. Cancel-safe: dropping the future closes the connection.
+pub async fn connect(directory: &Directory, name: &str) -> Result<UnixStream, UnixError> {
+    let path = &directory.socket(name)?;
+    let io_failed = |error| failed("cannot connect to", path)(HandshakeError::Io(error));
+    let stream = UnixStream::connect(path).await.map_err(io_failed)?;
+    own_peer(&stream, path)?;
+    Ok(stream)
 }
 
 /// Registers a connection with the current runtime, whose thread will read it.

@@ -13,7 +13,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use zeroize::Zeroize;
 
-use super::{JOIN_PROTOCOL, NODE_PROTOCOL, TlsError};
+use super::{CONTROL_PROTOCOL, JOIN_PROTOCOL, NODE_PROTOCOL, TlsError};
 
 /// A node's certificate, its key, and the authority of its cluster. Shows itself in no log; the key is overwritten in the end.
 pub struct Credentials {
@@ -52,6 +52,8 @@ pub(super) struct Configs {
     pub(super) node_client: Arc<ClientConfig>,
     /// For those who have no certificate yet.
     pub(super) join_server: Arc<ServerConfig>,
+    /// For those who talk of the cluster.
+    pub(super) control_server: Arc<ServerConfig>,
 }
 
 impl Configs {
@@ -87,7 +89,8 @@ impl Configs {
             config.alpn_protocols = vec![protocol.to_vec()];
             Ok(Arc::new(config))
         };
-        let node_server = server(clients, NODE_PROTOCOL).map_err(wrong)?;
+        let node_server = server(Arc::clone(&clients), NODE_PROTOCOL).map_err(wrong)?;
+        let control_server = server(clients, CONTROL_PROTOCOL).map_err(wrong)?;
         let join_server = server(joiners, JOIN_PROTOCOL).map_err(wrong)?;
 
         let servers = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
@@ -104,7 +107,7 @@ impl Configs {
         // The name would travel in the clear.
         node_client.enable_sni = false;
         node_client.alpn_protocols = vec![NODE_PROTOCOL.to_vec()];
-        Ok(Configs { node_server, node_client: Arc::new(node_client), join_server })
+        Ok(Configs { node_server, node_client: Arc::new(node_client), join_server, control_server })
     }
 }
 

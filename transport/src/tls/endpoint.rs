@@ -10,14 +10,17 @@ use parking_lot::Mutex;
 use rustls::Connection;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::Acceptor as HelloReader;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 
+use super::control::ControlStream;
 use super::credentials::{Configs, Credentials, names};
 use super::joining::JoinStream;
 use super::limited::Limited;
+use super::route::route;
 use super::wire::Shared;
-use super::{JOIN_PROTOCOL, TlsError, failed, node_name};
+use super::{CONTROL_PROTOCOL, JOIN_PROTOCOL, TlsError, failed, node_name};
 use crate::handshake::{self, Agreed, HandshakeError};
 use crate::preface::{self, Acceptor, Dial, PrefaceError, Secret};
 use crate::session::Lane;
@@ -29,7 +32,7 @@ const BACKLOG: u32 = 1024;
 pub struct Endpoint {
     uid: NodeUid,
     configs: Mutex<Arc<Configs>>,
-    joining: bool,
+    leads: bool,
     peers: Mutex<Peers>,
 }
 
@@ -40,13 +43,14 @@ struct Peers {
 }
 
 impl Endpoint {
-    /// The side of the node whose life is `uid`. With `joining` it also answers those who have no certificate yet.
+    /// The side of the node whose life is `uid`. One that `leads` also answers those who have no
+    /// certificate yet, and those who talk of the cluster.
     ///
     /// # Errors
     /// [`TlsError::Credentials`], for one if the certificate is not one for `uid`.
-    pub fn new(uid: NodeUid, credentials: &Credentials, joining: bool) -> Result<Self, TlsError> {
+    pub fn new(uid: NodeUid, credentials: &Credentials, leads: bool) -> Result<Self, TlsError> {
         let configs = Mutex::new(Arc::new(Configs::new(credentials, uid)?));
-        Ok(Endpoint { uid, configs, joining, peers: Mutex::default() })
+        Ok(Endpoint { uid, configs, leads, peers: Mutex::default() })
     }
 
     /// Shows a new certificate from now on. Connections that are open stay.
@@ -75,6 +79,24 @@ impl Endpoint {
     /// # Errors
     /// [`TlsError`]. Cancel-safe: dropping the future closes the connection.
     pub async fn dial(&self, address: SocketAddr, target: NodeUid, lane: Lane) -> Result<Secured, TlsError> {
+        self.dial_after(&[], address, target, lane).await
+    }
+
+    /// As [`dial`](Self::dial), where the life `target` is behind a port that another process keeps; see [`route()`].
+    ///
+    /// # Errors
+    /// As for [`dial`](Self::dial).
+    pub async fn dial_through(&self, address: SocketAddr, target: NodeUid, lane: Lane) -> Result<Secured, TlsError> {
+        self.dial_after(&route(target), address, target, lane).await
+    }
+
+    async fn dial_after(
+        &self,
+        first: &[u8],
+        address: SocketAddr,
+        target: NodeUid,
+        lane: Lane,
+    ) -> Result<Secured, TlsError> {
         let failed = failed("cannot connect to", address);
         if self.peers.lock().revoked.contains(&target) {
             return Err(TlsError::Revoked { address, uid: target });
@@ -82,8 +104,9 @@ impl Endpoint {
         let connector = TlsConnector::from(Arc::clone(&self.configs.lock().node_client));
         let secured = handshake::in_time(async {
             let name = ServerName::try_from(node_name(target)).map_err(io::Error::other)?;
-            let stream = TcpStream::connect(address).await?;
+            let mut stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
+            stream.write_all(first).await?;
             let mut tls = connector.connect(name, Limited::new(stream)).await?;
             let secret =
                 Secret::from_bytes(exported(|out, label| tls.get_ref().1.export_keying_material(out, label, None))?);
@@ -106,9 +129,14 @@ impl Endpoint {
         let accepted = handshake::in_time(async {
             stream.set_nodelay(true)?;
             let hello = LazyConfigAcceptor::new(HelloReader::default(), Limited::new(stream)).await?;
-            let joins =
-                hello.client_hello().alpn().is_some_and(|mut offered| offered.any(|name| name == JOIN_PROTOCOL));
-            if joins {
+            let offers = |protocol: &[u8]| {
+                hello.client_hello().alpn().is_some_and(|mut offered| offered.any(|name| name == protocol))
+            };
+            if offers(CONTROL_PROTOCOL) {
+                let tls = hello.into_stream(Arc::clone(&configs.control_server)).await?;
+                return Ok(Proven::Controller(Box::new(tls)));
+            }
+            if offers(JOIN_PROTOCOL) {
                 let tls = hello.into_stream(Arc::clone(&configs.join_server)).await?;
                 return Ok(Proven::Joiner(Box::new(tls)));
             }
@@ -129,8 +157,11 @@ impl Endpoint {
             Ok(Proven::Node(agreed, Box::new(Connection::from(connection)), dial))
         });
         match accepted.await.map_err(failed("handshake with", address))? {
-            Proven::Joiner(tls) if self.joining => Ok(Accepted::Joiner(JoinStream::new((*tls).into(), address))),
-            Proven::Joiner(_) => Err(TlsError::NoJoiningHere { address }),
+            Proven::Joiner(tls) if self.leads => Ok(Accepted::Joiner(JoinStream::new((*tls).into(), address))),
+            Proven::Controller(tls) if self.leads => {
+                Ok(Accepted::Controller(ControlStream::new((*tls).into(), address)))
+            }
+            Proven::Joiner(_) | Proven::Controller(_) => Err(TlsError::NotTheHead { address }),
             Proven::Node(agreed, connection, dial) => {
                 Ok(Accepted::Node(self.secured(address, dial.dialer, agreed, *connection)?, dial))
             }
@@ -164,6 +195,7 @@ impl Endpoint {
 enum Proven {
     Node(Agreed<TcpStream>, Box<Connection>, Dial),
     Joiner(Box<tokio_rustls::server::TlsStream<Limited>>),
+    Controller(Box<tokio_rustls::server::TlsStream<Limited>>),
 }
 
 /// Who has come in.
@@ -172,6 +204,8 @@ pub enum Accepted {
     Node(Secured, Dial),
     /// One who wants a certificate: without one it has proven nothing yet, see [`JoinStream::peer_is`].
     Joiner(JoinStream),
+    /// One who talks of the cluster, and has shown a certificate of it.
+    Controller(ControlStream),
 }
 
 /// A connection past its handshakes, not yet bound to a thread.

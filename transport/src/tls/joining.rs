@@ -82,7 +82,7 @@ pub async fn find_authority(address: SocketAddr, pin: [u8; 32]) -> Result<Certif
         .with_custom_certificate_verifier(Arc::clone(&look) as Arc<dyn ServerCertVerifier>)
         .with_no_client_auth();
     // It ends with an error in any case, for `Look` accepts nobody.
-    let looked = connect(address, config).await.err();
+    let looked = connect(JOIN_PROTOCOL, address, config).await.err();
     match (look.found.lock().take(), looked) {
         (Some(authority), _) => Ok(authority),
         (None, Some(TlsError::Io { error, .. })) if error.kind() != io::ErrorKind::InvalidData => {
@@ -102,6 +102,16 @@ pub async fn dial_head(
     authority: &CertificateDer<'static>,
     own: Option<&Credentials>,
 ) -> Result<JoinStream, TlsError> {
+    Ok(JoinStream::new(dial_as(JOIN_PROTOCOL, address, authority, own).await?, address))
+}
+
+/// Connects to the head for what `protocol` says.
+pub(super) async fn dial_as(
+    protocol: &[u8],
+    address: SocketAddr,
+    authority: &CertificateDer<'static>,
+    own: Option<&Credentials>,
+) -> Result<TlsStream<Limited>, TlsError> {
     let wrong = |error: rustls::Error| TlsError::Credentials { reason: error.to_string() };
     let mut roots = RootCertStore::empty();
     roots.add(authority.clone()).map_err(wrong)?;
@@ -111,20 +121,24 @@ pub async fn dial_head(
         Some(own) => builder.with_client_auth_cert(own.chain.clone(), own.key.clone_key()).map_err(wrong)?,
         None => builder.with_no_client_auth(),
     };
-    connect(address, config).await
+    connect(protocol, address, config).await
 }
 
-async fn connect(address: SocketAddr, mut config: ClientConfig) -> Result<JoinStream, TlsError> {
+async fn connect(
+    protocol: &[u8],
+    address: SocketAddr,
+    mut config: ClientConfig,
+) -> Result<TlsStream<Limited>, TlsError> {
     config.resumption = Resumption::disabled();
     config.enable_sni = false;
-    config.alpn_protocols = vec![JOIN_PROTOCOL.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     let tls = handshake::in_time(async {
         let name = ServerName::try_from(role_name("head")).map_err(io::Error::other)?;
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok::<_, HandshakeError>(TlsConnector::from(Arc::new(config)).connect(name, Limited::new(stream)).await?)
     });
-    Ok(JoinStream::new(tls.await.map_err(failed("cannot connect to", address))?.into(), address))
+    Ok(tls.await.map_err(failed("cannot connect to", address))?.into())
 }
 
 /// Looks at the certificates and accepts nobody: what it finds is a candidate, which the standard verifier then has to confirm.

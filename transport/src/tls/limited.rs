@@ -17,6 +17,11 @@ impl Limited {
     pub(super) fn new(stream: TcpStream) -> Self {
         Limited { stream, left_bytes: limits::HANDSHAKE_BYTES_MAX }
     }
+
+    /// It is no stranger any more.
+    pub(super) fn lift(&mut self) {
+        self.left_bytes = usize::MAX;
+    }
 }
 
 impl AsyncRead for Limited {

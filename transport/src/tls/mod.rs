@@ -5,11 +5,13 @@
 //! two ends of this connection have (RFC 5705); so it cannot be carried over from another one. The life that it claims has
 //! to be the certificate's. Start at [`Endpoint`]; [`wire`] makes a connection that a link can use.
 
+mod control;
 mod credentials;
 mod door;
 mod endpoint;
 mod joining;
 mod limited;
+mod route;
 mod wire;
 
 use std::io;
@@ -21,10 +23,12 @@ use mobula_core::NodeUid;
 use crate::handshake::HandshakeError;
 use crate::preface::PrefaceError;
 
+pub use control::{ControlStream, dial_control};
 pub use credentials::{Credentials, node_name, provider, role_name};
 pub use door::{Door, Place};
 pub use endpoint::{Accepted, Endpoint, Secured, listen};
 pub use joining::{JoinStream, dial_head, find_authority, key_hash};
+pub use route::{Knock, ROUTE_BYTES, knock, route};
 pub use rustls::pki_types;
 pub use wire::wire;
 
@@ -32,6 +36,8 @@ pub use wire::wire;
 pub const NODE_PROTOCOL: &[u8] = b"mobula/1";
 /// The same for one who has no certificate yet and wants to join.
 pub const JOIN_PROTOCOL: &[u8] = b"mobula-join/1";
+/// The same for talk of the cluster itself, see [`ControlStream`].
+pub const CONTROL_PROTOCOL: &[u8] = b"mobula-control/1";
 
 /// A TLS connection could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -91,9 +97,9 @@ pub enum TlsError {
         /// The peer.
         address: SocketAddr,
     },
-    /// Nobody can join here.
-    #[error("{address}: NoJoiningHere: only the head takes nodes in")]
-    NoJoiningHere {
+    /// Nobody can join or control the cluster here.
+    #[error("{address}: NotTheHead: only the head takes nodes in and is asked about the cluster")]
+    NotTheHead {
         /// The peer.
         address: SocketAddr,
     },
