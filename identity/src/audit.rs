@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::error::IdentityError;
 use crate::private_file;
-use crate::time::UnixTime;
+use mobula_core::cluster::UnixTime;
 
 /// The audit log of a head. It holds two files of [`limits::AUDIT_BYTES_MAX`] at most, and no secret.
 #[derive(Debug)]

@@ -17,8 +17,9 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::IdentityError;
 use crate::private_file;
+use crate::process::job_name;
 use crate::role::Role;
-use crate::time::UnixTime;
+use mobula_core::cluster::UnixTime;
 
 const FILE: &str = "authority";
 /// 10 years. An authority is replaced by founding the cluster anew.
@@ -144,11 +145,29 @@ impl Authority {
         role: Role,
         now: UnixTime,
     ) -> Result<Issued, IdentityError> {
+        self.issue_with(key, uid, role, None, now)
+    }
+
+    /// As [`issue`](Self::issue), for a process of the job with this name.
+    ///
+    /// # Errors
+    /// [`IdentityError::Certificate`].
+    pub(crate) fn issue_with(
+        &self,
+        key: &impl PublicKeyData,
+        uid: NodeUid,
+        role: Role,
+        job: Option<&str>,
+        now: UnixTime,
+    ) -> Result<Issued, IdentityError> {
         let (from, until) = (now.before(limits::CLOCK_SKEW_MAX), now.after(limits::CERTIFICATE_LIFE));
         let name = |text: String| Ia5String::try_from(text).map(SanType::DnsName).map_err(certificate);
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, format!("{role} {uid}"));
         params.subject_alt_names = vec![name(node_name(uid))?, name(role_name(role.name()))?];
+        if let Some(job) = job {
+            params.subject_alt_names.push(name(job_name(job))?);
+        }
         params.not_before = from.system().into();
         params.not_after = until.system().into();
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

@@ -19,10 +19,11 @@ use crate::error::{IdentityError, Refusal};
 use crate::ledger::{Ledger, TokenInfo};
 use crate::message::{self, Answer, Request};
 use crate::private_file;
+use crate::process::Certified;
 use crate::revocations::Revocations;
 use crate::role::Role;
-use crate::time::UnixTime;
 use crate::token::{Token, TokenId};
+use mobula_core::cluster::UnixTime;
 
 /// Keeper of a cluster's identity.
 pub struct Head {
@@ -73,6 +74,24 @@ impl Head {
     /// [`IdentityError::Certificate`].
     pub fn credentials(&self, uid: NodeUid, now: UnixTime) -> Result<Credentials, IdentityError> {
         self.authority.credentials(uid, Role::Head, now)
+    }
+
+    /// A certificate for a process of the job `job`, whose life is `uid`. Whoever calls knows that the process is one.
+    ///
+    /// # Errors
+    /// [`Refusal::BadRequest`] for what is not a certificate request, [`Refusal::Revoked`].
+    pub fn certify(&self, csr: &[u8], uid: NodeUid, job: &str, now: UnixTime) -> Result<Certified, Refusal> {
+        if self.state.lock().revocations.contains(uid) {
+            return Err(Refusal::Revoked);
+        }
+        let csr = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr))
+            .map_err(|error| Refusal::BadRequest(format!("certificate request: {error}")))?;
+        let issued = self
+            .authority
+            .issue_with(&csr.public_key, uid, Role::Process, Some(job), now)
+            .map_err(|error| Refusal::HeadFailed(error.to_string()))?;
+        let authority = self.authority.certificate().to_vec();
+        Ok(Certified { certificate: issued.certificate.to_vec(), authority })
     }
 
     /// Makes a token. It is shown this once: the head keeps its public key alone.

@@ -6,14 +6,15 @@ use std::net::SocketAddr;
 use mobula_core::{NodeUid, limits};
 use mobula_transport::tls::pki_types::CertificateDer;
 use mobula_transport::tls::{Credentials, JoinStream, TlsError, dial_head, find_authority};
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::KeyPair;
 use zeroize::Zeroizing;
 
 use crate::authority::{ClusterId, credentials};
 use crate::message::{self, Answer, Request};
+use crate::process::KeyRequest;
 use crate::role::Role;
-use crate::time::UnixTime;
 use crate::token::Token;
+use mobula_core::cluster::UnixTime;
 
 /// A member of a cluster, and what proves it.
 pub struct Joined {
@@ -60,7 +61,7 @@ pub async fn join(address: SocketAddr, token: &Token, role: Role) -> Result<Join
     let authority = find_authority(address, token.pin()).await?;
     let stream = dial_head(address, &authority, None).await?;
     let io_failed = |error| JoinError::Io { address, error };
-    let (key, csr) = request().map_err(io_failed)?;
+    let KeyRequest { key, csr } = KeyRequest::new().map_err(io_failed)?;
     let exported = stream.export(Request::EXPORTER).map_err(io_failed)?;
     let statement = Request::statement(&ClusterId(token.pin()), &exported, &csr);
     let signature = token.sign(&statement).ok_or_else(|| io_failed(io::Error::other("cannot sign")))?;
@@ -75,15 +76,8 @@ pub async fn join(address: SocketAddr, token: &Token, role: Role) -> Result<Join
 pub async fn renew(address: SocketAddr, joined: &Joined) -> Result<Joined, JoinError> {
     let authority = joined.credentials.authority.clone();
     let stream = dial_head(address, &authority, Some(&joined.credentials)).await?;
-    let (key, csr) = request().map_err(|error| JoinError::Io { address, error })?;
+    let KeyRequest { key, csr } = KeyRequest::new().map_err(|error| JoinError::Io { address, error })?;
     petition(stream, Request::Renew { uid: joined.uid, csr }, key, authority).await
-}
-
-fn request() -> io::Result<(Zeroizing<KeyPair>, Vec<u8>)> {
-    let key = Zeroizing::new(KeyPair::generate().map_err(io::Error::other)?);
-    let csr = CertificateParams::default().serialize_request(&*key).map_err(io::Error::other)?;
-    let csr = csr.der().to_vec();
-    Ok((key, csr))
 }
 
 async fn petition(

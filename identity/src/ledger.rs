@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{IdentityError, Refusal};
 use crate::role::Role;
-use crate::time::UnixTime;
 use crate::token::TokenId;
+use mobula_core::cluster::UnixTime;
 
 /// All tokens that are not used up, over or revoked.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ struct Entry {
 }
 
 /// What can be shown of a token.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct TokenInfo {
     /// Which.
     pub id: TokenId,

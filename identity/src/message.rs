@@ -11,8 +11,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::authority::ClusterId;
 use crate::role::Role;
-use crate::time::UnixTime;
 use crate::token::TokenId;
+use mobula_core::cluster::UnixTime;
 
 /// What one who wants a certificate sends.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]

@@ -54,6 +54,22 @@ pub fn hide_from_dumps() -> io::Result<()> {
     Ok(rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
+/// Reads a file with a secret after its owner, mode and kind were checked; none if there is none.
+///
+/// # Errors
+/// [`IdentityError`] with what is to be mended.
+pub fn read_private(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, IdentityError> {
+    read(path)
+}
+
+/// Writes a file with a secret, mode 0600, in one step: after a crash it is the old one or the new one.
+///
+/// # Errors
+/// [`IdentityError`]; the old file is there then.
+pub fn replace_private(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
+    replace(path, bytes)
+}
+
 /// Makes a file that must not exist. It is there whole or not at all.
 pub(crate) fn create(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
     let draft = draft(path, bytes)?;

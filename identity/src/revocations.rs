@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use mobula_core::{NodeUid, limits};
 use serde::{Deserialize, Serialize};
 
-use crate::time::UnixTime;
+use mobula_core::cluster::UnixTime;
 
 /// Who was cut off, until their certificates have ended anyway.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
@@ -26,6 +26,11 @@ impl Revocations {
     /// True if the life was cut off.
     pub fn contains(&self, uid: NodeUid) -> bool {
         self.lives.contains_key(&uid)
+    }
+
+    /// All of them.
+    pub fn lives(&self) -> impl Iterator<Item = NodeUid> {
+        self.lives.keys().copied()
     }
 
     /// Takes over what the head says, if it is newer, and tells whom to cut off now. An old list changes nothing: nobody comes

@@ -16,6 +16,8 @@ pub enum Role {
     Operator,
     /// Looks, and changes nothing.
     Observer,
+    /// A process of one job, a driver or a worker. Given for a process that the head knows, never by a token.
+    Process,
 }
 
 /// Something that a peer wants to do. Every kind of request, and every route of the dashboard, declares the one that it needs.
@@ -42,7 +44,7 @@ pub enum Capability {
 
 impl Role {
     /// All of them.
-    pub const ALL: [Role; 5] = [Role::Head, Role::Worker, Role::Client, Role::Operator, Role::Observer];
+    pub const ALL: [Role; 6] = [Role::Head, Role::Worker, Role::Client, Role::Operator, Role::Observer, Role::Process];
 
     /// The word for it, as in certificates and on the command line.
     pub const fn name(self) -> &'static str {
@@ -52,6 +54,7 @@ impl Role {
             Role::Client => "client",
             Role::Operator => "operator",
             Role::Observer => "observer",
+            Role::Process => "process",
         }
     }
 
@@ -62,12 +65,12 @@ impl Role {
 
     /// True if a token may give it.
     pub const fn by_token(self) -> bool {
-        !matches!(self, Role::Head)
+        !matches!(self, Role::Head | Role::Process)
     }
 
     /// True for those who accept connections, and so need a certificate that serves.
     pub const fn is_node(self) -> bool {
-        matches!(self, Role::Head | Role::Worker)
+        matches!(self, Role::Head | Role::Worker | Role::Process)
     }
 
     const fn capabilities(self) -> &'static [Capability] {
@@ -79,6 +82,8 @@ impl Role {
             Role::Client => &[C::Observe, C::Call, C::SubmitJobs],
             Role::Operator => &[C::Observe, C::Call, C::SubmitJobs, C::ManageJobs, C::ManageTokens, C::ManageNodes],
             Role::Observer => &[C::Observe],
+            // What it calls is of its own job: its certificate says which.
+            Role::Process => &[C::Call],
         }
     }
 
@@ -120,7 +125,7 @@ mod tests {
         let table: [(Capability, &[Role]); 8] = [
             (C::Observe, &[Head, Client, Operator, Observer]),
             (C::BeANode, &[Head, Worker]),
-            (C::Call, &[Head, Worker, Client, Operator]),
+            (C::Call, &[Head, Worker, Client, Operator, Process]),
             (C::SubmitJobs, &[Client, Operator]),
             (C::ManageJobs, &[Operator]),
             (C::ManageTokens, &[Operator]),

@@ -20,6 +20,16 @@ impl std::fmt::Display for TokenId {
     }
 }
 
+impl std::str::FromStr for TokenId {
+    type Err = TokenError;
+
+    /// Reads 16 hexadecimal digits, as they are shown.
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        let id = if text.len() == 16 { from_hex(text) } else { None };
+        Ok(TokenId(u64::from_be_bytes(id.ok_or(TokenError::Digits { part: "token id" })?)))
+    }
+}
+
 /// What lets its holder join. It is shown by [`expose`](Self::expose) alone, and overwritten when it is dropped.
 ///
 /// It is not printed by accident:

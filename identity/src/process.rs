@@ -1,0 +1,55 @@
+//! Certificates for the processes of jobs: who they are is known before they begin, so they need no token.
+
+use std::io;
+
+use mobula_transport::tls::Credentials;
+use rcgen::{CertificateParams, KeyPair};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::authority::credentials;
+
+/// The name in the certificates of the processes of a job: `job-7.job.mobula`.
+pub fn job_name(job: &str) -> String {
+    format!("{job}.job.mobula")
+}
+
+/// A new key, and the request for its certificate.
+pub struct KeyRequest {
+    pub(crate) key: Zeroizing<KeyPair>,
+    pub(crate) csr: Vec<u8>,
+}
+
+/// A certificate that was given for a request, and that of the authority.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Certified {
+    /// DER.
+    #[serde(with = "serde_bytes")]
+    pub certificate: Vec<u8>,
+    /// DER.
+    #[serde(with = "serde_bytes")]
+    pub authority: Vec<u8>,
+}
+
+impl KeyRequest {
+    /// Makes a key.
+    ///
+    /// # Errors
+    /// If the system has no random numbers.
+    pub fn new() -> io::Result<Self> {
+        let key = Zeroizing::new(KeyPair::generate().map_err(io::Error::other)?);
+        let csr = CertificateParams::default().serialize_request(&*key).map_err(io::Error::other)?;
+        let csr = csr.der().to_vec();
+        Ok(KeyRequest { key, csr })
+    }
+
+    /// PKCS#10, for its key alone: the names in it are not looked at.
+    pub fn csr(&self) -> &[u8] {
+        &self.csr
+    }
+
+    /// The key with what was given for it. Whether they fit is seen when they are used.
+    pub fn complete(self, certified: Certified) -> Credentials {
+        credentials(certified.certificate.into(), &self.key, certified.authority.into())
+    }
+}
