@@ -1,0 +1,182 @@
+//! Jobs begin and end.
+
+use mobula_core::cluster::{Executable, JobId, JobKind, JobPhase, JobRow, NewJob, Refused};
+use mobula_core::limits;
+use mobula_core::planted::{self, Bug};
+
+use super::Head;
+use super::state::Job;
+use crate::Moment;
+use crate::records::{JobRecord, Key};
+
+impl Head {
+    /// Begins a job, or gives the one that was begun by the same request of the same submitter.
+    ///
+    /// # Errors
+    /// [`Refused::Infeasible`] if no node can ever run its driver, [`Refused::Full`], [`Refused::TooLong`], [`Refused::Bad`],
+    /// [`Refused::UidInUse`] for the driver's uid, and [`Refused::OtherRequest`] if the number was used for another job.
+    pub fn create_job(&mut self, new: NewJob, moment: Moment) -> Result<JobRow, Refused> {
+        self.tick(moment);
+        let request = (new.submitter.clone(), new.request);
+        if let Some(known) = self.requests.get(&request).filter(|_| !planted::is(Bug::JobTwice)) {
+            let row = self.jobs.get(known).map(|job| (job.record.executable, &job.record.entrypoint));
+            let is_same = row.is_some_and(|(program, text)| program == new.executable && *text == new.entrypoint);
+            return self.job(*known).filter(|_| is_same).ok_or(Refused::OtherRequest);
+        }
+        self.check_job(&new)?;
+        let id = JobId(self.meta.next_job.max(1));
+        let driver = match &new.kind {
+            JobKind::Outside { driver } => Some(*driver),
+            _ => None,
+        };
+        let record = JobRecord {
+            id,
+            request: new.request,
+            kind: new.kind,
+            entrypoint: new.entrypoint,
+            executable: new.executable,
+            arguments: new.arguments,
+            environment: new.environment,
+            submitter: new.submitter,
+            workers: new.workers,
+            driver,
+            driver_node: None,
+            driver_over: false,
+            outcome: None,
+            over: false,
+            next_order: 0,
+            created: moment.unix,
+            ended: None,
+        };
+        self.meta.next_job = id.0 + 1;
+        self.dirty(Key::Meta);
+        self.dirty(Key::Job(id));
+        let driver_until = moment.now + self.config.times.lease;
+        self.jobs.insert(id, Job::new(record, driver_until));
+        self.requests.insert(request, id);
+        self.touch_job(id);
+        if driver.is_some() {
+            self.wake_at(driver_until);
+            self.unsettle_job(id);
+        } else {
+            self.pending_drivers.insert(id);
+            self.freed = true;
+        }
+        self.wind_up(moment);
+        self.job(id).ok_or(Refused::NoSuchJob { job: id })
+    }
+
+    /// Ends a job, with all that belongs to it. One that is over stays as it is.
+    ///
+    /// # Errors
+    /// [`Refused::NoSuchJob`].
+    pub fn stop_job(&mut self, id: JobId, moment: Moment) -> Result<JobRow, Refused> {
+        self.tick(moment);
+        if !self.jobs.contains_key(&id) {
+            return Err(Refused::NoSuchJob { job: id });
+        }
+        self.end_job(id, JobPhase::Stopped, moment);
+        self.wind_up(moment);
+        self.job(id).ok_or(Refused::NoSuchJob { job: id })
+    }
+
+    /// The job is to end like this, unless it already is to end in another way.
+    pub(super) fn end_job(&mut self, id: JobId, outcome: JobPhase, moment: Moment) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if job.record.outcome.is_some() {
+            return;
+        }
+        job.record.outcome = Some(outcome);
+        let places = job.slots.iter();
+        let runs = |node: &&_| self.slots.get(&(id, **node)).is_some_and(|slot| slot.record.worker.is_some());
+        let slots: Vec<_> = places.filter(runs).copied().collect();
+        self.dirty(Key::Job(id));
+        self.touch_job(id);
+        self.pending_drivers.remove(&id);
+        self.unsettle_job(id);
+        if let Some(node) = self.jobs.get(&id).and_then(|job| job.record.driver_node) {
+            self.touch_node(node);
+        }
+        let waiting: Vec<_> = self.waiting_by_lease.keys().filter(|lease| lease.job == id).copied().collect();
+        for lease in waiting {
+            self.stop_waiting(lease);
+            self.changes.decided.insert(lease);
+        }
+        let leases = self.jobs.get(&id).map(|job| job.leases.clone()).unwrap_or_default();
+        for lease in leases {
+            // Where a worker still runs, what it uses is free when it has ended.
+            let node = self.leases.get(&lease).map(|lease| lease.record.node);
+            if let Some(node) = node.filter(|node| !slots.contains(node)) {
+                self.release_where_ended(id, node);
+            }
+        }
+        self.finish_job(id, moment);
+    }
+
+    /// A job that is to end and of which nothing runs any more is over.
+    pub(super) fn finish_job(&mut self, id: JobId, moment: Moment) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        if job.record.outcome.is_none() || job.record.over {
+            return;
+        }
+        let runs =
+            job.slots.iter().any(|node| self.slots.get(&(id, *node)).is_some_and(|slot| slot.record.worker.is_some()));
+        let drives = job.record.driver_node.is_some() && !job.record.driver_over;
+        if runs || drives {
+            return;
+        }
+        let (slots, leases, groups) = (job.slots.clone(), job.leases.clone(), job.groups.clone());
+        slots.into_iter().for_each(|node| self.drop_slot(id, node));
+        leases.into_iter().for_each(|lease| self.end_lease(lease));
+        groups.into_iter().for_each(|group| self.drop_group(group));
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.record.over = true;
+            job.record.ended = Some(moment.unix);
+        }
+        self.dirty(Key::Job(id));
+        self.touch_job(id);
+        self.over.push_back(id);
+        if self.over.len() > limits::JOBS_KEPT
+            && let Some(oldest) = self.over.pop_front()
+            && let Some(job) = self.jobs.remove(&oldest)
+        {
+            self.requests.remove(&(job.record.submitter, job.record.request));
+            self.dirty(Key::Job(oldest));
+        }
+    }
+
+    fn check_job(&self, new: &NewJob) -> Result<(), Refused> {
+        if self.jobs.len() - self.over.len() >= limits::JOBS_MAX {
+            return Err(Refused::Full { what: "jobs".to_owned(), limit: limits::JOBS_MAX as u64 });
+        }
+        let text: usize = new.arguments.iter().map(|text| text.len() + 1).sum::<usize>()
+            + new.environment.iter().map(|(key, value)| key.len() + value.len() + 2).sum::<usize>()
+            + new.entrypoint.len();
+        let texts = [
+            ("the arguments and the environment of a job together", text, limits::JOB_TEXT_BYTES_MAX),
+            ("the name of a submitter", new.submitter.len(), limits::NAME_BYTES_MAX),
+        ];
+        for (what, bytes, limit) in texts {
+            if bytes > limit {
+                return Err(Refused::TooLong { what: what.to_owned(), bytes: bytes as u64, limit: limit as u64 });
+            }
+        }
+        match &new.kind {
+            JobKind::Outside { driver } if self.uid_is_known(*driver) => Err(Refused::UidInUse { uid: *driver }),
+            JobKind::OnCluster { resources } => {
+                resources.check()?;
+                match self.infeasible(resources, &Default::default()) {
+                    // A cluster without nodes will have some.
+                    Some(why) if why.node_count > 0 => Err(Refused::Infeasible(Box::new(why))),
+                    _ => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The programs of jobs that are not over: what nodes may keep.
+    pub fn executables(&self) -> impl Iterator<Item = Executable> {
+        self.jobs.values().filter(|job| !job.record.over).map(|job| job.record.executable)
+    }
+}

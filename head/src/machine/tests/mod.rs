@@ -1,0 +1,4 @@
+//! Tests of the head's decisions: by case, and against a naive model.
+mod cases;
+mod harness;
+mod model;

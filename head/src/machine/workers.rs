@@ -1,0 +1,262 @@
+//! Worker processes: one for each job and node at most, started again when they have ended.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mobula_core::cluster::{JobId, Revision, Running, RunningWorker, WorkerId, WorkerPhase, WorkerPolicy, WorkerSpec};
+use mobula_core::planted::{self, Bug};
+use mobula_core::{NodeUid, backoff, limits};
+
+use super::Head;
+use super::state::Slot;
+use crate::Moment;
+use crate::records::{Key, SlotRecord};
+
+impl Head {
+    /// A worker accepts connections. A heartbeat says the same, later.
+    pub fn worker_ready(&mut self, worker: RunningWorker, moment: Moment) {
+        self.tick(moment);
+        if let Some((job, node)) = self.workers.get(&worker.uid).copied() {
+            self.worker_runs(job, node, RunningWorker { ready: true, ..worker }, moment);
+        }
+        self.wind_up(moment);
+    }
+
+    /// A worker has ended: `reaped` if its node has seen the end of the process. Only then another may begin in its place; else it is
+    /// shown as ended, and its place stays taken until it is reaped, or missing from what its node says is running. A repetition has no second effect.
+    ///
+    /// A node goes on listing a worker as running until the answer to this has come.
+    pub fn worker_ended(&mut self, uid: WorkerId, reason: &str, reaped: bool, moment: Moment) {
+        self.tick(moment);
+        if let Some((job, node)) = self.workers.get(&uid).copied() {
+            let mut cut = reason.len().min(limits::PEER_TEXT_BYTES_MAX);
+            while !reason.is_char_boundary(cut) {
+                cut -= 1;
+            }
+            let reason = &reason[..cut];
+            if reaped || planted::is(Bug::WorkerTwice) {
+                self.worker_is_over(job, node, reason, moment);
+            } else if let Some(slot) = self.slots.get_mut(&(job, node)) {
+                slot.phase = WorkerPhase::Ended { reason: reason.to_owned() };
+                self.touch_job(job);
+            }
+        }
+        self.wind_up(moment);
+    }
+
+    /// What a node says is running.
+    pub(super) fn node_says(&mut self, uid: NodeUid, running: &Running, moment: Moment) {
+        let workers: BTreeMap<WorkerId, RunningWorker> =
+            running.workers.iter().map(|worker| (worker.uid, *worker)).collect();
+        let Some(node) = self.nodes.get(&uid) else { return };
+        let jobs: Vec<JobId> = node.jobs.iter().copied().collect();
+        let drivers: Vec<(JobId, u64)> = node.drivers.iter().map(|(job, since)| (*job, *since)).collect();
+        let acted_on = |number: u64| running.seen >= Revision { term: self.term, number };
+        let (mut here, mut over) = (Vec::new(), Vec::new());
+        for job in jobs {
+            let Some(slot) = self.slots.get(&(job, uid)) else { continue };
+            let Some(worker) = slot.record.worker else { continue };
+            match workers.get(&worker) {
+                Some(running) => here.push((job, *running)),
+                None if acted_on(slot.assigned) => over.push(job),
+                None => {}
+            }
+        }
+        let mut ended = Vec::new();
+        for (job, since) in drivers {
+            let driver = self.jobs.get(&job).and_then(|job| job.record.driver);
+            if acted_on(since) && driver.is_none_or(|driver| !running.drivers.contains(&driver)) {
+                ended.push(job);
+            }
+        }
+        here.into_iter().for_each(|(job, running)| self.worker_runs(job, uid, running, moment));
+        over.into_iter().for_each(|job| self.worker_is_over(job, uid, "its node does not have it any more", moment));
+        for job in ended {
+            self.driver_is_over(job, Some("its node does not have its driver any more".to_owned()), moment);
+        }
+    }
+
+    fn worker_runs(&mut self, job: JobId, node: NodeUid, running: RunningWorker, moment: Moment) {
+        let Some(slot) = self.slots.get_mut(&(job, node)) else { return };
+        let is_news = slot.pid != Some(running.pid) || (running.ready && slot.phase == WorkerPhase::Starting);
+        slot.pid = Some(running.pid);
+        if running.ready && slot.phase == WorkerPhase::Starting {
+            slot.phase = WorkerPhase::Ready;
+            slot.ready_since = Some(moment.now);
+        }
+        if is_news {
+            self.touch_job(job);
+        }
+    }
+
+    /// The process of a worker is known to have ended.
+    fn worker_is_over(&mut self, job: JobId, node: NodeUid, reason: &str, moment: Moment) {
+        let jitter = self.jitter();
+        let Some(slot) = self.slots.get_mut(&(job, node)) else { return };
+        let Some(worker) = slot.record.worker.take() else { return };
+        slot.last = Some(worker);
+        slot.phase = WorkerPhase::Ended { reason: reason.to_owned() };
+        slot.pid = None;
+        slot.restarts += 1;
+        slot.rest_until = moment.now;
+        if slot.wanted {
+            let (min, max) = (limits::WORKER_BACKOFF_MIN, limits::WORKER_BACKOFF_MAX);
+            if slot.ready_since.is_some_and(|since| moment.now.saturating_sub(since) >= max) {
+                slot.failures = 0;
+            }
+            slot.rest_until += backoff(min, max, slot.failures, jitter);
+            slot.failures = slot.failures.saturating_add(1);
+        }
+        slot.ready_since = None;
+        self.workers.remove(&worker);
+        self.dirty(Key::Slot(job, node));
+        self.touch_node(node);
+        self.touch_job(job);
+        self.unsettled.insert((job, node));
+        self.release_where_ended(job, node);
+        self.finish_job(job, moment);
+    }
+
+    /// Every job looks again at this node.
+    pub(super) fn unsettle_node(&mut self, node: NodeUid) {
+        let running = self.jobs.values().filter(|job| job.is_running());
+        let everywhere = running.filter(|job| job.record.workers == WorkerPolicy::EveryNode);
+        self.unsettled.extend(everywhere.map(|job| (job.record.id, node)));
+        let Some(here) = self.nodes.get(&node) else { return };
+        self.unsettled.extend(here.jobs.iter().map(|job| (*job, node)));
+    }
+
+    /// This job looks again at every node.
+    pub(super) fn unsettle_job(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        if job.record.workers == WorkerPolicy::EveryNode && job.is_running() {
+            self.unsettled.extend(self.nodes.keys().map(|node| (id, *node)));
+        }
+        self.unsettled.extend(job.slots.iter().map(|node| (id, *node)));
+    }
+
+    /// Brings the place of a job's worker on a node to what it should be.
+    pub(super) fn settle_slot(&mut self, job: JobId, node: NodeUid, moment: Moment) {
+        if !self.nodes.contains_key(&node) || !self.jobs.contains_key(&job) {
+            return;
+        }
+        let slot = self.slots.get(&(job, node));
+        let worker = slot.and_then(|slot| slot.record.worker);
+        let is_wanted = self.wants_worker(job, node, worker.is_some());
+        match slot {
+            None if is_wanted => {
+                let order = self.jobs.get_mut(&job).map_or(0, |job| {
+                    job.slots.insert(node);
+                    let order = job.record.next_order;
+                    job.record.next_order += 1;
+                    order
+                });
+                self.dirty(Key::Job(job));
+                self.slots.insert((job, node), Slot::new(SlotRecord { job, node, order, worker: None }));
+                if let Some(node) = self.nodes.get_mut(&node) {
+                    node.jobs.insert(job);
+                }
+                self.start_worker(job, node);
+            }
+            Some(slot) if worker.is_none() && is_wanted => {
+                if moment.now >= slot.rest_until {
+                    self.start_worker(job, node);
+                } else {
+                    let rest_until = slot.rest_until;
+                    self.wake_at(rest_until);
+                }
+            }
+            Some(_) if worker.is_none() => {
+                // Its order is kept for it as long as it may come back.
+                let runs = self.jobs.get(&job).is_some_and(|job| job.is_running());
+                if !runs || self.nodes.get(&node).is_none_or(|node| !node.has_a_future()) {
+                    self.drop_slot(job, node);
+                }
+            }
+            Some(slot) if slot.wanted && !is_wanted => {
+                if let Some(slot) = self.slots.get_mut(&(job, node)) {
+                    slot.wanted = false;
+                }
+                self.touch_node(node);
+                self.touch_job(job);
+            }
+            _ => {}
+        }
+    }
+
+    fn wants_worker(&self, job: JobId, node: NodeUid, has_one: bool) -> bool {
+        let (Some(job), Some(node)) = (self.jobs.get(&job), self.nodes.get(&node)) else { return false };
+        if !job.is_running() || node.lost || node.record.removed {
+            return false;
+        }
+        if node.record.drain.is_some() && (!has_one || node.drain_over) {
+            return false;
+        }
+        match job.record.workers {
+            WorkerPolicy::WhereLeased => {
+                let is_of_job = |lease: &_| self.leases.get(lease).is_some_and(|l| l.record.id.job == job.record.id);
+                node.leases.iter().any(is_of_job)
+            }
+            _ => true,
+        }
+    }
+
+    fn start_worker(&mut self, job: JobId, node: NodeUid) {
+        let uid = self.new_uid();
+        let assigned = self.touch_node(node);
+        let Some(slot) = self.slots.get_mut(&(job, node)) else { return };
+        slot.record.worker = Some(uid);
+        slot.last = Some(uid);
+        slot.assigned = assigned;
+        slot.wanted = true;
+        slot.phase = WorkerPhase::Starting;
+        self.workers.insert(uid, (job, node));
+        self.dirty(Key::Slot(job, node));
+        self.touch_job(job);
+    }
+
+    /// The place is no more, and whatever was in it is over.
+    pub(super) fn drop_slot(&mut self, job: JobId, node: NodeUid) {
+        let Some(slot) = self.slots.remove(&(job, node)) else { return };
+        if let Some(worker) = slot.record.worker {
+            self.workers.remove(&worker);
+        }
+        if let Some(job) = self.jobs.get_mut(&job) {
+            job.slots.remove(&node);
+        }
+        if let Some(node) = self.nodes.get_mut(&node) {
+            node.jobs.remove(&job);
+        }
+        self.dirty(Key::Slot(job, node));
+        self.touch_node(node);
+        self.touch_job(job);
+    }
+
+    pub(super) fn wake_slots(&mut self, moment: Moment) {
+        let rested = |slot: &Slot| slot.record.worker.is_none() && moment.now >= slot.rest_until;
+        let rested = self.slots.iter().filter(|(_, slot)| rested(slot)).map(|(at, _)| *at);
+        self.unsettled.extend(rested);
+    }
+
+    pub(super) fn next_of_slots(&self) -> Option<Duration> {
+        let waits = |((job, node), slot): (&(JobId, NodeUid), &Slot)| {
+            let waits = slot.record.worker.is_none() && self.wants_worker(*job, *node, false);
+            waits.then_some(slot.rest_until)
+        };
+        self.slots.iter().filter_map(waits).min()
+    }
+
+    pub(super) fn worker_spec(&self, job: JobId, node: NodeUid) -> Option<WorkerSpec> {
+        let slot = self.slots.get(&(job, node)).filter(|slot| slot.wanted)?;
+        let record = &self.jobs.get(&job)?.record;
+        Some(WorkerSpec {
+            uid: slot.record.worker?,
+            job,
+            order: slot.record.order,
+            executable: record.executable,
+            arguments: record.arguments.clone(),
+            environment: record.environment.clone(),
+            resources: self.nodes.get(&node)?.record.resources.clone(),
+        })
+    }
+}
