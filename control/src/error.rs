@@ -1,0 +1,106 @@
+//! Why a request was not done, and whether it may be tried again.
+
+use std::io;
+
+use mobula_core::Outcome;
+use mobula_core::cluster::Refused;
+use mobula_transport::tls::TlsError;
+use mobula_transport::unix::UnixError;
+use serde::{Deserialize, Serialize};
+
+/// The answer of one who was asked and does not do it. Nothing has changed.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The asker's role may not.
+    #[error("Unauthorized: a {role} may not {what}; {needed}")]
+    Unauthorized {
+        /// What the asker is.
+        role: String,
+        /// What it wanted.
+        what: String,
+        /// Who may.
+        needed: String,
+    },
+    /// The head does not do it.
+    #[error(transparent)]
+    Head(#[from] Refused),
+    /// There is no such thing.
+    #[error("there is no {what}")]
+    NotFound {
+        /// With its name.
+        what: String,
+    },
+    /// The request makes no sense, now or ever: the text says what would.
+    #[error("{0}")]
+    Invalid(String),
+    /// It cannot be done now; later it may.
+    #[error("{0}; try again")]
+    NotNow(String),
+    /// It was begun and failed on the other side.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// A request that was not answered as wanted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// It was refused.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// No cluster of this user runs here.
+    #[error("no node of yours runs on this host ({path}): start one with `mobula start --head`, or set MOBULA_ADDRESS")]
+    NoneHere {
+        /// Where its socket would be.
+        path: String,
+    },
+    /// A program could not be read.
+    #[error("cannot read the program {path}: {error}", path = path.display())]
+    Executable {
+        /// Where it is.
+        path: std::path::PathBuf,
+        /// What came of it.
+        error: io::Error,
+    },
+    /// The local node was not reached.
+    #[error(transparent)]
+    Local(#[from] UnixError),
+    /// The head was not reached, or has not proven to be the head.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The conversation broke.
+    #[error("the conversation with {peer} broke: {error}")]
+    Broken {
+        /// With whom.
+        peer: String,
+        /// What came of it.
+        error: io::Error,
+        /// False if the request had not been sent whole.
+        sent: bool,
+    },
+    /// There was no answer in time.
+    #[error("no answer from {peer} within {after:?}")]
+    Deadline {
+        /// From whom.
+        peer: String,
+        /// The limit.
+        after: std::time::Duration,
+    },
+}
+
+impl ControlError {
+    /// What is known of the request: whether it may be repeated.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            ControlError::Refused(Refusal::Failed(_)) => Outcome::Unknown,
+            ControlError::Refused(_) => Outcome::NotStarted,
+            ControlError::Executable { .. }
+            | ControlError::NoneHere { .. }
+            | ControlError::Local(_)
+            | ControlError::Tls(_) => Outcome::NotSent,
+            ControlError::Broken { sent: false, .. } => Outcome::NotSent,
+            ControlError::Broken { .. } | ControlError::Deadline { .. } => Outcome::Unknown,
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! What drivers, nodes, the head and the command line of a cluster say to each other, and how.
+//!
+//! [`Request`] has all that can be asked; a [`Client`] asks it, over the socket of this user's node or over TLS, and [`serve_local`] and
+//! [`serve_certified`] are the other end, with a [`Service`] behind it. [`handover`] is what a node tells a worker process that it has started.
+//! [`Home`] is where the files of a user's node are.
+//!
+//! This crate decides nothing, and does not know actors.
+mod client;
+mod error;
+mod executable;
+pub mod handover;
+mod local;
+mod request;
+mod server;
+mod wire;
+
+pub use client::{Client, SharedCredentials, Subscription, Target};
+pub use error::{ControlError, Refusal};
+pub use executable::{hand_in, identify};
+pub use local::{HOME_VARIABLE, Home, SOCKET};
+pub use request::*;
+pub use server::{Peer, Reply, Service, serve_certified, serve_local};

@@ -1,0 +1,199 @@
+//! The other end: reads requests, refuses what the asker's role may not, and lets a service answer the rest.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+
+use mobula_core::{NodeUid, codec, limits};
+use mobula_identity::{Capability, Role, job_name};
+use mobula_transport::tls::{ControlStream, node_name, role_name};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::error::Refusal;
+use crate::request::{Question, Request};
+use crate::wire::{self, Answered, ByteStream};
+
+/// Who asks, for a service.
+#[derive(Debug)]
+pub struct Peer {
+    role: Role,
+    /// None for one on this host.
+    address: Option<SocketAddr>,
+    /// Names that its certificate bears.
+    life: Option<NodeUid>,
+    job: Option<String>,
+}
+
+impl Peer {
+    /// A process of this user on this host.
+    pub fn local() -> Self {
+        Peer { role: Role::Operator, address: None, life: None, job: None }
+    }
+
+    /// What it is to the cluster.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// True if it may. A process of this user on the head's host may do all: it can read the authority's key.
+    pub fn may(&self, capability: Capability) -> bool {
+        self.is_local() || self.role.may(capability)
+    }
+
+    /// True for a process of this user on this host.
+    pub fn is_local(&self) -> bool {
+        self.address.is_none()
+    }
+
+    /// Where it is, if it is not here.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// # Errors
+    /// [`Refusal::Unauthorized`] unless its certificate is of the life `uid`, or it is a process of this user on this host.
+    pub fn must_be(&self, uid: NodeUid) -> Result<(), Refusal> {
+        match self.is_local() || self.life == Some(uid) {
+            true => Ok(()),
+            false => Err(Refusal::Unauthorized {
+                role: self.role.to_string(),
+                what: format!("speak for {uid}"),
+                needed: "its certificate is of another life".to_owned(),
+            }),
+        }
+    }
+
+    /// # Errors
+    /// [`Refusal::Unauthorized`] for a process of another job. Who is none of a job's may speak of any.
+    pub fn must_be_of(&self, job: &str) -> Result<(), Refusal> {
+        match self.role == Role::Process && self.job.as_deref() != Some(job) {
+            false => Ok(()),
+            true => Err(Refusal::Unauthorized {
+                role: self.role.to_string(),
+                what: format!("speak for {job}"),
+                needed: "its certificate is of another job".to_owned(),
+            }),
+        }
+    }
+}
+
+/// What a service answers with: the one answer, or the items of a subscription.
+pub struct Reply<'a> {
+    stream: &'a mut dyn ByteStream,
+}
+
+impl Reply<'_> {
+    /// The answer to a question.
+    ///
+    /// # Errors
+    /// What the stream says: the connection is over.
+    pub async fn answer<Q: Question>(&mut self, answer: Result<Q::Answer, Refusal>) -> io::Result<()> {
+        match answer {
+            Ok(answer) => self.item(&answer).await,
+            Err(refusal) => self.refuse(refusal).await,
+        }
+    }
+
+    /// An item of a subscription.
+    ///
+    /// # Errors
+    /// As for [`answer`](Self::answer).
+    pub async fn item(&mut self, item: &impl Serialize) -> io::Result<()> {
+        let bytes = codec::encode(item).map_err(io::Error::other)?;
+        wire::write(self.stream, &Answered::Item(bytes)).await
+    }
+
+    /// Nothing was done.
+    ///
+    /// # Errors
+    /// As for [`answer`](Self::answer).
+    pub async fn refuse(&mut self, refusal: Refusal) -> io::Result<()> {
+        wire::write(self.stream, &Answered::Refused(refusal)).await
+    }
+
+    /// A subscription is over.
+    ///
+    /// # Errors
+    /// As for [`answer`](Self::answer).
+    pub async fn end(&mut self) -> io::Result<()> {
+        wire::write(self.stream, &Answered::End).await
+    }
+
+    /// Resolves when the asker is gone, or says something in the middle of its subscription, which ends it as well. Cancel-safe.
+    pub async fn gone(&mut self) {
+        let _ = self.stream.read_u8().await;
+    }
+}
+
+/// Answers requests.
+pub trait Service: Send + Sync {
+    /// Answers one request, which the peer's role may make. An error ends the connection.
+    fn serve(&self, peer: &Peer, request: Request, reply: Reply<'_>) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// A request was refused for the asker's role.
+    fn denied(&self, _peer: &Peer, _request: &'static str, _needs: Capability) {}
+}
+
+/// Serves a process of this user on this host until it goes.
+pub async fn serve_local(service: &impl Service, stream: tokio::net::UnixStream) {
+    serve(service, &Peer::local(), Box::new(stream)).await;
+}
+
+/// Serves the holder of a certificate until it goes.
+pub async fn serve_certified(service: &impl Service, mut stream: ControlStream) {
+    let Some(role) = role_of(&stream) else { return };
+    let hello = tokio::time::timeout(limits::HANDSHAKE_DEADLINE, wire::read::<Hello>(&mut stream)).await;
+    let Ok(Ok(Some(hello))) = hello else { return };
+    let life = hello.life.filter(|uid| stream.peer_is(&node_name(*uid)));
+    let job = hello.job.filter(|job| stream.peer_is(&job_name(job)));
+    let peer = Peer { role, address: Some(stream.address()), life, job };
+    serve(service, &peer, Box::new(stream)).await;
+}
+
+/// The one role in a certificate; one that bears several or none gives none.
+fn role_of(stream: &ControlStream) -> Option<Role> {
+    let mut roles = Role::ALL.into_iter().filter(|role| stream.peer_is(&role_name(role.name())));
+    roles.next().filter(|_| roles.next().is_none())
+}
+
+/// Serves requests one after the other.
+async fn serve(service: &impl Service, peer: &Peer, mut stream: Box<dyn ByteStream>) {
+    loop {
+        let request: Request = match wire::read(&mut stream).await {
+            Ok(Some(request)) => request,
+            Ok(None) => return,
+            Err(error) => {
+                // Read whole, and not understood: one who speaks another version hears it.
+                let text =
+                    format!("this head does not understand the request: {error}; do both sides run the same version?");
+                let _ = wire::write(&mut stream, &Answered::Refused(Refusal::Invalid(text))).await;
+                let _ = stream.shutdown().await;
+                return;
+            }
+        };
+        let (needs, what) = (request.needs(), request.what());
+        let served = if peer.may(needs) {
+            service.serve(peer, request, Reply { stream: &mut *stream }).await
+        } else {
+            service.denied(peer, what, needs);
+            let roles: Vec<_> = Role::ALL.into_iter().filter(|role| role.may(needs)).map(Role::name).collect();
+            let refusal = Refusal::Unauthorized {
+                role: peer.role().to_string(),
+                what: what.to_owned(),
+                needed: format!("it takes one of: {}", roles.join(", ")),
+            };
+            Reply { stream: &mut *stream }.refuse(refusal).await
+        };
+        if served.is_err() {
+            return;
+        }
+    }
+}
+
+/// The first message of the holder of a certificate: which of its names count here. That it bears them is checked.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    pub(crate) life: Option<NodeUid>,
+    pub(crate) job: Option<String>,
+}
