@@ -66,6 +66,9 @@ pub struct NodeConfig {
     /// current one, whose clock they follow. For tests and simulations; a busy actor holds up everything, heartbeats
     /// included. `arbiters` and `use_current_thread` then mean nothing. Default false.
     pub single_thread: bool,
+    /// This node's life, where somebody else has drawn it: the head of the cluster, for one. Each life needs another. Default none:
+    /// it is drawn here.
+    pub uid: Option<NodeUid>,
     /// Where uid and jitter come from, instead of the system's randomness: with the same seed a node does the same
     /// again. Each life of a node needs another. For tests and simulations. Default none.
     pub seed: Option<u64>,
@@ -90,6 +93,7 @@ impl Default for NodeConfig {
             arbiters: 1,
             use_current_thread: false,
             single_thread: false,
+            uid: None,
             seed: None,
             lease: LeaseTimes::default(),
             control_requests_max: limits::CONTROL_REQUESTS_MAX,
@@ -404,7 +408,7 @@ impl Node {
         let expiries = Arc::<Expiries>::default();
         threads.control.spawn(Arc::clone(&expiries).serve());
         let hello = Hello {
-            node: NodeId::new(&config.name, NodeUid(chance.bits())),
+            node: NodeId::new(&config.name, config.uid.unwrap_or_else(|| NodeUid(chance.bits()))),
             pid: std::process::id(),
             capabilities: Hello::CAPABILITIES,
             credit_messages: limits::CREDIT_MESSAGES,

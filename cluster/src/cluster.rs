@@ -8,11 +8,13 @@ use mobula_actors::{
     ActorRef, ActorSpec, DeadLetter, Group, KeyedActor, KeyedRef, Monitor, Node, NodeConfig, NodeReport, RemoteActor,
     RemoteTask, SpawnError, StuckActor, SupervisionTree, TaskSpec,
 };
+use mobula_control::ControlError;
 use mobula_core::{CallError, NodeId, RemoteMessage};
 use mobula_transport::preface::Secret;
 use parking_lot::{Mutex, RwLock};
 
 use crate::builder::ClusterBuilder;
+use crate::driver::{self, Driver, Wanted};
 use crate::error::ClusterError;
 use crate::handover::ToNode;
 use crate::members::{Members, NodeInfo, NodeState};
@@ -35,6 +37,8 @@ struct Inner {
     members: Arc<Mutex<Members>>,
     tasks: TaskPool,
     processes: Vec<NodeProcess>,
+    /// On a running cluster: this process as the driver of a job.
+    driver: Option<Driver>,
     /// False where the node outlives the handle: in a node process.
     owns_node: bool,
 }
@@ -60,23 +64,40 @@ pub(crate) fn set_current(cluster: Cluster) {
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(2);
 
 impl Cluster {
-    /// The cluster that this process belongs to; for a program that was not started as a node, a new one inside this
-    /// process: no socket is opened, and values are handed over, not encoded.
+    /// The cluster that this process belongs to. A program that was started by hand becomes the driver of a new job on the running cluster of
+    /// this user on this host, whose nodes then run this very executable as workers; if there is none, it gets a cluster inside this process: no
+    /// socket is opened, and values are handed over, not encoded.
+    ///
+    /// `MOBULA_ADDRESS` says otherwise: `auto` wants a running cluster, `local` wants none, and an absolute path is the home of the node to ask.
+    ///
+    /// When the last handle is dropped or the process ends in any other way, the job is over, and its workers end.
     ///
     /// # Errors
-    /// [`ClusterError`].
+    /// [`ClusterError`]. Not cancel-safe: a job may have begun, which ends with this process.
     pub async fn connect() -> Result<Cluster, ClusterError> {
+        match Self::running().await? {
+            Some(running) => Ok(running),
+            None => Self::embedded(&Self::builder()),
+        }
+    }
+
+    /// The running cluster that [`connect`](Self::connect) would join, if there is one.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect).
+    pub async fn running() -> Result<Option<Cluster>, ClusterError> {
         if let Some(current) = CURRENT.read().clone() {
-            return Ok(current);
+            return Ok(Some(current));
         }
-        if std::env::var_os("MOBULA_ADDRESS").is_some() {
-            return Err(ClusterError::Unsupported(
-                "MOBULA_ADDRESS is set, and this version joins no running cluster: unset it for a cluster inside this \
-                 process, or use Cluster::local(n)"
-                    .to_owned(),
-            ));
+        let builder = Self::builder();
+        match driver::wanted()? {
+            Wanted::This(target) => Driver::connect(&builder, target).await.map(Some),
+            Wanted::Maybe(target) => match Driver::connect(&builder, target).await {
+                Err(ClusterError::Control(ControlError::NoneHere { .. })) => Ok(None),
+                connected => connected.map(Some),
+            },
+            Wanted::Embedded => Ok(None),
         }
-        Self::builder().connect().await
     }
 
     /// A new cluster of `nodes` processes of this executable, on loopback, which all end with this process.
@@ -184,12 +205,27 @@ impl Cluster {
         Self::of_node(node, members.into_iter().map(info).collect())
     }
 
+    /// The cluster as the driver of a job sees it, which has no workers yet.
+    pub(crate) fn of_driver(node: Node, driver: Driver) -> Cluster {
+        Self::with(node, Vec::new(), Vec::new(), Some(driver), true)
+    }
+
     /// The cluster as a node process sees it.
     pub(crate) fn of_node(node: Node, members: Vec<NodeInfo>) -> Cluster {
         Self::new(node, members, Vec::new(), false)
     }
 
     fn new(node: Node, members: Vec<NodeInfo>, processes: Vec<NodeProcess>, owns_node: bool) -> Cluster {
+        Self::with(node, members, processes, None, owns_node)
+    }
+
+    fn with(
+        node: Node,
+        members: Vec<NodeInfo>,
+        processes: Vec<NodeProcess>,
+        driver: Option<Driver>,
+        owns_node: bool,
+    ) -> Cluster {
         let ids: Vec<NodeId> = members.iter().map(|member| member.id.clone()).collect();
         node.set_homes(ids.clone());
         let members = Arc::new(Mutex::new(Members::new(members)));
@@ -199,7 +235,7 @@ impl Cluster {
         for (index, id) in ids.into_iter().enumerate() {
             watch::watch(&node, &members, &id, processes.get(index).map(NodeProcess::ended));
         }
-        Cluster(Arc::new(Inner { node, members, tasks, processes, owns_node }))
+        Cluster(Arc::new(Inner { node, members, tasks, processes, driver, owns_node }))
     }
 
     /// Creates an actor where its placement says, and waits until it has started.
@@ -239,6 +275,29 @@ impl Cluster {
     ) -> Result<ActorRef<A>, SpawnError> {
         let node = self.0.members.lock().place(spec.placement())?;
         self.0.node.spawn_link(&node, spec, with).await
+    }
+
+    /// A node has come, and can be reached or soon will be.
+    pub(crate) fn add_member(&self, info: NodeInfo) {
+        let (node, members) = (&self.0.node, &self.0.members);
+        let id = info.id.clone();
+        if !members.lock().add(info) {
+            return;
+        }
+        let homes = members.lock().nodes().into_iter().map(|member| member.id).collect();
+        node.set_homes(homes);
+        watch::watch(node, members, &id, None::<std::future::Ready<String>>);
+    }
+
+    /// A node has ended, which is proven.
+    pub(crate) fn member_ended(&self, id: &NodeId, reason: &str) {
+        self.0.members.lock().down(id);
+        self.0.node.peer_dead(id, reason);
+    }
+
+    /// Hears of every change of the members.
+    pub(crate) fn member_changes(&self) -> tokio::sync::watch::Receiver<()> {
+        self.0.members.lock().subscribe()
     }
 
     /// A handle that does not keep the cluster.
@@ -327,6 +386,9 @@ impl Cluster {
     /// Ends the cluster: node processes that this driver started are ended and reaped, within 2 s. Later calls fail.
     pub async fn shutdown(&self) {
         self.0.tasks.shut_down();
+        if let Some(driver) = &self.0.driver {
+            driver.end().await;
+        }
         if self.0.owns_node {
             self.0.node.shut_down("the driver ended the cluster");
         }

@@ -4,9 +4,11 @@ use std::io;
 use std::time::Duration;
 
 use mobula_actors::{NodeError, SnapshotError};
+use mobula_control::ControlError;
 use mobula_core::limits;
 use mobula_transport::LinkClosed;
 use mobula_transport::tcp::ConnectError;
+use mobula_transport::tls::TlsError;
 
 /// A cluster could not be started or joined. Whatever had been started for it is ended, so trying again is safe.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +75,18 @@ pub enum ClusterError {
     /// A connection between nodes ended before it was of use.
     #[error(transparent)]
     Link(#[from] LinkClosed),
+    /// The running cluster was not reached, or does not do what it was asked for.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The certificate that the cluster has given cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The cluster has no worker for this program.
+    #[error("no worker of the cluster became ready within {} s: {reason}", limits::NODE_START_DEADLINE.as_secs())]
+    NoWorkers {
+        /// What is known.
+        reason: String,
+    },
     /// The store for snapshots cannot be used.
     #[error(transparent)]
     Snapshots(#[from] SnapshotError),

@@ -5,9 +5,11 @@
 //! Placement and the task queue decide without I/O; `process` and `node_process` are the two ends of a started node.
 mod builder;
 mod cluster;
+mod driver;
 mod error;
 mod handover;
 mod members;
+mod mesh;
 mod node_events;
 mod node_process;
 mod peers;
@@ -17,10 +19,12 @@ mod run_main;
 mod task_pool;
 mod task_queue;
 mod watch;
+mod worker_process;
 
-/// For tests that start and connect nodes themselves.
+/// For tests that start and connect nodes themselves, and for the daemons that start the processes of jobs.
 #[doc(hidden)]
 pub mod private {
+    pub use crate::driver::{driver_variable, reachable};
     pub use crate::peers::{Addresses, connect, open_door};
 }
 

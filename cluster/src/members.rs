@@ -61,6 +61,16 @@ impl Members {
         self.members.iter().map(|member| member.info.clone()).collect()
     }
 
+    /// A node has come. False if it was known.
+    pub(crate) fn add(&mut self, info: NodeInfo) -> bool {
+        let is_new = self.members.iter().all(|member| member.info.id != info.id);
+        if is_new {
+            self.members.push(Member { info, placed: 0 });
+            self.changed.send_replace(());
+        }
+        is_new
+    }
+
     /// Marks a node as down. False if it was already, or is unknown.
     pub(crate) fn down(&mut self, node: &NodeId) -> bool {
         let member = self.members.iter_mut().find(|member| member.info.id == *node);
@@ -138,6 +148,17 @@ mod tests {
     fn node(number: u64) -> NodeInfo {
         let id = NodeId::new(&format!("node-{number}"), NodeUid(number));
         NodeInfo { id, pid: 0, address: None, cpus: 1, alive: true, state: NodeState::Up }
+    }
+
+    #[test]
+    fn a_node_that_comes_later_takes_part() {
+        let mut members = three();
+        let changes = members.subscribe();
+        assert!(members.add(node(4)) && !members.add(node(4)));
+        assert!(changes.has_changed().expect("the members are there"));
+        let place = |members: &mut Members| members.place(&Placement::Spread).expect("alive").uid.0;
+        assert_eq!([1, 2, 3, 4, 1].map(|_| place(&mut members)), [1, 2, 3, 4, 1]);
+        assert!(members.down(&node(4).id) && !members.add(node(4)), "a life that is over does not come back");
     }
 
     fn three() -> Members {

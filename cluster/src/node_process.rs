@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use mobula_actors::{Node, NodeConfig};
+use mobula_control::handover::WORKER_VARIABLE;
 use mobula_core::LeaseTimes;
 use mobula_transport::preface::Secret;
 use mobula_transport::tcp::{self, ConnectError};
@@ -19,11 +20,26 @@ use crate::members::{NodeInfo, NodeState};
 use crate::peers::{self, Addresses};
 use crate::process::NODE_VARIABLE;
 
-/// The socket to the driver, if this process was started as a node.
+/// What this process was started as.
+pub(crate) enum StartedAs {
+    /// A node of `Cluster::local`, by a driver at the other end of the socket.
+    Node(UnixStream),
+    /// A worker of a job, by a node.
+    Worker(UnixStream),
+}
+
+/// What this process was started as, if not by hand.
 ///
 /// The variable alone does not make a node: what a node starts in turn inherits it, but not the socket.
-pub(crate) fn inherited_socket() -> Option<UnixStream> {
-    std::env::var_os(NODE_VARIABLE)?;
+pub(crate) fn started_as() -> Option<StartedAs> {
+    let is_set = |variable| std::env::var_os(variable).is_some();
+    if is_set(WORKER_VARIABLE) {
+        return inherited_socket().map(StartedAs::Worker);
+    }
+    if is_set(NODE_VARIABLE) { inherited_socket().map(StartedAs::Node) } else { None }
+}
+
+fn inherited_socket() -> Option<UnixStream> {
     let stdin = rustix::stdio::stdin();
     let file_type = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(stdin).ok()?.st_mode);
     if !file_type.is_socket() {
@@ -38,11 +54,7 @@ pub(crate) fn inherited_socket() -> Option<UnixStream> {
 
 /// Serves as a node until the driver ends.
 pub(crate) fn run(socket: UnixStream) -> ExitCode {
-    // The second of two strings to the driver: it holds even while this process is stopped.
-    let _ = set_parent_process_death_signal(Some(Signal::KILL));
-    let filter = tracing_subscriber::EnvFilter::try_from_env("MOBULA_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).try_init();
+    begin_process();
 
     let part = match handover::receive(&socket) {
         Ok(ToNode::Become { name, secret, cpus, arbiters, port, driver, lease, snapshots, encode_local_calls }) => {
@@ -66,6 +78,15 @@ pub(crate) fn run(socket: UnixStream) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { socket, reason, port_in_use }) => fail(&socket, &reason, port_in_use),
     }
+}
+
+/// What every process that somebody has started does first.
+pub(crate) fn begin_process() {
+    // The second of two strings to whoever started it: it holds even while this process is stopped.
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MOBULA_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).try_init();
 }
 
 struct Part {
@@ -161,7 +182,7 @@ fn watch_driver(socket: Arc<UnixStream>) {
 }
 
 /// Without hooks and without waiting: a handler that never returns must not keep the process alive.
-fn end_now() {
+pub(crate) fn end_now() {
     let _ = kill_process(getpid(), Signal::KILL);
 }
 

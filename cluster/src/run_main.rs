@@ -1,12 +1,14 @@
-//! One executable, two parts: the driver, which runs the program's `main`, and the node, which does not.
+//! One executable, several parts: the driver, which runs the program's `main`, and nodes and workers, which do not.
 
 use std::fmt::Display;
 use std::future::Future;
 use std::process::ExitCode;
 
-use crate::node_process;
+use crate::node_process::{self, StartedAs};
+use crate::worker_process;
 
-/// Runs a program: in a process that a driver started as a node, the node; else `body`, inside an actix `System` on
+/// Runs a program: in a process that a driver started as a node, the node; in one that a node of a cluster started as a worker of a
+/// job, the worker; else `body`, inside an actix `System` on
 /// the current thread. `#[mobula::main]` writes the call.
 ///
 /// Must be the first thing `main` does. An error of `body` is printed to standard error as `error: …`, and the exit
@@ -16,8 +18,9 @@ where
     F: Future<Output = R> + 'static,
     R: MainResult + 'static,
 {
-    match node_process::inherited_socket() {
-        Some(socket) => node_process::run(socket),
+    match node_process::started_as() {
+        Some(StartedAs::Node(socket)) => node_process::run(socket),
+        Some(StartedAs::Worker(socket)) => worker_process::run(socket),
         None => actix_rt::System::new().block_on(run_body(body)).exit_code(),
     }
 }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use mobula_actors::{ActorRef, Node, RemoteTask, Run, TaskError, TaskRunner, TaskSpec};
+use mobula_actors::{ActorRef, Node, RemoteTask, Run, SpawnError, TaskError, TaskRunner, TaskSpec};
 use mobula_core::{CallError, NodeId};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
@@ -163,32 +163,20 @@ impl TaskPool {
 }
 
 type Ended = (SlotId, NodeId, RunEnd);
+type Joining = (NodeId, Result<Vec<ActorRef<TaskRunner>>, SpawnError>);
 
 async fn serve(shared: &Shared, node: &Node, members: &Mutex<Members>) {
     let mut runners: Vec<ActorRef<TaskRunner>> = Vec::new();
-    let mut cause = None;
-    let nodes = members.lock().nodes();
-    for member in nodes.iter().filter(|member| member.alive) {
-        match node.task_runners_of(&member.id).await {
-            Ok(found) => {
-                let mut queue = shared.queue.lock();
-                for runner in found {
-                    queue.add_slot(member.id.clone());
-                    runners.push(runner);
-                }
-            }
-            Err(error) => {
-                tracing::warn!(node = %member.id, %error, "no task actors there");
-                let reason = error.to_string();
-                cause = Some(CallError::Unreachable { node: member.id.clone(), sent: false, reason });
-            }
-        }
-    }
-    let mut cause = cause.unwrap_or_else(|| CallError::Unreachable {
+    let mut cause = CallError::Unreachable {
         node: node.id().clone(),
         sent: false,
         reason: "the cluster has no node for it".to_owned(),
-    });
+    };
+    let mut changes = members.lock().subscribe();
+    // The first look is now.
+    changes.mark_changed();
+    let mut known: Vec<NodeId> = Vec::new();
+    let mut joining: FuturesUnordered<BoxFuture<'_, Joining>> = FuturesUnordered::new();
     let mut running: FuturesUnordered<BoxFuture<'static, Ended>> = FuturesUnordered::new();
     while !shared.over.load(Ordering::Acquire) {
         loop {
@@ -198,9 +186,38 @@ async fn serve(shared: &Shared, node: &Node, members: &Mutex<Members>) {
             let (on, ended) = (runner.node().clone(), job.run(runner));
             running.push(Box::pin(async move { (slot, on, ended.await) }));
         }
-        let hopeless = shared.queue.lock().take_hopeless();
-        hopeless.into_iter().for_each(|job| job.lose(&cause));
+        // While somebody may still come, there is hope.
+        if joining.is_empty() && !changes.has_changed().unwrap_or(false) {
+            let hopeless = shared.queue.lock().take_hopeless();
+            hopeless.into_iter().for_each(|job| job.lose(&cause));
+        }
         tokio::select! {
+            biased;
+            Ok(()) = changes.changed() => {
+                let nodes = members.lock().nodes();
+                for member in nodes.into_iter().filter(|member| member.alive) {
+                    if !known.contains(&member.id) {
+                        known.push(member.id.clone());
+                        joining.push(Box::pin(async move {
+                            let found = node.task_runners_of(&member.id).await;
+                            (member.id, found)
+                        }));
+                    }
+                }
+            }
+            Some((id, found)) = joining.next(), if !joining.is_empty() => match found {
+                Ok(found) => {
+                    let mut queue = shared.queue.lock();
+                    for runner in found {
+                        queue.add_slot(id.clone());
+                        runners.push(runner);
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(node = %id, %error, "no task actors there");
+                    cause = CallError::Unreachable { node: id, sent: false, reason: error.to_string() };
+                }
+            },
             Some((slot, on, ended)) = running.next(), if !running.is_empty() => {
                 let mut queue = shared.queue.lock();
                 queue.ended(slot);

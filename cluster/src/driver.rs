@@ -1,0 +1,277 @@
+//! A program that drives a job on a running cluster: finds the cluster, hands its own executable in, connects to the job's workers as they come,
+//! and tells the head that it lives.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mobula_actors::{Node, NodeConfig};
+use mobula_control::handover::PeerWorker;
+use mobula_control::{
+    BeatDriver, BeginDriver, Client, ControlError, DriverBegun, EndDriver, Home, ReadLogs, Target, WatchJob, hand_in,
+};
+use mobula_core::cluster::{DriverStatus, JobId, JobPhase, JobView, WorkerPhase};
+use mobula_core::{NodeId, NodeUid, limits};
+use mobula_identity::KeyRequest;
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use crate::builder::ClusterBuilder;
+use crate::cluster::Cluster;
+use crate::error::ClusterError;
+use crate::mesh::Mesh;
+
+/// The environment variable that says which cluster to join: `auto` for that of this user on this host, `local` for none, a home directory.
+pub(crate) const ADDRESS_VARIABLE: &str = "MOBULA_ADDRESS";
+/// Set by a node for the driver of a submitted job: `<job>:<life>`. A secret it is not.
+pub(crate) const DRIVER_VARIABLE: &str = "MOBULA_DRIVER";
+
+/// The first rest after the head could not be asked; it doubles.
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// Where a running cluster is to be looked for, as far as the environment says.
+pub(crate) enum Wanted {
+    /// One has to be there.
+    This(Target),
+    /// If it is there.
+    Maybe(Target),
+    /// None.
+    Embedded,
+}
+
+/// What the environment says.
+pub(crate) fn wanted() -> Result<Wanted, ClusterError> {
+    let Some(value) = std::env::var_os(ADDRESS_VARIABLE).filter(|value| !value.is_empty()) else {
+        return Ok(Wanted::Maybe(Target::Local(Home::default_path())));
+    };
+    match value.to_str() {
+        Some("auto") => Ok(Wanted::This(Target::Local(Home::default_path()))),
+        Some("local") => Ok(Wanted::Embedded),
+        Some(path) if path.starts_with('/') => Ok(Wanted::This(Target::Local(PathBuf::from(path)))),
+        _ => Err(ClusterError::Unsupported(format!(
+            "{ADDRESS_VARIABLE} is {value:?}: valid are `auto` for the cluster of this user on this host, `local` for one inside this \
+             process, or the absolute path of a node's home"
+        ))),
+    }
+}
+
+/// The process as the driver of a job, for as long as the handle to the cluster is kept.
+pub(crate) struct Driver {
+    client: Arc<Client>,
+    job: JobId,
+    uid: NodeUid,
+    node: Node,
+    /// True if nobody reaps this process and says how it ended.
+    is_outside: bool,
+}
+
+impl Driver {
+    /// Begins a job, or goes on with the one that a node has started this process for.
+    pub(crate) async fn connect(builder: &ClusterBuilder, target: Target) -> Result<Cluster, ClusterError> {
+        let client = Arc::new(Client::new(target));
+        let path = match &builder.executable {
+            Some(path) => path.clone(),
+            None => std::env::current_exe()?,
+        };
+        let executable = hand_in(&client, &path).await?;
+        let submitted = std::env::var(DRIVER_VARIABLE).ok().and_then(|text| started_for(&text));
+        let key = KeyRequest::new()?;
+        let mut request = [0; 8];
+        getrandom::fill(&mut request).map_err(std::io::Error::from)?;
+        let begin = BeginDriver {
+            request: u64::from_be_bytes(request),
+            submitted,
+            entrypoint: std::env::args().collect::<Vec<_>>().join(" "),
+            executable,
+            csr: key.csr().to_vec(),
+        };
+        let DriverBegun { job, uid, certified, times, head } = client.ask(begin).await?;
+        let credentials = Arc::new(key.complete(certified));
+        let client = match head {
+            Some(address) => {
+                let (life, job) = (Some(uid), Some(job.to_string()));
+                let credentials = Arc::new(RwLock::new(Arc::clone(&credentials)));
+                Arc::new(Client::new(Target::Remote { address, credentials, life, job }))
+            }
+            None => client,
+        };
+        let config = NodeConfig {
+            name: "driver".to_owned(),
+            uid: Some(uid),
+            lease: times,
+            encode_local_calls: builder.encode_local_calls,
+            ..NodeConfig::default()
+        };
+        let node = Node::start(config)?;
+        if let Some(url) = &builder.snapshots {
+            node.set_snapshot_store(mobula_snapshots::open(url)?);
+        }
+        let driver =
+            Driver { client: Arc::clone(&client), job, uid, node: node.clone(), is_outside: submitted.is_none() };
+        let cluster = Cluster::of_driver(node.clone(), driver);
+        let mesh = Mesh::new(&cluster, &credentials, job.to_string(), None)?;
+        let (tell, mut views) = watch::channel(None);
+        let runtime = node.control_runtime();
+        runtime.spawn(follow(Arc::clone(&client), job, mesh, tell));
+        runtime.spawn(beat(Arc::clone(&client), job, uid, times.heartbeat * 2));
+        if submitted.is_none() {
+            runtime.spawn(print_logs(Arc::clone(&client), job));
+        }
+        wait_for_workers(&cluster, &mut views).await?;
+        Ok(cluster)
+    }
+
+    /// The job is over: `reason` says how, if not well. Waits until the head knows, for a second at most.
+    pub(crate) async fn end(&self) {
+        if self.is_outside {
+            let end = EndDriver { job: self.job, driver: self.uid, status: DriverStatus::Succeeded };
+            if let Err(error) = self.client.ask_within(end, Duration::from_secs(1)).await {
+                tracing::debug!(%error, "the head was not told of the end of the job");
+            }
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if self.is_outside {
+            let end = EndDriver { job: self.job, driver: self.uid, status: DriverStatus::Succeeded };
+            let client = Arc::clone(&self.client);
+            // If this does not get through, the head misses the beats.
+            self.node.control_runtime().spawn(async move { client.ask(end).await });
+        }
+    }
+}
+
+fn started_for(text: &str) -> Option<(JobId, NodeUid)> {
+    let (job, uid) = text.split_once(':')?;
+    Some((job.parse().ok()?, NodeUid(u64::from_str_radix(uid, 16).ok()?)))
+}
+
+/// For a node that starts the driver of a submitted job: what [`DRIVER_VARIABLE`] has to say.
+pub fn driver_variable(job: JobId, uid: NodeUid) -> (&'static str, String) {
+    (DRIVER_VARIABLE, format!("{job}:{:x}", uid.0))
+}
+
+/// Follows the job, over as many connections as it takes: whoever was away needs the newest state and no more.
+async fn follow(client: Arc<Client>, job: JobId, mesh: Arc<Mesh>, tell: watch::Sender<Option<JobView>>) {
+    let mut rest = RETRY_MIN;
+    loop {
+        match client.subscribe(WatchJob { job }).await {
+            Ok(mut views) => loop {
+                match views.next().await {
+                    Ok(Some(view)) => {
+                        rest = RETRY_MIN;
+                        mesh.update(reachable(&view));
+                        tell.send_replace(Some(view));
+                    }
+                    Ok(None) => return,
+                    Err(error) => {
+                        tracing::debug!(%job, %error, "the head cannot be heard");
+                        break;
+                    }
+                }
+            },
+            Err(error) => tracing::debug!(%job, %error, "the head cannot be asked"),
+        }
+        tokio::time::sleep(rest).await;
+        rest = (rest * 2).min(RETRY_MAX);
+    }
+}
+
+/// The workers that take connections.
+pub fn reachable(view: &JobView) -> Vec<PeerWorker> {
+    let ready = view.workers.iter().filter(|worker| worker.worker.phase == WorkerPhase::Ready);
+    ready
+        .filter_map(|worker| {
+            Some(PeerWorker {
+                id: NodeId::new(&worker.node_name, worker.worker.uid),
+                number: worker.worker.order,
+                pid: worker.worker.pid.unwrap_or(0),
+                cpus: worker.cpus,
+                address: worker.address.parse().ok()?,
+            })
+        })
+        .collect()
+}
+
+async fn beat(client: Arc<Client>, job: JobId, driver: NodeUid, every: Duration) {
+    let mut beats = tokio::time::interval(every);
+    beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        beats.tick().await;
+        match client.ask_within(BeatDriver { job, driver }, every * 2).await {
+            Ok(()) => {}
+            Err(ControlError::Refused(refusal)) => {
+                tracing::warn!(%job, %refusal, "this process does not drive its job any more");
+                return;
+            }
+            Err(error) => tracing::debug!(%job, %error, "the head was not told that the driver lives"),
+        }
+    }
+}
+
+/// Prints what the workers print, each line with its process in front, to standard error.
+async fn print_logs(client: Arc<Client>, job: JobId) {
+    let Ok(mut parts) = client.subscribe(ReadLogs { job, follow: true }).await else { return };
+    while let Ok(Some(part)) = parts.next().await {
+        let mut out = std::io::stderr().lock();
+        for line in part.bytes.split_inclusive(|byte| *byte == b'\n') {
+            let _ = write!(out, "({}) ", part.source).and_then(|()| out.write_all(line));
+        }
+    }
+}
+
+/// Waits until each worker that the head wants at first is one of the cluster, or has failed to become one.
+async fn wait_for_workers(cluster: &Cluster, views: &mut watch::Receiver<Option<JobView>>) -> Result<(), ClusterError> {
+    let mut changes = cluster.member_changes();
+    let mut last = "the head has not answered".to_owned();
+    let waited = tokio::time::timeout(limits::NODE_START_DEADLINE, async {
+        loop {
+            {
+                let view = views.borrow_and_update();
+                if let Some(view) = &*view {
+                    if view.phase.is_over() || view.phase == JobPhase::Stopping {
+                        return Err(ClusterError::NoWorkers { reason: format!("{} is {}", view.job, view.phase) });
+                    }
+                    let known = cluster.nodes();
+                    let is_here = |uid| known.iter().any(|node| node.id.uid == uid);
+                    let missing = view.workers.iter().filter(|worker| !is_here(worker.worker.uid)).count();
+                    if missing == 0 && !known.is_empty() {
+                        return Ok(());
+                    }
+                    last = format!("of {} workers {missing} are not ready", view.workers.len());
+                }
+            }
+            tokio::select! {
+                changed = views.changed() => if changed.is_err() {
+                    return Err(ClusterError::NoWorkers { reason: "the job is over".to_owned() });
+                },
+                _ = changes.changed() => {}
+            }
+        }
+    });
+    match waited.await {
+        Ok(result) => result,
+        // Those that are there can work; others may come later.
+        Err(_) if !cluster.nodes().is_empty() => Ok(()),
+        Err(_) => Err(ClusterError::NoWorkers { reason: last }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_started_driver_knows_its_job() {
+        let (_, text) = driver_variable(JobId(7), NodeUid(0xabc));
+        assert_eq!(text, "job-7:abc");
+        assert_eq!(started_for(&text), Some((JobId(7), NodeUid(0xabc))));
+        for text in ["", "job-7", "job-7:", "job-7:xyz", "seven:1"] {
+            assert_eq!(started_for(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The connections between the processes of one job: each to each, over TLS, to the port of the node behind which the other is.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mobula_actors::Node;
+use mobula_control::handover::PeerWorker;
+use mobula_core::{NodeId, NodeUid};
+use mobula_identity::job_name;
+use mobula_transport::Lane;
+use mobula_transport::tls::{self, Accepted, Credentials, Endpoint, Secured, TlsError};
+use parking_lot::Mutex;
+
+use crate::cluster::{Cluster, WeakCluster};
+use crate::members::{NodeInfo, NodeState};
+
+/// The first rest after a connection could not be made; it doubles.
+const REDIAL_MIN: Duration = Duration::from_millis(20);
+const REDIAL_MAX: Duration = Duration::from_secs(2);
+
+/// One process among those of its job.
+pub(crate) struct Mesh {
+    node: Node,
+    endpoint: Endpoint,
+    job: String,
+    /// Its number, if it is a worker. Of two the later one connects; a driver is the last.
+    number: Option<u32>,
+    cluster: WeakCluster,
+    known: Mutex<HashMap<NodeUid, PeerWorker>>,
+}
+
+impl Mesh {
+    pub(crate) fn new(
+        cluster: &Cluster,
+        credentials: &Credentials,
+        job: String,
+        number: Option<u32>,
+    ) -> Result<Arc<Self>, TlsError> {
+        let node = cluster.node().clone();
+        let endpoint = Endpoint::new(node.id().uid, credentials, false)?;
+        Ok(Arc::new(Mesh { node, endpoint, job, number, cluster: cluster.downgrade(), known: Mutex::default() }))
+    }
+
+    /// These are the workers of the job that can be reached now.
+    pub(crate) fn update(self: &Arc<Self>, peers: Vec<PeerWorker>) {
+        let Some(cluster) = self.cluster.upgrade() else { return };
+        let mut come = Vec::new();
+        let mut gone = Vec::new();
+        {
+            let mut known = self.known.lock();
+            known.retain(|uid, peer| {
+                let stays = peers.iter().any(|now| now.id.uid == *uid);
+                if !stays {
+                    gone.push(peer.id.clone());
+                }
+                stays
+            });
+            for peer in peers {
+                if peer.id != *self.node.id() && known.insert(peer.id.uid, peer.clone()).is_none() {
+                    come.push(peer);
+                }
+            }
+        }
+        for id in gone {
+            cluster.member_ended(&id, "its process has ended, its node says");
+        }
+        for peer in come {
+            let mesh = Arc::clone(self);
+            let connects = self.number.is_none_or(|own| own > peer.number);
+            self.node.control_runtime().spawn(async move {
+                if connects {
+                    mesh.connect(&peer).await;
+                } else {
+                    mesh.node.control_link_opened(&peer.id).await;
+                }
+                if let Some(cluster) = mesh.cluster.upgrade().filter(|_| mesh.knows(&peer.id)) {
+                    cluster.add_member(info(&peer));
+                }
+            });
+        }
+    }
+
+    /// A connection that the node has handed over.
+    pub(crate) fn accept(self: &Arc<Self>, stream: TcpStream) {
+        let mesh = Arc::clone(self);
+        self.node.control_runtime().spawn(async move {
+            let address = stream.peer_addr();
+            if let Err(error) = mesh.welcome(stream).await {
+                tracing::warn!(node = %mesh.node.id(), ?address, %error, "connection refused");
+            }
+        });
+    }
+
+    async fn welcome(&self, stream: TcpStream) -> Result<(), Unwelcome> {
+        let address = stream.peer_addr()?;
+        stream.set_nonblocking(true)?;
+        let stream = tokio::net::TcpStream::from_std(stream)?;
+        let Accepted::Node(secured, dial) = self.endpoint.accept(stream, address).await? else {
+            return Err(TlsError::NotTheHead { address }.into());
+        };
+        self.check(&secured, address)?;
+        // The name comes with the hello; until then the proven uid has to do.
+        self.node.attach(dial.lane, NodeId::new("peer", dial.dialer), move || tls::wire(secured)).await?;
+        Ok(())
+    }
+
+    /// Connects to a worker, again and again until it is there or gone: the control lane first, so that a peer is never used without
+    /// being watched.
+    async fn connect(&self, peer: &PeerWorker) {
+        for lane in [Lane::Control, Lane::Data] {
+            let mut rest = REDIAL_MIN;
+            while let Err(error) = self.dial(peer, lane).await {
+                tracing::debug!(peer = %peer.id, address = %peer.address, %error, "cannot connect yet");
+                tokio::time::sleep(rest).await;
+                rest = (rest * 2).min(REDIAL_MAX);
+                if !self.knows(&peer.id) {
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn dial(&self, peer: &PeerWorker, lane: Lane) -> Result<(), Unwelcome> {
+        let secured = self.endpoint.dial_through(peer.address, peer.id.uid, lane).await?;
+        self.check(&secured, peer.address)?;
+        self.node.attach(lane, peer.id.clone(), move || tls::wire(secured)).await?;
+        Ok(())
+    }
+
+    /// Of another job, however well it is certified, nobody comes in.
+    fn check(&self, secured: &Secured, address: SocketAddr) -> Result<(), Unwelcome> {
+        match secured.peer_is(&job_name(&self.job)) {
+            true => Ok(()),
+            false => Err(Unwelcome::OtherJob { address, job: self.job.clone() }),
+        }
+    }
+
+    fn knows(&self, id: &NodeId) -> bool {
+        self.known.lock().contains_key(&id.uid)
+    }
+}
+
+/// A connection that did not become one of the job's.
+#[derive(Debug, thiserror::Error)]
+enum Unwelcome {
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("{address}: Unauthorized: the peer is no process of {job}")]
+    OtherJob { address: SocketAddr, job: String },
+    #[error(transparent)]
+    Link(#[from] mobula_transport::LinkClosed),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+pub(crate) fn info(peer: &PeerWorker) -> NodeInfo {
+    let (id, address) = (peer.id.clone(), Some(peer.address));
+    NodeInfo { id, pid: peer.pid, address, cpus: peer.cpus, alive: true, state: NodeState::Up }
+}
