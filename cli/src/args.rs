@@ -1,0 +1,232 @@
+//! What can be typed.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use mobula_core::cluster::{Amount, JobId, Labels};
+use mobula_identity::Role;
+
+/// Runs and asks a Mobula cluster.
+#[derive(Parser)]
+#[command(name = "mobula", version, about, disable_help_subcommand = true, max_term_width = 110)]
+pub(crate) struct Cli {
+    /// Where the files of this user's node are [default: mobula in XDG_STATE_HOME, or ~/.local/state/mobula]
+    #[arg(long, global = true, env = "MOBULA_HOME", value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
+    /// Print JSON, for programs
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Makes this host a node: with --head of a new cluster, with --address of one that runs
+    Start(Box<Start>),
+    /// Ends the node of this user on this host, and all that runs on it
+    Stop {
+        /// Wait so long for its end
+        #[arg(long, default_value = "10s", value_parser = humantime::parse_duration, value_name = "TIME")]
+        timeout: Duration,
+    },
+    /// Shows the cluster: nodes, resources, jobs
+    Status,
+    /// Shows the cluster in a few numbers
+    Summary,
+    /// Makes, lists and revokes what lets others join
+    #[command(subcommand)]
+    Token(Token),
+    /// Lists, drains and removes nodes
+    #[command(subcommand)]
+    Node(Node),
+    /// Submits jobs and asks about them
+    #[command(subcommand)]
+    Job(Job),
+    /// Lists what the cluster has
+    #[command(subcommand)]
+    List(List),
+    /// Shows one thing with all that is known of it
+    Get {
+        /// A node's name or uid, a job, or a worker's uid
+        what: String,
+    },
+    /// Prints what the processes of a job have printed
+    Logs(Logs),
+    /// Checks this host: files, permissions, descriptors, clock, the node and its port
+    Doctor,
+    /// Prints completions for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Prints the manual page
+    Man,
+}
+
+#[derive(Args)]
+pub(crate) struct Start {
+    /// Be the head of a cluster, which is founded if this home has none
+    #[arg(long, conflicts_with = "address", required_unless_present = "address")]
+    pub(crate) head: bool,
+    /// Join the cluster whose head is there; takes a token
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) address: Option<String>,
+    #[command(flatten)]
+    pub(crate) token: TokenInput,
+    /// The one port of this node [default: 6379 for a head, else 6380; 0: any that is free]
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+    /// The address to listen on
+    #[arg(long, default_value = "0.0.0.0", value_name = "IP")]
+    pub(crate) listen: IpAddr,
+    /// The address by which others reach this host [default: that of its way to the network]
+    #[arg(long, value_name = "IP")]
+    pub(crate) advertise: Option<IpAddr>,
+    /// The name of this node [default: the host's]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Cores that it gives [default: those of the host]
+    #[arg(long, value_parser = |text: &str| Amount::parse("--num-cpus", text), value_name = "N")]
+    pub(crate) num_cpus: Option<Amount>,
+    /// GPUs that it gives
+    #[arg(long, value_parser = |text: &str| Amount::parse("--num-gpus", text), value_name = "N")]
+    pub(crate) num_gpus: Option<Amount>,
+    /// Memory that it gives, as 4GiB [default: that of the host]
+    #[arg(long, value_parser = |text: &str| Amount::parse_bytes("--memory", text), value_name = "BYTES")]
+    pub(crate) memory: Option<Amount>,
+    /// Other things that it gives, as disk=1,license=2
+    #[arg(long, value_name = "NAME=N,..")]
+    pub(crate) resources: Option<String>,
+    /// What it is, as zone=a,disk=ssd
+    #[arg(long, value_parser = |text: &str| Labels::parse("--labels", text), value_name = "KEY=VALUE,..")]
+    pub(crate) labels: Option<Labels>,
+    /// A node's lease: silent so long, it ends what runs on it [default: 8s]
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME", requires = "head")]
+    pub(crate) lease: Option<Duration>,
+    /// Stay in the foreground
+    #[arg(long)]
+    pub(crate) block: bool,
+    /// Was started by this command itself.
+    #[arg(long, hide = true)]
+    pub(crate) detached: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct TokenInput {
+    /// Read the token from this file, of mode 0600; `-` is standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "token_fd")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Read the token from this descriptor
+    #[arg(long, value_name = "N")]
+    pub(crate) token_fd: Option<i32>,
+    /// Refused: what is typed here can be seen by others.
+    #[arg(long, hide = true)]
+    pub(crate) token: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Token {
+    /// Makes a token and prints it, this once
+    Create {
+        /// What its bearer becomes: worker, client, operator or observer
+        #[arg(long, default_value = "worker")]
+        role: Role,
+        /// How often it serves
+        #[arg(long, default_value_t = 1)]
+        uses: u32,
+        /// How long it serves
+        #[arg(long, default_value = "1h", value_parser = humantime::parse_duration, value_name = "TIME")]
+        ttl: Duration,
+    },
+    /// Lists the tokens that are accepted
+    List,
+    /// Takes a token back
+    Revoke {
+        /// Its id, as `token list` shows it
+        token: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Node {
+    /// Lists nodes
+    List,
+    /// Lets a node finish what it has, and leave
+    Drain {
+        /// Its name or uid
+        node: String,
+        /// How long it may take
+        #[arg(long, default_value = "5m", value_parser = humantime::parse_duration, value_name = "TIME")]
+        timeout: Duration,
+    },
+    /// Cuts a node off, at once and for ever
+    Remove {
+        /// Its name or uid
+        node: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Job {
+    /// Runs a program on the cluster, with a worker of it on each node
+    Submit(Submit),
+    /// Lists jobs
+    List,
+    /// Shows a job
+    Status {
+        /// As in job-7
+        job: JobId,
+    },
+    /// Prints what its processes have printed
+    Logs(Logs),
+    /// Ends a job
+    Stop {
+        /// As in job-7
+        job: JobId,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct Submit {
+    /// The program, whose main begins with #[mobula::main]
+    pub(crate) program: PathBuf,
+    /// Its arguments
+    #[arg(last = true)]
+    pub(crate) arguments: Vec<String>,
+    /// Do not wait for its end
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// Add this to the environment of its processes
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// Cores for the driver
+    #[arg(long, default_value = "0", value_parser = |text: &str| Amount::parse("--num-cpus", text), value_name = "N")]
+    pub(crate) num_cpus: Amount,
+}
+
+#[derive(Args)]
+pub(crate) struct Logs {
+    /// As in job-7
+    pub(crate) job: JobId,
+    /// Go on until the job is over
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+}
+
+#[derive(Clone, Copy, Subcommand)]
+pub(crate) enum List {
+    /// Hosts, and what they give
+    Nodes,
+    /// Processes of jobs
+    Workers,
+    /// Jobs
+    Jobs,
+    /// Resources that are set aside
+    PlacementGroups,
+    /// Resources that are in use
+    Leases,
+}

@@ -1,0 +1,53 @@
+//! How the command ends: with a text that helps, and a code that says which kind it is.
+
+use std::fmt;
+
+use mobula_control::{ControlError, Refusal};
+use mobula_daemon::DaemonError;
+
+/// Why a command was not done.
+pub(crate) struct Failure {
+    pub(crate) code: u8,
+    pub(crate) text: String,
+}
+
+impl Failure {
+    /// The command line makes no sense.
+    pub(crate) fn usage(text: impl fmt::Display) -> Self {
+        Failure { code: 2, text: text.to_string() }
+    }
+
+    /// It did not work.
+    pub(crate) fn other(text: impl fmt::Display) -> Self {
+        Failure { code: 1, text: text.to_string() }
+    }
+
+    /// A file or a user is not as it has to be.
+    pub(crate) fn not_permitted(text: impl fmt::Display) -> Self {
+        Failure { code: 77, text: text.to_string() }
+    }
+}
+
+impl From<DaemonError> for Failure {
+    fn from(error: DaemonError) -> Self {
+        Failure { code: error.exit_code(), text: error.to_string() }
+    }
+}
+
+impl From<ControlError> for Failure {
+    fn from(error: ControlError) -> Self {
+        let code = match &error {
+            ControlError::Refused(Refusal::Unauthorized { .. }) => 77,
+            ControlError::Refused(_) | ControlError::Executable { .. } => 1,
+            // Nobody answers (EX_UNAVAILABLE of sysexits).
+            _ => 69,
+        };
+        Failure { code, text: error.to_string() }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Failure::other(error)
+    }
+}

@@ -1,0 +1,174 @@
+//! The `mobula` command.
+mod args;
+mod doctor;
+mod failure;
+mod job;
+mod show;
+mod start;
+mod token_input;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use mobula_control::{
+    Client, ClusterView, CreateToken, DrainNode, Home, ListLeases, ListTokens, RemoveNode, RevokeToken, View,
+};
+use mobula_core::NodeUid;
+
+use crate::args::{Cli, Command, List, Node, Token};
+use crate::failure::Failure;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let home = cli.home.unwrap_or_else(Home::default_path);
+    let json = cli.json;
+    match done(cli.command, home, json) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {}", failure.text);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn done(command: Command, home: PathBuf, json: bool) -> Result<(), Failure> {
+    match command {
+        Command::Start(start) => return start::start(*start, home, json),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "mobula", &mut std::io::stdout());
+            return Ok(());
+        }
+        Command::Man => return Ok(clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout())?),
+        _ => {}
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(ask(command, home, json))
+}
+
+async fn ask(command: Command, home: PathBuf, json: bool) -> Result<(), Failure> {
+    let client = Client::local(&home);
+    match command {
+        Command::Stop { timeout } => start::stop(home, timeout, json).await,
+        Command::Doctor => doctor::doctor(&home, json).await,
+        Command::Status => {
+            let view = client.ask(View {}).await?;
+            if json {
+                show::json(&view)
+            } else {
+                show::status(&view)
+            }
+            Ok(())
+        }
+        Command::Summary => {
+            let view = client.ask(View {}).await?;
+            if json {
+                show::json(&view.summary)
+            } else {
+                show::summary(&view)
+            }
+            Ok(())
+        }
+        Command::Token(token) => self::token(&client, token, json).await,
+        Command::Node(node) => self::node(&client, node, json).await,
+        Command::Job(job) => job::job(&client, job, json).await,
+        Command::Logs(logs) => job::logs(&client, logs, json).await,
+        Command::List(List::Leases) => {
+            let leases = client.ask(ListLeases {}).await?;
+            if json {
+                show::json(&leases)
+            } else {
+                show::leases(&leases)
+            }
+            Ok(())
+        }
+        Command::List(list) => {
+            let view = client.ask(View {}).await?;
+            match (json, list) {
+                (false, list) => show::list(&view, list),
+                (true, List::Nodes) => show::json(&view.nodes),
+                (true, List::Workers) => show::json(&view.workers),
+                (true, List::Jobs) => show::json(&view.jobs),
+                (true, _) => show::json(&view.placement_groups),
+            }
+            Ok(())
+        }
+        Command::Get { what } => get(&client.ask(View {}).await?, &what),
+        // Those that ask nobody are done.
+        Command::Start(_) | Command::Completions { .. } | Command::Man => Ok(()),
+    }
+}
+
+/// One thing, as JSON, since nothing else has room for all that is known.
+fn get(view: &ClusterView, what: &str) -> Result<(), Failure> {
+    if let Some(job) = what.parse().ok().and_then(|id| view.jobs.iter().find(|job| job.id == id)) {
+        show::json(job);
+    } else if let Some(worker) = view.workers.iter().find(|worker| worker.uid.to_string() == what) {
+        show::json(worker);
+    } else {
+        let uid = node_of(view, what)?;
+        view.nodes.iter().filter(|node| node.uid == uid).for_each(show::json);
+    }
+    Ok(())
+}
+
+async fn token(client: &Client, token: Token, json: bool) -> Result<(), Failure> {
+    match token {
+        Token::Create { role, uses, ttl } => {
+            let text = zeroize::Zeroizing::new(client.ask(CreateToken { role, uses, ttl }).await?);
+            if json { show::json(&serde_json::json!({ "token": *text })) } else { println!("{}", *text) }
+        }
+        Token::List => {
+            let tokens = client.ask(ListTokens {}).await?;
+            if json { show::json(&tokens) } else { show::tokens(&tokens) }
+        }
+        Token::Revoke { token } => {
+            let id = token
+                .parse()
+                .map_err(|_| Failure::usage(format!("{token:?} is no token id; `mobula token list` shows them")))?;
+            if !client.ask(RevokeToken { token: id }).await? {
+                return Err(Failure::other(format!("there is no token {token}")));
+            }
+            if json {
+                show::json(&serde_json::json!({ "revoked": token }))
+            } else {
+                println!("token {token} is revoked")
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn node(client: &Client, node: Node, json: bool) -> Result<(), Failure> {
+    let view = client.ask(View {}).await?;
+    match node {
+        Node::List => {
+            if json {
+                show::json(&view.nodes)
+            } else {
+                show::list(&view, List::Nodes)
+            }
+        }
+        Node::Drain { node, timeout } => {
+            let uid = node_of(&view, &node)?;
+            client.ask(DrainNode { node: uid, within: timeout }).await?;
+            if json { show::json(&serde_json::json!({ "draining": uid })) } else { println!("{node} is draining") }
+        }
+        Node::Remove { node } => {
+            let uid = node_of(&view, &node)?;
+            client.ask(RemoveNode { node: uid }).await?;
+            if json { show::json(&serde_json::json!({ "removed": uid })) } else { println!("{node} is cut off") }
+        }
+    }
+    Ok(())
+}
+
+/// The node with that name, or with that uid; of lives with one name, the one that is not over.
+fn node_of(view: &ClusterView, text: &str) -> Result<NodeUid, Failure> {
+    let named = view.nodes.iter().filter(|node| &*node.name == text || node.uid.to_string() == text);
+    let found = named.min_by_key(|node| node.phase == mobula_core::cluster::NodePhase::Down);
+    found.map(|node| node.uid).ok_or_else(|| {
+        let names: Vec<_> = view.nodes.iter().map(|node| node.name.to_string()).collect();
+        Failure::other(format!("there is no node {text:?}; there are {}", names.join(", ")))
+    })
+}

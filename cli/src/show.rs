@@ -1,0 +1,225 @@
+//! Prints what the cluster says: tables for people, JSON for programs.
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{ContentArrangement, Table};
+use mobula_control::ClusterView;
+use mobula_core::NodeUid;
+use mobula_core::cluster::{Amount, JobPhase, JobRow, NodePhase, NodeRow, Resources, UnixTime, WorkerPhase, WorkerRow};
+use mobula_identity::TokenInfo;
+use serde::Serialize;
+
+use crate::args::List;
+
+/// JSON on one line.
+pub(crate) fn json(value: &impl Serialize) {
+    match serde_json::to_string(value) {
+        Ok(text) => println!("{text}"),
+        Err(error) => eprintln!("error: {error}"),
+    }
+}
+
+fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(head.to_vec());
+    table.add_rows(rows);
+    for line in table.lines() {
+        println!("{}", line.trim());
+    }
+}
+
+/// The whole cluster, for a look.
+pub(crate) fn status(view: &ClusterView) {
+    let summary = &view.summary;
+    println!(
+        "cluster {}, {} of {} nodes up, {} jobs, {} workers",
+        view.cluster, summary.nodes_up, summary.nodes, summary.jobs, summary.workers
+    );
+    println!("resources {} free of {}", amounts(&summary.available), amounts(&summary.total));
+    println!();
+    nodes(view);
+    if !view.jobs.is_empty() {
+        println!();
+        jobs(view);
+    }
+}
+
+/// In numbers.
+pub(crate) fn summary(view: &ClusterView) {
+    let summary = &view.summary;
+    let rows: [(&str, String); 9] = [
+        ("nodes", summary.nodes.to_string()),
+        ("nodes up", summary.nodes_up.to_string()),
+        ("jobs", summary.jobs.to_string()),
+        ("workers", summary.workers.to_string()),
+        ("leases", summary.leases.to_string()),
+        ("waiting", summary.waiting.to_string()),
+        ("placement groups", summary.groups.to_string()),
+        ("resources", amounts(&summary.total)),
+        ("free", amounts(&summary.available)),
+    ];
+    table(&["WHAT", "HOW MUCH"], rows.into_iter().map(|(what, much)| vec![what.to_owned(), much]));
+}
+
+/// One of the lists.
+pub(crate) fn list(view: &ClusterView, list: List) {
+    match list {
+        List::Nodes => nodes(view),
+        List::Workers => workers(view),
+        List::Jobs => jobs(view),
+        List::PlacementGroups => groups(view),
+        // They are not in the view.
+        List::Leases => {}
+    }
+}
+
+fn nodes(view: &ClusterView) {
+    let rows = view.nodes.iter().map(|node| {
+        vec![
+            node.name.to_string(),
+            node.uid.to_string(),
+            phase(node).to_owned(),
+            node.address.clone(),
+            format!("{}/{}", used(&node.total, &node.available, |of| of.cpus), node.total.cpus),
+            format!("{}/{}", used(&node.total, &node.available, |of| of.gpus), node.total.gpus),
+            bytes(node.total.memory),
+            node.workers.to_string(),
+            if node.uid == view.head { "head".to_owned() } else { String::new() },
+        ]
+    });
+    table(&["NODE", "UID", "STATE", "ADDRESS", "CPU", "GPU", "MEMORY", "WORKERS", ""], rows);
+}
+
+fn used(total: &Resources, free: &Resources, of: impl Fn(&Resources) -> Amount) -> Amount {
+    of(total).minus(of(free)).unwrap_or(Amount::ZERO)
+}
+
+fn phase(node: &NodeRow) -> &'static str {
+    match node.phase {
+        NodePhase::Joining => "joining",
+        NodePhase::Up => "up",
+        NodePhase::Suspect => "suspect",
+        NodePhase::Draining => "draining",
+        _ => "down",
+    }
+}
+
+fn workers(view: &ClusterView) {
+    let name = |uid: NodeUid| {
+        view.nodes.iter().find(|node| node.uid == uid).map_or_else(String::new, |node| node.name.to_string())
+    };
+    let rows = view.workers.iter().map(|worker| {
+        vec![
+            worker.uid.to_string(),
+            worker.job.to_string(),
+            worker.order.to_string(),
+            name(worker.node),
+            worker.pid.map_or_else(String::new, |pid| pid.to_string()),
+            worker_phase(worker),
+            worker.restarts.to_string(),
+        ]
+    });
+    table(&["WORKER", "JOB", "NUMBER", "NODE", "PID", "STATE", "RESTARTS"], rows);
+}
+
+fn worker_phase(worker: &WorkerRow) -> String {
+    match &worker.phase {
+        WorkerPhase::Starting => "starting".to_owned(),
+        WorkerPhase::Ready => "ready".to_owned(),
+        WorkerPhase::Ended { reason } => format!("ended: {reason}"),
+        _ => String::new(),
+    }
+}
+
+fn jobs(view: &ClusterView) {
+    let rows = view.jobs.iter().map(|job| {
+        vec![
+            job.id.to_string(),
+            job.phase.to_string(),
+            job.workers.to_string(),
+            since(job.created, job.ended.unwrap_or_else(UnixTime::now)),
+            job.submitter.clone(),
+            job.entrypoint.clone(),
+        ]
+    });
+    table(&["JOB", "STATE", "WORKERS", "RUNS FOR", "SUBMITTER", "COMMAND"], rows);
+}
+
+/// One job.
+pub(crate) fn job(job: &JobRow) {
+    let mut rows = vec![
+        vec!["job".to_owned(), job.id.to_string()],
+        vec!["state".to_owned(), job.phase.to_string()],
+        vec!["command".to_owned(), job.entrypoint.clone()],
+        vec!["program".to_owned(), job.executable.hash.to_string()],
+        vec!["workers".to_owned(), job.workers.to_string()],
+        vec!["submitter".to_owned(), job.submitter.clone()],
+        vec!["runs for".to_owned(), since(job.created, job.ended.unwrap_or_else(UnixTime::now))],
+    ];
+    if let Some(node) = job.driver_node {
+        rows.push(vec!["driver on".to_owned(), node.to_string()]);
+    }
+    table(&["WHAT", "IT IS"], rows);
+}
+
+fn groups(view: &ClusterView) {
+    let rows = view.placement_groups.iter().map(|group| {
+        let placed = group.bundles.iter().filter(|(_, node)| node.is_some()).count();
+        let strategy = serde_json::to_value(group.strategy).ok();
+        let state = serde_json::to_value(group.phase).ok();
+        let word =
+            |value: Option<serde_json::Value>| value.and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+        vec![group.id.to_string(), word(state), word(strategy), format!("{placed}/{}", group.bundles.len())]
+    });
+    table(&["GROUP", "STATE", "STRATEGY", "BUNDLES"], rows);
+}
+
+/// Leases.
+pub(crate) fn leases(leases: &[mobula_core::cluster::LeaseRow]) {
+    let rows = leases.iter().map(|lease| vec![lease.id.to_string(), lease.node.to_string(), amounts(&lease.resources)]);
+    table(&["LEASE", "NODE", "RESOURCES"], rows);
+}
+
+/// Tokens.
+pub(crate) fn tokens(tokens: &[TokenInfo]) {
+    let now = UnixTime::now();
+    let rows = tokens.iter().map(|token| {
+        vec![token.id.to_string(), token.role.to_string(), token.uses_left.to_string(), since(now, token.expires)]
+    });
+    table(&["TOKEN", "ROLE", "USES LEFT", "EXPIRES IN"], rows);
+}
+
+fn since(from: UnixTime, until: UnixTime) -> String {
+    humantime::format_duration(std::time::Duration::from_secs(until.0.saturating_sub(from.0))).to_string()
+}
+
+/// `4 cpu, 16.0 GiB memory, 1 disk`.
+pub(crate) fn amounts(resources: &Resources) -> String {
+    let all: Vec<String> = resources
+        .iter()
+        .filter(|(_, amount)| !amount.is_zero())
+        .map(|(name, amount)| match name {
+            "memory" => format!("{} memory", bytes(amount)),
+            name => format!("{amount} {name}"),
+        })
+        .collect();
+    if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }
+}
+
+fn bytes(amount: Amount) -> String {
+    let bytes = amount.whole();
+    match bytes {
+        0 => "0".to_owned(),
+        b if b >= 1 << 30 => format!("{:.1} GiB", b as f64 / (1_u64 << 30) as f64),
+        b if b >= 1 << 20 => format!("{:.1} MiB", b as f64 / (1_u64 << 20) as f64),
+        b => format!("{b} B"),
+    }
+}
+
+/// How a job that is over ends the command that has waited for it.
+pub(crate) fn exit_of(phase: &JobPhase) -> Result<(), crate::failure::Failure> {
+    match phase {
+        JobPhase::Failed { reason } => Err(crate::failure::Failure::other(format!("the job has failed: {reason}"))),
+        JobPhase::Stopped => Err(crate::failure::Failure::other("the job was stopped")),
+        _ => Ok(()),
+    }
+}

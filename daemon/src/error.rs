@@ -1,0 +1,72 @@
+//! Why a node does not start, and the exit code that says so to programs.
+
+use std::io;
+
+use mobula_control::ControlError;
+use mobula_head::store::TakeOverError;
+use mobula_identity::{IdentityError, JoinError};
+use mobula_transport::tls::TlsError;
+use mobula_transport::unix::{DirectoryFault, UnixError};
+
+/// A node does not start, or has to end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DaemonError {
+    /// The home is not as it has to be, or a node has it already.
+    #[error(transparent)]
+    Home(#[from] UnixError),
+    /// The cluster's identity cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The cluster could not be joined.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// The port cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The head does not take this node.
+    #[error("the head does not take this node: {0}")]
+    Control(#[from] ControlError),
+    /// What the head has written down cannot be used.
+    #[error(transparent)]
+    Records(#[from] TakeOverError),
+    /// An option makes no sense here.
+    #[error("{0}")]
+    Options(String),
+    /// The node was fenced: it had no lease any more, and has ended all that ran on it.
+    #[error("this node has lost its lease and has ended what ran on it: start it again to join with a new life")]
+    Fenced,
+    /// The head cannot go on.
+    #[error("the head cannot go on: {0}")]
+    Broken(String),
+    /// The operating system says no.
+    #[error("{what}: {error}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What came of it.
+        error: io::Error,
+    },
+}
+
+impl DaemonError {
+    /// What the process ends with: 2 for options, 4 for a port or a name that is taken, 5 for a home in use, 69 for a head that is not reached, 70
+    /// for what ended in between, 77 for what may not be, 78 for files that are not as they have to be, else 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            DaemonError::Options(_) => 2,
+            DaemonError::Tls(TlsError::PortInUse { .. }) => 4,
+            DaemonError::Home(UnixError::InUse { .. }) => 5,
+            DaemonError::Control(_) | DaemonError::Join(JoinError::Tls(_) | JoinError::Io { .. }) => 69,
+            DaemonError::Fenced | DaemonError::Broken(_) => 70,
+            DaemonError::Join(_)
+            | DaemonError::Identity(IdentityError::File { .. })
+            | DaemonError::Home(UnixError::Directory {
+                fault: DirectoryFault::Owner { .. } | DirectoryFault::Mode { .. } | DirectoryFault::Symlink,
+                ..
+            }) => 77,
+            DaemonError::Records(_) | DaemonError::Identity(IdentityError::Corrupt { .. }) => 78,
+            _ => 1,
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The head at work: asks its decisions one after the other, writes down what they want before anybody hears of it, and wakes those who wait.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mobula_control::Refusal;
+use mobula_core::NodeUid;
+use mobula_core::cluster::{JobId, LeaseId, Refused, Revision, UnixTime};
+use mobula_head::store::{MetadataStore, Transaction, take_over};
+use mobula_head::{Effect, Head, HeadConfig, Moment, Write};
+use tokio::sync::{Mutex, Notify, watch};
+
+use crate::bells::Bells;
+use crate::error::DaemonError;
+
+/// Keeps the head's decisions and its records together.
+pub(crate) struct Keeper {
+    state: Mutex<State>,
+    begun: Instant,
+    /// Something may be due earlier than was thought.
+    due: Notify,
+    pub(crate) views: watch::Sender<Revision>,
+    pub(crate) jobs: Bells<JobId>,
+    pub(crate) nodes: Bells<NodeUid>,
+    pub(crate) leases: Bells<LeaseId>,
+    /// Lives that are to be cut off.
+    cut: tokio::sync::mpsc::UnboundedSender<NodeUid>,
+    /// Why the head cannot go on.
+    pub(crate) broken: watch::Sender<Option<String>>,
+}
+
+struct State {
+    head: Head,
+    store: Arc<dyn MetadataStore>,
+}
+
+impl Keeper {
+    /// Becomes the head whose records are in `store`.
+    pub(crate) async fn open(
+        config: HeadConfig,
+        store: Arc<dyn MetadataStore>,
+        cut: tokio::sync::mpsc::UnboundedSender<NodeUid>,
+    ) -> Result<Arc<Self>, DaemonError> {
+        let begun = mobula_transport::now();
+        let head = take_over(&*store, config, || moment(begun)).await?;
+        let views = watch::Sender::new(head.revision());
+        let (jobs, nodes, leases) = (Bells::default(), Bells::default(), Bells::default());
+        let state = Mutex::new(State { head, store });
+        let (due, broken) = (Notify::new(), watch::Sender::new(None));
+        Ok(Arc::new(Keeper { state, begun, due, views, jobs, nodes, leases, cut, broken }))
+    }
+
+    /// Asks the head for a decision. What comes back is on disk.
+    pub(crate) async fn decide<T>(
+        &self,
+        decide: impl FnOnce(&mut Head, Moment) -> Result<T, Refused>,
+    ) -> Result<T, Refusal> {
+        let mut state = self.state.lock().await;
+        if let Some(reason) = &*self.broken.borrow() {
+            return Err(Refusal::NotNow(format!("the head ends: {reason}")));
+        }
+        let decided = decide(&mut state.head, moment(self.begun));
+        self.carry_out(&mut state).await?;
+        drop(state);
+        self.due.notify_one();
+        decided.map_err(Refusal::Head)
+    }
+
+    /// A node goes, and nothing runs on it.
+    pub(crate) async fn leave(&self, node: NodeUid) -> Result<(), Refusal> {
+        let leave = |head: &mut Head, moment| {
+            head.leave(node, moment);
+            Ok(())
+        };
+        self.decide(leave).await
+    }
+
+    /// A worker was reaped.
+    pub(crate) async fn worker_ended(&self, worker: NodeUid, reason: &str) -> Result<(), Refusal> {
+        let note = |head: &mut Head, moment| {
+            head.worker_ended(worker, reason, true, moment);
+            Ok(())
+        };
+        self.decide(note).await
+    }
+
+    /// Looks, and changes nothing.
+    pub(crate) async fn look<T>(&self, look: impl FnOnce(&Head, Duration) -> T) -> T {
+        let state = self.state.lock().await;
+        look(&state.head, self.begun.elapsed())
+    }
+
+    /// Does what is due, for ever.
+    pub(crate) async fn tick(self: Arc<Self>) {
+        loop {
+            let next = self.look(|head, now| head.next_wakeup().map(|at| at.saturating_sub(now))).await;
+            tokio::select! {
+                () = tokio::time::sleep(next.unwrap_or(Duration::from_secs(3600))) => {
+                    // It cannot be refused; that the head is broken is said elsewhere.
+                    let _ = self.decide(|head, moment| { head.tick(moment); Ok(()) }).await;
+                }
+                () = self.due.notified() => {}
+            }
+        }
+    }
+
+    async fn carry_out(&self, state: &mut State) -> Result<(), Refusal> {
+        let effects = match state.head.take_effects() {
+            Ok(effects) => effects,
+            Err(error) => return Err(self.give_up(&error.to_string())),
+        };
+        for effect in effects {
+            match effect {
+                Effect::Persist(writes) => self.persist(state, writes).await?,
+                Effect::CutOff(uid) => drop(self.cut.send(uid)),
+                Effect::NodeDown { uid, proof } => {
+                    tracing::warn!(node = %uid, ?proof, "a node is down");
+                    self.nodes.ring(&uid);
+                }
+                Effect::NodeChanged(uid) => self.nodes.ring(&uid),
+                Effect::JobChanged(job) => self.jobs.ring(&job),
+                Effect::Decided(lease) => self.leases.ring(&lease),
+                Effect::ViewChanged(revision) => drop(self.views.send_replace(revision)),
+                other => tracing::error!(?other, "an effect that nobody carries out"),
+            }
+        }
+        Ok(())
+    }
+
+    async fn persist(&self, state: &mut State, writes: Vec<Write>) -> Result<(), Refusal> {
+        let transaction = Transaction::of_head(state.head.term(), writes);
+        state.store.commit(transaction).await.map(drop).map_err(|error| self.give_up(&error.to_string()))
+    }
+
+    /// What the head knows is not what the disk knows: it may answer nobody any more.
+    fn give_up(&self, reason: &str) -> Refusal {
+        tracing::error!(reason, "the head cannot write down what it decides");
+        self.broken.send_replace(Some(reason.to_owned()));
+        Refusal::NotNow(format!("the head ends: {reason}"))
+    }
+}
+
+fn moment(begun: Instant) -> Moment {
+    let mut chance = [0; 8];
+    // A host whose random source fails has worse to fear than a head that ends.
+    getrandom::fill(&mut chance).expect("the system's random source works");
+    Moment { now: begun.elapsed(), unix: UnixTime::now(), chance: u64::from_be_bytes(chance) }
+}

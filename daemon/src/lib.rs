@@ -1,0 +1,25 @@
+//! The process that makes a host a node of a cluster: it joins, keeps the host's one port, and runs the processes of jobs. One of the nodes is the
+//! head as well, and keeps what all have agreed on.
+//!
+//! Start at [`run`]. `agent` is a node's membership, `processes` and `child` what runs on it, `door` its port; `keeper` drives the head's decisions
+//! (`mobula-head`), and `service` answers those who ask.
+mod agent;
+mod bells;
+mod child;
+mod door;
+mod error;
+mod host;
+mod job_logs;
+mod keeper;
+mod local_door;
+mod node;
+mod options;
+mod output;
+mod processes;
+mod programs;
+mod service;
+
+pub use error::DaemonError;
+pub use host::memory_bytes;
+pub use node::run;
+pub use options::{HEAD_PORT, NODE_PORT, NodeOptions, NodePart, PROGRAMS_BYTES_MAX, Ready};

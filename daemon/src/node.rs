@@ -1,0 +1,280 @@
+//! A node from its start to its end.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mobula_control::{Client, Home, SOCKET, SharedCredentials, Target};
+use mobula_core::cluster::{Labels, UnixTime};
+use mobula_core::{LeaseTimes, NodeId, NodeUid, limits};
+use mobula_head::HeadConfig;
+use mobula_head::store::{Clock, RedbStore, TakeOverError};
+use mobula_identity::{Head as Identity, Joined, Role, hide_from_dumps, join, renew, renew_at};
+use mobula_transport::tls::{self, Endpoint};
+use mobula_transport::unix::Listener;
+use parking_lot::RwLock;
+use tokio::sync::{mpsc, watch};
+
+use crate::agent::{About, Agent, End};
+use crate::door::{self, Leading};
+use crate::error::DaemonError;
+use crate::host;
+use crate::job_logs::JobLogs;
+use crate::keeper::Keeper;
+use crate::local_door::{self, NodeService};
+use crate::options::{NodeOptions, NodePart, PROGRAMS_BYTES_MAX, Ready};
+use crate::output::Output;
+use crate::processes::{NodeFacts, Processes};
+use crate::programs::Programs;
+use crate::service::HeadService;
+
+/// The first rest after a certificate could not be renewed.
+const RENEW_RETRY: Duration = Duration::from_secs(60);
+
+/// Runs a node until it is stopped (SIGTERM, SIGINT, or `StopNode` on its socket), drained or fenced. `ready` is called once others can use it.
+///
+/// # Errors
+/// [`DaemonError`], which knows the exit code.
+pub async fn run(options: NodeOptions, ready: impl FnOnce(&Ready) + Send) -> Result<(), DaemonError> {
+    if let Err(error) = hide_from_dumps() {
+        tracing::warn!(%error, "secrets may end up in core dumps");
+    }
+    let home = Home::create(&options.home)?;
+    // With the socket comes the lock: from here on the home is this process's.
+    let socket = Listener::bind(home.directory(), SOCKET)?;
+    let stop = watch::Sender::new(false);
+    watch_signals(stop.clone())?;
+    let NodeOptions { name, listen, port, advertise, resources, labels, part, .. } = options;
+    let name = name.unwrap_or_else(host_name);
+    let listener = tls::listen(SocketAddr::new(listen, port))?;
+    let port = listener.local_addr().map_err(io("the port"))?.port();
+    let address = SocketAddr::new(advertise.unwrap_or_else(host::own_address), port);
+    let programs = Arc::new(Programs::new(home.inside("executables")?, PROGRAMS_BYTES_MAX));
+    let labels = match part {
+        NodePart::Head { .. } => labels.with(Labels::HEAD, "true"),
+        NodePart::Member { .. } => labels,
+    };
+    let about = |uid| About {
+        id: NodeId::new(&name, uid),
+        address,
+        resources: resources.clone(),
+        labels: labels.clone(),
+        replaces: earlier_life(&home),
+    };
+    let facts = |uid, times| NodeFacts {
+        uid,
+        name: name.clone(),
+        home: home.directory().path().to_owned(),
+        times,
+        cpus: u32::try_from(resources.cpus.whole()).unwrap_or(u32::MAX).max(1),
+        arbiters: 1,
+    };
+    match part {
+        NodePart::Head { times } => {
+            let uid = new_uid()?;
+            let led = Led::open(&home, uid, times, Arc::clone(&programs), stop.clone()).await?;
+            let cluster = led.service.identity.cluster().to_string();
+            let target = Target::Local(home.directory().path().to_owned());
+            let client = Arc::new(Client::new(target.clone()));
+            let output = Output::start(Arc::new(Client::new(target.clone())), uid);
+            let processes = Processes::new(facts(uid, times), client, programs, output);
+            tokio::spawn(local_door::keep(socket, Arc::clone(&led.service)));
+            tokio::spawn(Arc::clone(&led.service.keeper).tick());
+            let leading = Leading {
+                endpoint: Arc::clone(&led.endpoint),
+                identity: Arc::clone(&led.service.identity),
+                service: Arc::clone(&led.service),
+            };
+            tokio::spawn(door::keep(listener, Arc::clone(&processes), Some(Arc::new(leading))));
+            tokio::spawn(renew_own(Arc::clone(&led.endpoint), Arc::clone(&led.service.identity), uid));
+            tokio::spawn(cut_off(led.cut, Arc::clone(&led.endpoint), Arc::clone(&led.service.identity)));
+            let mut broken = led.service.keeper.broken.subscribe();
+            let agent = agent(about(uid), target, times, processes, &stop);
+            let live = live(agent, &home, ready, Ready { address, cluster, name: name.clone(), uid });
+            tokio::select! {
+                ended = live => ended,
+                reason = broken.wait_for(Option::is_some) => {
+                    let reason = reason.ok().and_then(|reason| reason.clone()).unwrap_or_default();
+                    Err(DaemonError::Broken(reason))
+                }
+            }
+        }
+        NodePart::Member { head, token } => {
+            let joined = join(head, &token, Role::Worker).await?;
+            let cluster = mobula_identity::ClusterId(token.pin()).to_string();
+            drop(token);
+            let uid = joined.uid;
+            let times = LeaseTimes::default();
+            let Joined { credentials, .. } = &joined;
+            let shared: SharedCredentials = Arc::new(RwLock::new(Arc::new(copy(credentials))));
+            let target = Target::Remote { address: head, credentials: Arc::clone(&shared), life: Some(uid), job: None };
+            let client = Arc::new(Client::new(target.clone()));
+            let output = Output::start(Arc::new(Client::new(target.clone())), uid);
+            let processes = Processes::new(facts(uid, times), client, Arc::clone(&programs), output);
+            let service = NodeService { processes: Arc::clone(&processes), programs, head, times, stop: stop.clone() };
+            tokio::spawn(local_door::keep(socket, Arc::new(service)));
+            tokio::spawn(door::keep::<HeadService>(listener, Arc::clone(&processes), None));
+            tokio::spawn(renew_joined(head, joined, shared));
+            let agent = agent(about(uid), target, times, processes, &stop);
+            live(agent, &home, ready, Ready { address, cluster, name: name.clone(), uid }).await
+        }
+    }
+}
+
+/// The head's part of a node.
+struct Led {
+    service: Arc<HeadService>,
+    endpoint: Arc<Endpoint>,
+    cut: mpsc::UnboundedReceiver<NodeUid>,
+}
+
+impl Led {
+    async fn open(
+        home: &Home,
+        uid: NodeUid,
+        times: LeaseTimes,
+        programs: Arc<Programs>,
+        stop: watch::Sender<bool>,
+    ) -> Result<Self, DaemonError> {
+        let identity = Arc::new(Identity::open(&home.inside("identity")?, UnixTime::now())?);
+        let endpoint = Arc::new(Endpoint::new(uid, &identity.credentials(uid, UnixTime::now())?, true)?);
+        identity.revocations().lives().for_each(|revoked| endpoint.revoke(revoked));
+        let (cut_off, cut) = mpsc::unbounded_channel();
+        let begun = mobula_transport::now();
+        let store = RedbStore::open(&home.file("head.redb"), Clock::new(move || begun.elapsed()));
+        let store = Arc::new(store.map_err(TakeOverError::from)?);
+        let keeper = Keeper::open(HeadConfig::new(times), store, cut_off).await?;
+        let logs = Arc::new(JobLogs::new(home.inside("logs")?));
+        let started = UnixTime::now();
+        let service = HeadService { keeper, identity, programs, logs, uid, started, times, stop };
+        Ok(Led { service: Arc::new(service), endpoint, cut })
+    }
+}
+
+fn agent(
+    about: About,
+    target: Target,
+    times: LeaseTimes,
+    processes: Arc<Processes>,
+    stop: &watch::Sender<bool>,
+) -> Agent {
+    Agent { about, target, times, processes, stop: stop.subscribe(), ready: watch::Sender::new(false) }
+}
+
+/// Lives as a node. `ready` is called when the head has taken it.
+async fn live(agent: Agent, home: &Home, ready: impl FnOnce(&Ready) + Send, facts: Ready) -> Result<(), DaemonError> {
+    let mut taken = agent.ready.subscribe();
+    let uid = agent.about.id.uid;
+    let living = agent.run();
+    tokio::pin!(living);
+    let ended = tokio::select! {
+        ended = &mut living => ended,
+        _ = taken.wait_for(|taken| *taken) => {
+            fs::write(home.file(LIFE), format!("{:016x}", uid.0)).map_err(io("the node's life"))?;
+            tracing::info!(name = facts.name, %uid, address = %facts.address, cluster = facts.cluster, "ready");
+            ready(&facts);
+            living.await
+        }
+    };
+    match ended? {
+        End::Left => Ok(()),
+        End::Fenced => Err(DaemonError::Fenced),
+    }
+}
+
+/// The file that says which life had this home last.
+const LIFE: &str = "life";
+
+/// The life that had this home before: it is over with all that ran under it, for its lock was free.
+fn earlier_life(home: &Home) -> Option<NodeUid> {
+    let text = fs::read_to_string(home.file(LIFE)).ok()?;
+    u64::from_str_radix(text.trim(), 16).ok().map(NodeUid)
+}
+
+fn new_uid() -> Result<NodeUid, DaemonError> {
+    let mut bits = [0; 8];
+    getrandom::fill(&mut bits).map_err(|error| io("no random numbers")(error.into()))?;
+    Ok(NodeUid(u64::from_be_bytes(bits)))
+}
+
+fn host_name() -> String {
+    let uname = rustix::system::uname();
+    let name = uname.nodename().to_string_lossy().into_owned();
+    if name.is_empty() { "node".to_owned() } else { name }
+}
+
+fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> DaemonError {
+    move |error| DaemonError::Io { what: what.to_owned(), error }
+}
+
+fn watch_signals(stop: watch::Sender<bool>) -> Result<(), DaemonError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut ends = [SignalKind::terminate(), SignalKind::interrupt()]
+        .map(signal)
+        .into_iter()
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(io("signals"))?;
+    tokio::spawn(async move {
+        let [terminate, interrupt] = &mut ends[..] else { return };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.send_replace(true);
+    });
+    Ok(())
+}
+
+/// Cuts off those that the head is done with, and sees to it that they get no certificate again.
+async fn cut_off(mut lives: mpsc::UnboundedReceiver<NodeUid>, endpoint: Arc<Endpoint>, identity: Arc<Identity>) {
+    while let Some(uid) = lives.recv().await {
+        endpoint.revoke(uid);
+        if let Err(error) = identity.revoke_node(uid, UnixTime::now()) {
+            tracing::error!(%uid, %error, "the node is cut off now, and will not be after the head's next start");
+        }
+    }
+}
+
+/// The head renews its own certificate.
+async fn renew_own(endpoint: Arc<Endpoint>, identity: Arc<Identity>, uid: NodeUid) {
+    loop {
+        tokio::time::sleep(limits::CERTIFICATE_LIFE / 3 * 2).await;
+        let renewed = identity.credentials(uid, UnixTime::now());
+        match renewed.map_err(|error| error.to_string()) {
+            Ok(credentials) => {
+                if let Err(error) = endpoint.renew(&credentials) {
+                    tracing::error!(%error, "the head's certificate cannot be renewed");
+                }
+            }
+            Err(error) => tracing::error!(error, "the head's certificate cannot be renewed"),
+        }
+    }
+}
+
+/// A node renews its certificate at the head.
+async fn renew_joined(head: SocketAddr, mut joined: Joined, shared: SharedCredentials) {
+    loop {
+        let at = renew_at(joined.from, joined.until);
+        let rest = at.0.saturating_sub(UnixTime::now().0);
+        tokio::time::sleep(Duration::from_secs(rest)).await;
+        match renew(head, &joined).await {
+            Ok(renewed) => {
+                *shared.write() = Arc::new(copy(&renewed.credentials));
+                joined = renewed;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the certificate cannot be renewed yet");
+                tokio::time::sleep(RENEW_RETRY).await;
+            }
+        }
+    }
+}
+
+fn copy(credentials: &tls::Credentials) -> tls::Credentials {
+    tls::Credentials {
+        chain: credentials.chain.clone(),
+        key: credentials.key.clone_key(),
+        authority: credentials.authority.clone(),
+    }
+}

@@ -1,0 +1,381 @@
+//! What runs on this node: starts what the head wants and does not run yet, ends what runs and is not wanted.
+
+use std::collections::HashMap;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mobula_cluster::private::{driver_variable, reachable};
+use mobula_control::handover::{Part, PeerWorker, Proof};
+use mobula_control::{Certify, Client, ControlError, WatchJob, WorkerEnded};
+use mobula_core::cluster::{Assignment, DriverSpec, DriverStatus, JobId, Revision, Running, RunningWorker, WorkerSpec};
+use mobula_core::{LeaseTimes, NodeId, NodeUid};
+use mobula_identity::{Certified, KeyRequest};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use crate::child::{self, Child, News};
+use crate::output::Output;
+use crate::programs::Programs;
+
+/// What a driver has after SIGTERM to end by itself.
+const GRACE: Duration = Duration::from_secs(3);
+const RETRY: Duration = Duration::from_millis(200);
+
+/// What a node knows of itself.
+pub(crate) struct NodeFacts {
+    pub(crate) uid: NodeUid,
+    pub(crate) name: String,
+    pub(crate) home: PathBuf,
+    pub(crate) times: LeaseTimes,
+    /// Task slots of each worker.
+    pub(crate) cpus: u32,
+    pub(crate) arbiters: usize,
+}
+
+/// The processes of jobs on this node.
+pub(crate) struct Processes {
+    facts: NodeFacts,
+    head: Arc<Client>,
+    programs: Arc<Programs>,
+    output: Output,
+    table: Mutex<Table>,
+    /// Something about what runs has changed: the head is to hear of it.
+    pub(crate) changed: Notify,
+}
+
+#[derive(Default)]
+struct Table {
+    seen: Revision,
+    fenced: bool,
+    processes: HashMap<NodeUid, Entry>,
+    jobs: HashMap<JobId, watch::Receiver<Peers>>,
+}
+
+struct Entry {
+    job: JobId,
+    is_driver: bool,
+    pid: Option<u32>,
+    ready: bool,
+    /// It is not wanted any more.
+    unwanted: bool,
+    child: Option<Arc<Child>>,
+}
+
+/// The job of a worker, as its peers see it.
+#[derive(Clone, Default)]
+struct Peers {
+    driver: Option<NodeUid>,
+    workers: Vec<PeerWorker>,
+}
+
+impl Processes {
+    pub(crate) fn new(facts: NodeFacts, head: Arc<Client>, programs: Arc<Programs>, output: Output) -> Arc<Self> {
+        Arc::new(Processes { facts, head, programs, output, table: Mutex::default(), changed: Notify::new() })
+    }
+
+    /// What runs, for the head.
+    pub(crate) fn running(&self) -> Running {
+        let table = self.table.lock();
+        let of = |is_driver| table.processes.iter().filter(move |(_, entry)| entry.is_driver == is_driver);
+        Running {
+            seen: table.seen,
+            workers: of(false)
+                .map(|(uid, entry)| RunningWorker { uid: *uid, ready: entry.ready, pid: entry.pid.unwrap_or(0) })
+                .collect(),
+            drivers: of(true).map(|(uid, _)| *uid).collect(),
+        }
+    }
+
+    /// True if nothing of any job runs here.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.table.lock().processes.is_empty()
+    }
+
+    /// True if the head wants that driver here.
+    pub(crate) fn drives(&self, driver: NodeUid, job: JobId) -> bool {
+        let table = self.table.lock();
+        table.processes.get(&driver).is_some_and(|entry| entry.is_driver && entry.job == job)
+    }
+
+    /// Makes what runs what the head wants. Older than what was seen is nothing new.
+    pub(crate) fn reconcile(self: &Arc<Self>, assignment: Assignment) {
+        let mut table = self.table.lock();
+        if table.fenced || assignment.revision < table.seen {
+            return;
+        }
+        table.seen = assignment.revision;
+        let is_wanted = |uid: &NodeUid| {
+            assignment.workers.iter().any(|spec| spec.uid == *uid)
+                || assignment.drivers.iter().any(|spec| spec.uid == *uid)
+        };
+        for (uid, entry) in &mut table.processes {
+            if !is_wanted(uid) && !entry.unwanted {
+                entry.unwanted = true;
+                if let Some(child) = &entry.child {
+                    finish(child, entry.is_driver);
+                }
+            }
+        }
+        for spec in assignment.workers {
+            if table.enter(spec.uid, spec.job, false) {
+                let peers = self.peers_of(&mut table, spec.job);
+                tokio::spawn(Arc::clone(self).run_worker(spec, peers));
+            }
+        }
+        for spec in assignment.drivers {
+            if table.enter(spec.uid, spec.job, true) {
+                tokio::spawn(Arc::clone(self).run_driver(spec));
+            }
+        }
+        drop(table);
+        self.changed.notify_one();
+    }
+
+    /// Ends everything at once, for ever.
+    pub(crate) fn fence(&self) {
+        let mut table = self.table.lock();
+        table.fenced = true;
+        table.processes.values().filter_map(|entry| entry.child.as_ref()).for_each(|child| child.kill());
+    }
+
+    /// Hands a connection to the process that it is for.
+    pub(crate) fn connection(&self, target: NodeUid, stream: TcpStream) {
+        let child = self.table.lock().processes.get(&target).and_then(|entry| entry.child.clone());
+        match child {
+            Some(child) => child.connection(stream),
+            None => tracing::debug!(%target, "a connection to a process that is not here"),
+        }
+    }
+
+    /// A certificate for a process that the head wants here.
+    pub(crate) async fn certify(&self, process: NodeUid, csr: Vec<u8>) -> Result<Certified, ControlError> {
+        self.head.ask(Certify { node: self.facts.uid, process, csr }).await
+    }
+
+    async fn run_worker(self: Arc<Self>, spec: WorkerSpec, peers: watch::Receiver<Peers>) {
+        let (uid, job) = (spec.uid, spec.job);
+        if let Err(reason) = self.start_worker(spec, peers).await {
+            self.ended(uid, job, DriverStatus::Failed { reason }).await;
+        }
+    }
+
+    async fn start_worker(self: &Arc<Self>, spec: WorkerSpec, mut peers: watch::Receiver<Peers>) -> Result<(), String> {
+        let text = |error: ControlError| error.to_string();
+        let program = self.programs.get(&spec.executable, &self.head).await.map_err(text)?;
+        let key = KeyRequest::new().map_err(|error| error.to_string())?;
+        let certified = self.certify(spec.uid, key.csr().to_vec()).await.map_err(text)?;
+        let driver = match peers.wait_for(|peers| peers.driver.is_some()).await {
+            Ok(peers) => peers.driver.unwrap_or(NodeUid(0)),
+            Err(_) => return Err("its job is over".to_owned()),
+        };
+        let facts = &self.facts;
+        let part = Part {
+            id: NodeId::new(&facts.name, spec.uid),
+            job: spec.job.to_string(),
+            number: spec.order,
+            driver: NodeId::new("driver", driver),
+            cpus: facts.cpus,
+            arbiters: facts.arbiters,
+            lease: facts.times,
+            snapshots: spec.environment.get("MOBULA_SNAPSHOTS").cloned(),
+            proof: Proof::of(&key.complete(certified)),
+        };
+        let command = child::command(&program, &spec.arguments, &spec.environment);
+        let (tell, news) = tokio::sync::mpsc::unbounded_channel();
+        let child =
+            Child::worker(command, part, move |event| drop(tell.send(event))).map_err(|error| error.to_string())?;
+        let source = format!("worker-{} on {}", spec.order, facts.name);
+        let child = Arc::new(child);
+        tokio::spawn(follow_peers(Arc::downgrade(&child), peers));
+        self.look_after(child, spec.uid, spec.job, source, news);
+        Ok(())
+    }
+
+    async fn run_driver(self: Arc<Self>, spec: DriverSpec) {
+        let (uid, job) = (spec.uid, spec.job);
+        if let Err(reason) = self.start_driver(spec).await {
+            self.ended(uid, job, DriverStatus::Failed { reason }).await;
+        }
+    }
+
+    async fn start_driver(self: &Arc<Self>, spec: DriverSpec) -> Result<(), String> {
+        let program = self.programs.get(&spec.executable, &self.head).await.map_err(|error| error.to_string())?;
+        let mut command = child::command(&program, &spec.arguments, &spec.environment);
+        let (name, value) = driver_variable(spec.job, spec.uid);
+        command.env(name, value).env("MOBULA_ADDRESS", &self.facts.home);
+        let (tell, news) = tokio::sync::mpsc::unbounded_channel();
+        let child = Child::driver(command, move |event| drop(tell.send(event))).map_err(|error| error.to_string())?;
+        self.look_after(Arc::new(child), spec.uid, spec.job, "driver".to_owned(), news);
+        Ok(())
+    }
+
+    /// Notes what becomes of a process, until it is reaped.
+    fn look_after(
+        self: &Arc<Self>,
+        child: Arc<Child>,
+        uid: NodeUid,
+        job: JobId,
+        source: String,
+        mut news: tokio::sync::mpsc::UnboundedReceiver<News>,
+    ) {
+        let is_unwanted = {
+            let mut table = self.table.lock();
+            let fenced = table.fenced;
+            let entry = table.processes.get_mut(&uid);
+            entry.is_none_or(|entry| {
+                entry.child = Some(Arc::clone(&child));
+                entry.unwanted || fenced
+            })
+        };
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            let mut pipes = Vec::new();
+            while let Some(event) = news.recv().await {
+                match event {
+                    News::Started { pid, stdout, stderr } => {
+                        this.note(uid, |entry| entry.pid = Some(pid));
+                        if is_unwanted || this.is_unwanted(uid) {
+                            child.kill();
+                        }
+                        pipes.push(tokio::spawn(this.output.clone().follow(job, source.clone(), stdout)));
+                        pipes.push(tokio::spawn(this.output.clone().follow(job, source.clone(), stderr)));
+                    }
+                    News::Ready => this.note(uid, |entry| entry.ready = true),
+                    News::Ended(status) => {
+                        // What it has printed last comes before its end; what it has left behind may hold the pipes open.
+                        let printed = futures_all(std::mem::take(&mut pipes));
+                        let _ = tokio::time::timeout(Duration::from_millis(200), printed).await;
+                        this.ended(uid, job, status).await;
+                    }
+                }
+            }
+        });
+    }
+
+    fn is_unwanted(&self, uid: NodeUid) -> bool {
+        let table = self.table.lock();
+        table.fenced || table.processes.get(&uid).is_none_or(|entry| entry.unwanted)
+    }
+
+    fn note(&self, uid: NodeUid, change: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = self.table.lock().processes.get_mut(&uid) {
+            change(entry);
+        }
+        self.changed.notify_one();
+    }
+
+    /// A process is no more. Until the head knows how it ended it is listed as running: a heartbeat without it would tell of the end, and not how.
+    async fn ended(&self, uid: NodeUid, job: JobId, status: DriverStatus) {
+        match &status {
+            DriverStatus::Failed { reason } if !self.is_unwanted(uid) => {
+                tracing::warn!(%job, process = %uid, %reason, "a process of a job has ended");
+            }
+            _ => tracing::info!(%job, process = %uid, "a process of a job has ended"),
+        }
+        while !self.table.lock().fenced {
+            let ended = WorkerEnded { node: self.facts.uid, process: uid, status: status.clone() };
+            match self.head.ask(ended).await {
+                Ok(()) => break,
+                Err(ControlError::Refused(refusal)) => {
+                    tracing::warn!(%job, process = %uid, %refusal, "the head does not hear of the end of a process");
+                    break;
+                }
+                // A head that is away comes back, or this node is fenced.
+                Err(_) => tokio::time::sleep(RETRY).await,
+            }
+        }
+        let mut table = self.table.lock();
+        table.processes.remove(&uid);
+        if table.processes.values().all(|entry| entry.job != job) {
+            table.jobs.remove(&job);
+        }
+        drop(table);
+        self.changed.notify_one();
+    }
+
+    /// Follows a job as long as a process of it is here.
+    fn peers_of(self: &Arc<Self>, table: &mut Table, job: JobId) -> watch::Receiver<Peers> {
+        if let Some(peers) = table.jobs.get(&job) {
+            return peers.clone();
+        }
+        let (tell, peers) = watch::channel(Peers::default());
+        table.jobs.insert(job, peers.clone());
+        let head = Client::new(self.head.target().clone());
+        tokio::spawn(async move {
+            // The table holds one receiver, and forgets it with the last process.
+            while tell.receiver_count() > 0 {
+                if let Ok(mut views) = head.subscribe(WatchJob { job }).await {
+                    loop {
+                        let view = tokio::select! {
+                            view = views.next() => view,
+                            () = tell.closed() => return,
+                        };
+                        match view {
+                            Ok(Some(view)) => {
+                                tell.send_replace(Peers { driver: view.driver, workers: reachable(&view) });
+                            }
+                            Ok(None) => return,
+                            Err(_) => break,
+                        }
+                    }
+                }
+                tokio::time::sleep(RETRY).await;
+            }
+        });
+        peers
+    }
+}
+
+impl Table {
+    /// Notes a process that is about to begin; false if it is here already.
+    fn enter(&mut self, uid: NodeUid, job: JobId, is_driver: bool) -> bool {
+        let is_new = !self.processes.contains_key(&uid);
+        self.processes.entry(uid).or_insert(Entry {
+            job,
+            is_driver,
+            pid: None,
+            ready: false,
+            unwanted: false,
+            child: None,
+        });
+        is_new
+    }
+}
+
+/// Ends a process that is not wanted: a driver may clean up, a worker has nothing of its own.
+fn finish(child: &Arc<Child>, is_driver: bool) {
+    if !is_driver {
+        return child.kill();
+    }
+    child.ask_to_end();
+    let child = Arc::clone(child);
+    tokio::spawn(async move {
+        tokio::time::sleep(GRACE).await;
+        child.kill();
+    });
+}
+
+async fn futures_all(tasks: Vec<tokio::task::JoinHandle<()>>) {
+    for task in tasks {
+        let _ = task.await;
+    }
+}
+
+/// Tells a worker of its peers, now and whenever they change, until it is gone.
+async fn follow_peers(child: std::sync::Weak<Child>, mut peers: watch::Receiver<Peers>) {
+    peers.mark_changed();
+    while peers.changed().await.is_ok() {
+        let now = peers.borrow_and_update().workers.clone();
+        match child.upgrade() {
+            Some(child) if child.peers(now) => {}
+            Some(_) => {
+                // The newest is tried again when there is room.
+                tokio::time::sleep(RETRY).await;
+                peers.mark_changed();
+            }
+            None => return,
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! What the head answers. Who may ask for what has been checked: here it is done.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mobula_control::{
+    BeginDriver, Certify, ClusterView, DriverBegun, HasExecutable, Peer, Refusal, Reply, Request, Service, SubmitJob,
+};
+use mobula_core::cluster::{
+    DriverStatus, JobId, JobKind, NewJob, Place, Placed, Placing, Refused, UnixTime, WorkerPolicy,
+};
+use mobula_core::{LeaseTimes, NodeUid};
+use mobula_identity::{Capability, Certified, Head as Identity};
+use tokio::sync::watch;
+
+use crate::job_logs::JobLogs;
+use crate::keeper::Keeper;
+use crate::programs::Programs;
+
+/// The head, as those see it who ask.
+pub(crate) struct HeadService {
+    pub(crate) keeper: Arc<Keeper>,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) programs: Arc<Programs>,
+    pub(crate) logs: Arc<JobLogs>,
+    pub(crate) uid: NodeUid,
+    pub(crate) started: UnixTime,
+    pub(crate) times: LeaseTimes,
+    /// Set once somebody has asked this node to stop.
+    pub(crate) stop: watch::Sender<bool>,
+}
+
+impl Service for HeadService {
+    async fn serve(&self, peer: &Peer, request: Request, mut reply: Reply<'_>) -> io::Result<()> {
+        let keeper = &self.keeper;
+        let now = UnixTime::now();
+        match request {
+            Request::View(_) => reply.answer::<mobula_control::View>(Ok(self.view().await)).await,
+            Request::WatchView(_) => {
+                let mut changes = keeper.views.subscribe();
+                changes.mark_changed();
+                self.stream(&mut reply, &mut changes, || Box::pin(async { Some((self.view().await, false)) })).await
+            }
+            Request::ListLeases(_) => {
+                let leases = keeper.look(|head, _| head.leases()).await;
+                reply.answer::<mobula_control::ListLeases>(Ok(leases)).await
+            }
+            Request::ReadLogs(read) => self.read_logs(read.job, read.follow, &mut reply).await,
+            Request::CreateToken(create) => {
+                let made = self.identity.create_token(create.role, create.uses, create.ttl, now);
+                let text =
+                    made.map(|token| token.expose().to_string()).map_err(|error| Refusal::Invalid(error.to_string()));
+                reply.answer::<mobula_control::CreateToken>(text).await
+            }
+            Request::ListTokens(_) => reply.answer::<mobula_control::ListTokens>(Ok(self.identity.tokens(now))).await,
+            Request::RevokeToken(revoke) => {
+                let revoked = self.identity.revoke_token(revoke.token, now);
+                let answer = revoked.map_err(|error| Refusal::Failed(error.to_string()));
+                reply.answer::<mobula_control::RevokeToken>(answer).await
+            }
+            Request::DrainNode(drain) => {
+                let answer = keeper.decide(|head, moment| head.drain(drain.node, drain.within, moment)).await;
+                reply.answer::<mobula_control::DrainNode>(answer).await
+            }
+            Request::RemoveNode(remove) => {
+                let answer = keeper.decide(|head, moment| head.remove(remove.node, moment)).await;
+                reply.answer::<mobula_control::RemoveNode>(answer).await
+            }
+            Request::StopNode(_) => {
+                let answer = match peer.is_local() {
+                    true => {
+                        self.stop.send_replace(true);
+                        Ok(())
+                    }
+                    false => {
+                        Err(Refusal::Invalid("a node is stopped on its own host, or drained and removed".to_owned()))
+                    }
+                };
+                reply.answer::<mobula_control::StopNode>(answer).await
+            }
+            Request::HasExecutable(HasExecutable { executable }) => {
+                let has = self.programs.find(&executable).is_some();
+                reply.answer::<HasExecutable>(Ok(has)).await
+            }
+            Request::PutExecutable(put) => {
+                let taken = self.programs.take_in(&put.executable, put.part).await;
+                reply.answer::<mobula_control::PutExecutable>(taken).await
+            }
+            Request::GetExecutable(get) => {
+                let part = self.programs.part(&get.executable, get.offset);
+                reply.answer::<mobula_control::GetExecutable>(part).await
+            }
+            Request::SubmitJob(submit) => reply.answer::<SubmitJob>(self.submit(peer, submit).await).await,
+            Request::StopJob(stop) => {
+                let stopped = keeper.decide(|head, moment| head.stop_job(stop.job, moment)).await;
+                reply.answer::<mobula_control::StopJob>(stopped.map(drop)).await
+            }
+            Request::BeginDriver(begin) => reply.answer::<BeginDriver>(self.begin_driver(peer, begin).await).await,
+            Request::BeatDriver(beat) => {
+                let answer = match of_job(peer, beat.job, Some(beat.driver)) {
+                    Ok(()) => {
+                        keeper.decide(|head, moment| head.driver_beat(beat.job, beat.driver, moment)).await.map(drop)
+                    }
+                    Err(refusal) => Err(refusal),
+                };
+                reply.answer::<mobula_control::BeatDriver>(answer).await
+            }
+            Request::EndDriver(end) => {
+                let answer = match of_job(peer, end.job, Some(end.driver)) {
+                    Ok(()) => {
+                        keeper.decide(|head, moment| head.driver_ended(end.job, end.driver, end.status, moment)).await
+                    }
+                    Err(refusal) => Err(refusal),
+                };
+                reply.answer::<mobula_control::EndDriver>(answer).await
+            }
+            Request::WatchJob(watch) => {
+                if let Err(refusal) = peer.must_be_of(&watch.job.to_string()) {
+                    return reply.refuse(refusal).await;
+                }
+                let mut changes = keeper.jobs.listen(watch.job);
+                changes.mark_changed();
+                let look = || -> Looking<'_, _> {
+                    Box::pin(async {
+                        let view = keeper.look(|head, _| head.job_view(watch.job)).await?;
+                        let is_over = view.phase.is_over();
+                        Some((view, is_over))
+                    })
+                };
+                self.stream(&mut reply, &mut changes, look).await
+            }
+            Request::PlaceLease(place) => {
+                let answer = match peer.must_be_of(&place.place.lease.job.to_string()) {
+                    Ok(()) => self.place(place.place).await,
+                    Err(refusal) => Err(refusal),
+                };
+                reply.answer::<mobula_control::PlaceLease>(answer).await
+            }
+            Request::ReleaseLease(release) => {
+                let answer = match peer.must_be_of(&release.lease.job.to_string()) {
+                    Ok(()) => keeper.decide(|head, moment| head.release(release.lease, moment)).await,
+                    Err(refusal) => Err(refusal),
+                };
+                reply.answer::<mobula_control::ReleaseLease>(answer).await
+            }
+            Request::CreateGroup(create) => {
+                let answer = match peer.must_be_of(&create.group.group.job.to_string()) {
+                    Ok(()) => keeper.decide(|head, moment| head.create_group(create.group, moment)).await,
+                    Err(refusal) => Err(refusal),
+                };
+                reply.answer::<mobula_control::CreateGroup>(answer).await
+            }
+            Request::RemoveGroup(remove) => {
+                let answer = match peer.must_be_of(&remove.group.job.to_string()) {
+                    Ok(()) => keeper.decide(|head, moment| head.remove_group(remove.group, moment)).await,
+                    Err(refusal) => Err(refusal),
+                };
+                reply.answer::<mobula_control::RemoveGroup>(answer).await
+            }
+            Request::Register(register) => {
+                let registration = register.registration;
+                let answer = match peer.must_be(registration.uid) {
+                    Ok(()) => keeper.decide(|head, moment| head.register_node(registration, moment)).await,
+                    Err(refusal) => Err(refusal),
+                };
+                reply.answer::<mobula_control::Register>(answer).await
+            }
+            Request::BeatNode(beat) => {
+                let answer = match peer.must_be(beat.node) {
+                    Ok(()) => keeper.decide(|head, moment| head.beat(beat.node, &beat.beat, moment)).await,
+                    Err(refusal) => Err(refusal),
+                };
+                reply.answer::<mobula_control::BeatNode>(answer).await
+            }
+            Request::LeaveNode(leave) => {
+                let answer = match peer.must_be(leave.node) {
+                    Ok(()) => keeper.leave(leave.node).await,
+                    Err(refusal) => Err(refusal),
+                };
+                reply.answer::<mobula_control::LeaveNode>(answer).await
+            }
+            Request::WatchAssignment(watch) => {
+                if let Err(refusal) = peer.must_be(watch.node) {
+                    return reply.refuse(refusal).await;
+                }
+                let mut changes = keeper.nodes.listen(watch.node);
+                changes.mark_changed();
+                let look = || -> Looking<'_, _> {
+                    Box::pin(async { Some((keeper.look(|head, _| head.assignment(watch.node)).await?, false)) })
+                };
+                self.stream(&mut reply, &mut changes, look).await
+            }
+            Request::WorkerEnded(ended) => {
+                let answer = match peer.must_be(ended.node) {
+                    Ok(()) => self.process_ended(ended.node, ended.process, ended.status).await,
+                    Err(refusal) => Err(refusal),
+                };
+                reply.answer::<mobula_control::WorkerEnded>(answer).await
+            }
+            Request::Certify(certify) => reply.answer::<Certify>(self.certify(peer, certify).await).await,
+            Request::AppendLog(append) => {
+                let answer = peer.must_be(append.node).and_then(|()| {
+                    let kept = self.logs.append(append.job, &append.part);
+                    kept.map_err(|error| Refusal::Failed(format!("the output cannot be kept: {error}")))
+                });
+                reply.answer::<mobula_control::AppendLog>(answer).await
+            }
+            _ => reply.refuse(Refusal::Invalid("this head does not know the request".to_owned())).await,
+        }
+    }
+
+    fn denied(&self, peer: &Peer, request: &'static str, needs: Capability) {
+        tracing::warn!(role = %peer.role(), address = ?peer.address(), request, ?needs, "denied");
+    }
+}
+
+/// Something that is looked at again and again; true with the last of it.
+type Looking<'a, T> = Pin<Box<dyn Future<Output = Option<(T, bool)>> + Send + 'a>>;
+
+impl HeadService {
+    async fn view(&self) -> ClusterView {
+        let cluster = self.identity.cluster().to_string();
+        self.keeper
+            .look(|head, now| {
+                let mut view = ClusterView::new(head.revision(), cluster, self.uid, self.started);
+                view.summary = head.summary();
+                view.nodes = head.nodes(now);
+                view.workers = head.workers();
+                view.jobs = head.jobs();
+                view.placement_groups = head.groups();
+                view
+            })
+            .await
+    }
+
+    /// Sends what `look` sees, now and after each change, until it sees nothing or the last of it, or the asker goes.
+    async fn stream<'a, T: serde::Serialize>(
+        &'a self,
+        reply: &mut Reply<'_>,
+        changes: &mut watch::Receiver<impl Send + Sync>,
+        mut look: impl FnMut() -> Looking<'a, T>,
+    ) -> io::Result<()> {
+        loop {
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return reply.end().await },
+                () = reply.gone() => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+            match look().await {
+                Some((item, is_last)) => {
+                    reply.item(&item).await?;
+                    if is_last {
+                        return reply.end().await;
+                    }
+                }
+                None => return reply.end().await,
+            }
+        }
+    }
+
+    async fn submit(&self, peer: &Peer, submit: SubmitJob) -> Result<JobId, Refusal> {
+        if self.programs.find(&submit.executable).is_none() {
+            return Err(Refusal::NotFound { what: format!("program {}: hand it in first", submit.executable.hash) });
+        }
+        let new = NewJob {
+            request: submit.request,
+            kind: JobKind::OnCluster { resources: submit.resources },
+            entrypoint: submit.entrypoint,
+            executable: submit.executable,
+            arguments: submit.arguments,
+            environment: submit.environment,
+            submitter: submitter(peer),
+            workers: WorkerPolicy::EveryNode,
+        };
+        Ok(self.keeper.decide(|head, moment| head.create_job(new, moment)).await?.id)
+    }
+
+    async fn begin_driver(&self, peer: &Peer, begin: BeginDriver) -> Result<DriverBegun, Refusal> {
+        let (job, uid) = match begin.submitted {
+            Some((job, uid)) => {
+                self.keeper.decide(|head, moment| head.attach_driver(job, uid, moment)).await?;
+                (job, uid)
+            }
+            None => {
+                let mut bits = [0; 8];
+                getrandom::fill(&mut bits).map_err(|error| Refusal::Failed(error.to_string()))?;
+                let driver = NodeUid(u64::from_be_bytes(bits));
+                let new = NewJob {
+                    request: begin.request,
+                    kind: JobKind::Outside { driver },
+                    entrypoint: begin.entrypoint,
+                    executable: begin.executable,
+                    arguments: Vec::new(),
+                    environment: std::collections::BTreeMap::new(),
+                    submitter: submitter(peer),
+                    workers: WorkerPolicy::EveryNode,
+                };
+                let row = self.keeper.decide(|head, moment| head.create_job(new, moment)).await?;
+                // Asked again, it is the driver that was drawn the first time.
+                (row.id, row.driver.unwrap_or(driver))
+            }
+        };
+        let certified = self.identity.certify(&begin.csr, uid, &job.to_string(), UnixTime::now());
+        let certified = certified.map_err(|refusal| Refusal::Invalid(refusal.to_string()))?;
+        Ok(DriverBegun { job, uid, certified, times: self.times, head: None })
+    }
+
+    async fn certify(&self, peer: &Peer, certify: Certify) -> Result<Certified, Refusal> {
+        peer.must_be(certify.node)?;
+        let wanted = self.keeper.look(|head, _| head.assignment(certify.node)).await;
+        let job = wanted.and_then(|assignment| {
+            let worker = assignment.workers.iter().find(|spec| spec.uid == certify.process).map(|spec| spec.job);
+            worker.or_else(|| assignment.drivers.iter().find(|spec| spec.uid == certify.process).map(|spec| spec.job))
+        });
+        let Some(job) = job else {
+            return Err(Refusal::NotFound { what: format!("process {} that is wanted on this node", certify.process) });
+        };
+        let certified = self.identity.certify(&certify.csr, certify.process, &job.to_string(), UnixTime::now());
+        certified.map_err(|refusal| Refusal::Invalid(refusal.to_string()))
+    }
+
+    /// Waits until the head has a place, the time is over, or there never will be one.
+    async fn place(&self, place: Place) -> Result<Placed, Refusal> {
+        let mut news = self.keeper.leases.listen(place.lease);
+        loop {
+            let asked = place.clone();
+            match self.keeper.decide(|head, moment| head.place(asked, moment)).await? {
+                Placing::Placed(placed) => return Ok(placed),
+                _ => {
+                    // If the news got lost, the time of the request ends the wait.
+                    let _ = tokio::time::timeout(Duration::from_secs(1), news.changed()).await;
+                }
+            }
+        }
+    }
+
+    async fn process_ended(&self, node: NodeUid, process: NodeUid, status: DriverStatus) -> Result<(), Refusal> {
+        let job = self.keeper.look(|head, _| {
+            let assignment = head.assignment(node)?;
+            assignment.drivers.iter().find(|spec| spec.uid == process).map(|spec| spec.job)
+        });
+        match job.await {
+            Some(job) => {
+                let ended = self.keeper.decide(|head, moment| head.driver_ended(job, process, status, moment)).await;
+                match ended {
+                    Err(Refusal::Head(Refused::NoSuchJob { .. } | Refused::NotTheDriver { .. })) => Ok(()),
+                    ended => ended,
+                }
+            }
+            None => {
+                let reason = match status {
+                    DriverStatus::Failed { reason } => reason,
+                    _ => "it ended".to_owned(),
+                };
+                self.keeper.worker_ended(process, &reason).await
+            }
+        }
+    }
+
+    async fn read_logs(&self, job: JobId, follow: bool, reply: &mut Reply<'_>) -> io::Result<()> {
+        let is_over = async || self.keeper.look(|head, _| head.job(job).map(|row| row.phase.is_over())).await;
+        if is_over().await.is_none() {
+            return reply.refuse(Refusal::Head(Refused::NoSuchJob { job })).await;
+        }
+        let mut changes = self.keeper.jobs.listen(job);
+        let mut reader = self.logs.read(job)?;
+        loop {
+            // Before what there is has been read: what comes after it is the end.
+            let is_last = !follow || is_over().await.unwrap_or(true);
+            while let Some(part) = self.logs.next(job, &mut reader)? {
+                reply.item(&part).await?;
+            }
+            if is_last {
+                return reply.end().await;
+            }
+            tokio::select! {
+                () = reader.more() => {}
+                _ = changes.changed() => {}
+                () = reply.gone() => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+        }
+    }
+}
+
+/// A process of the job, and the one with that life if it matters; whoever is no process of any job has been found to be allowed.
+fn of_job(peer: &Peer, job: JobId, life: Option<NodeUid>) -> Result<(), Refusal> {
+    peer.must_be_of(&job.to_string())?;
+    match life {
+        Some(life) if peer.role() == mobula_identity::Role::Process => peer.must_be(life),
+        _ => Ok(()),
+    }
+}
+
+fn submitter(peer: &Peer) -> String {
+    match peer.address() {
+        None => "local".to_owned(),
+        Some(address) => format!("{} at {}", peer.role(), address.ip()),
+    }
+}
