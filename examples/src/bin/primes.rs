@@ -56,15 +56,10 @@ struct WorkerShare {
 #[mobula::main]
 async fn main() -> anyhow::Result<()> {
     let args = PrimesArgs::parse().check().unwrap_or_else(|refusal| refusal.exit());
-    let mut builder = Cluster::builder().nodes(args.nodes as usize).cpus_per_node(args.workers_per_node);
-    if let Some(port) = args.port {
-        builder = builder.base_port(port);
-    }
-    let cluster = match (builder.connect().await, args.port) {
-        (Err(error), Some(port)) if error.is_port_in_use() => {
-            return Err(anyhow::Error::new(error).context(format!("invalid value '{port}' for '--port <PORT>'")));
-        }
-        (connected, _) => connected?,
+    let running = if args.may_join() { Cluster::running().await? } else { None };
+    let cluster = match running {
+        Some(running) => running,
+        None => start_local(&args).await?,
     };
     let report = sum_of_primes(&cluster, &args).await?;
     cluster.shutdown().await;
@@ -74,6 +69,19 @@ async fn main() -> anyhow::Result<()> {
         print_text(&report)
     }
     Ok(())
+}
+
+async fn start_local(args: &PrimesArgs) -> anyhow::Result<Cluster> {
+    let mut builder = Cluster::builder().nodes(args.nodes_to_start() as usize).cpus_per_node(args.workers_per_node);
+    if let Some(port) = args.port {
+        builder = builder.base_port(port);
+    }
+    match (builder.connect().await, args.port) {
+        (Err(error), Some(port)) if error.is_port_in_use() => {
+            Err(anyhow::Error::new(error).context(format!("invalid value '{port}' for '--port <PORT>'")))
+        }
+        (connected, _) => Ok(connected?),
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "a program that reports how long it took reads the clock")]

@@ -6,6 +6,9 @@ use super::kernel::Kernel;
 use super::sieve::END_MAX;
 use crate::cli::{NODES_MAX, whole_number};
 
+/// Node processes, where nobody says how many.
+const NODES: u32 = 3;
+
 /// 10^12: a sieve on one core takes about ten minutes for it.
 pub const N_MAX: u64 = END_MAX - 1;
 /// More threads than one machine has any use for.
@@ -13,7 +16,7 @@ pub const WORKERS_PER_NODE_MAX: u32 = 256;
 /// A chunk costs the driver about a hundred bytes, and a message each way.
 pub const CHUNKS_MAX: usize = 1_000_000;
 
-/// Adds up the primes from 0 to n on a local cluster of node processes.
+/// Adds up the primes from 0 to n on a cluster: one that runs, or one of local node processes.
 ///
 /// The range is cut into chunks; worker actors pull them, two at a time, so a slow node takes fewer. When a worker is
 /// lost, its chunks run on the others and the sum stays right.
@@ -24,9 +27,10 @@ pub struct PrimesArgs {
     #[arg(long, default_value = "100000000", value_parser = whole_number(0..=N_MAX), allow_hyphen_values = true)]
     pub n: u64,
 
-    /// Node processes to start on this machine.
-    #[arg(long, default_value = "3", value_parser = whole_number(1..=NODES_MAX), allow_hyphen_values = true)]
-    pub nodes: u32,
+    /// Node processes to start on this machine. Without it, or --port, the cluster of this user that runs here is used; if there is none, 3 are
+    /// started.
+    #[arg(long, value_parser = whole_number(1..=NODES_MAX), allow_hyphen_values = true)]
+    pub nodes: Option<u32>,
 
     /// Worker actors on each node, a thread each.
     #[arg(long, default_value = "1", value_parser = whole_number(1..=WORKERS_PER_NODE_MAX), allow_hyphen_values = true)]
@@ -56,9 +60,9 @@ impl PrimesArgs {
     /// A clap error that names the flags; its `exit` prints it and ends the program with code 2.
     pub fn check(self) -> Result<PrimesArgs, clap::Error> {
         if let Some(port) = self.port {
-            let port_last = u32::from(port) + self.nodes - 1;
+            let port_last = u32::from(port) + self.nodes_to_start() - 1;
             if port_last > u32::from(u16::MAX) {
-                let nodes = self.nodes;
+                let nodes = self.nodes_to_start();
                 let message = format!(
                     "invalid value '{port}' for '--port <PORT>': {nodes} nodes would need the ports up to {port_last}, \
                      and the last one is 65535"
@@ -67,6 +71,16 @@ impl PrimesArgs {
             }
         }
         Ok(self)
+    }
+
+    /// Node processes, if any are to be started.
+    pub fn nodes_to_start(&self) -> u32 {
+        self.nodes.unwrap_or(NODES)
+    }
+
+    /// True if a cluster that runs already will do.
+    pub fn may_join(&self) -> bool {
+        self.nodes.is_none() && self.port.is_none()
     }
 }
 
@@ -81,7 +95,7 @@ mod tests {
     #[test]
     fn defaults() {
         let args = parse("primes").unwrap();
-        assert_eq!((args.n, args.nodes, args.workers_per_node, args.chunks), (100_000_000, 3, 1, 64));
+        assert_eq!((args.n, args.nodes_to_start(), args.workers_per_node, args.chunks), (100_000_000, 3, 1, 64));
         assert_eq!((args.kernel, args.port, args.json), (Kernel::Sieve, None, false));
     }
 
@@ -90,7 +104,7 @@ mod tests {
         let args =
             parse("primes --n 1_000 --nodes 2 --workers-per-node 4 --chunks=7 --kernel trial --port 7000 --json")
                 .unwrap();
-        assert_eq!((args.n, args.nodes, args.workers_per_node, args.chunks), (1000, 2, 4, 7));
+        assert_eq!((args.n, args.nodes_to_start(), args.workers_per_node, args.chunks), (1000, 2, 4, 7));
         assert_eq!((args.kernel, args.port, args.json), (Kernel::Trial, Some(7000), true));
     }
 
