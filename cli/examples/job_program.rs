@@ -1,0 +1,137 @@
+//! The program that the tests of the command submit. Its first argument says what its driver does:
+//!
+//! - `sum N`: the sum of the squares of 1 to N, by tasks; an actor on each node says where it is, on standard output and standard error.
+//! - `panic`, `exit CODE`: a driver that fails.
+//! - `worker-panic`: an actor that fails, which its driver survives.
+//! - `rounds FILE`: asks an actor on each node, again and again, until FILE is there; tells which nodes have answered whenever that changes.
+//! - `env NAME`: what the environment says, here and on each node.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use mobula::prelude::*;
+
+struct Guest {
+    node: String,
+}
+
+#[mobula::actor]
+impl Guest {
+    fn new(node: String) -> Self {
+        Guest { node }
+    }
+
+    fn greet(&self) -> u32 {
+        println!("hello from {}", self.node);
+        eprintln!("complaint from {}", self.node);
+        std::process::id()
+    }
+
+    fn pid(&self) -> u32 {
+        std::process::id()
+    }
+
+    fn variable(&self, name: String) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
+    fn fail(&self) {
+        panic!("a guest that was told to fail")
+    }
+}
+
+#[mobula::task]
+fn square(x: u64) -> u64 {
+    x * x
+}
+
+/// So long the driver gives an actor whose node may have gone.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(50);
+
+#[mobula::main]
+async fn main() -> mobula::Result<ExitCode> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let cluster = Cluster::connect().await?;
+    match words[..] {
+        ["sum", n] => sum(&cluster, n.parse()?).await?,
+        ["panic"] => panic!("the driver was told to fail"),
+        ["exit", code] => return Ok(ExitCode::from(code.parse::<u8>()?)),
+        ["worker-panic"] => worker_panic(&cluster).await?,
+        ["rounds", file] => rounds(&cluster, Path::new(file)).await,
+        ["env", name] => env(&cluster, name).await?,
+        _ => return Err(format!("{words:?} is nothing that this program does").into()),
+    }
+    cluster.shutdown().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn sum(cluster: &Cluster, n: u64) -> mobula::Result<()> {
+    let mut names = Vec::new();
+    for node in cluster.nodes() {
+        let guest = cluster.spawn(Guest::actor(node.id.name.to_string()).node_affinity(&node.id)).await?;
+        assert_eq!(guest.greet().await?, node.pid);
+        names.push(node.id.name.to_string());
+    }
+    names.sort();
+    println!("nodes: {}", names.join(" "));
+    let mut sum = 0;
+    for square in cluster.submit_all((1..=n).map(square::task)) {
+        sum += square.await?;
+    }
+    println!("sum: {sum}");
+    eprintln!("the driver is done");
+    Ok(())
+}
+
+async fn worker_panic(cluster: &Cluster) -> mobula::Result<()> {
+    let guest = cluster.spawn(Guest::actor("one".to_owned())).await?;
+    match guest.fail().await {
+        Err(error) => println!("the guest said: {error}"),
+        Ok(()) => return Err("a guest that fails was well".into()),
+    }
+    Ok(())
+}
+
+async fn rounds(cluster: &Cluster, end: &Path) {
+    let mut guests: BTreeMap<NodeId, ActorRef<Guest>> = BTreeMap::new();
+    let mut told = String::new();
+    while !end.exists() {
+        let nodes: Vec<_> = cluster.nodes().into_iter().filter(|node| node.alive).collect();
+        guests.retain(|id, _| nodes.iter().any(|node| node.id == *id));
+        for node in &nodes {
+            if !guests.contains_key(&node.id) {
+                let name = node.id.name.to_string();
+                if let Ok(guest) = cluster.spawn(Guest::actor(name).node_affinity(&node.id)).await {
+                    guests.insert(node.id.clone(), guest);
+                }
+            }
+        }
+        let mut answered = Vec::new();
+        for (id, guest) in &guests {
+            if let Ok(Ok(pid)) = tokio::time::timeout(PATIENCE, guest.pid()).await {
+                answered.push(format!("{}={pid}", id.name));
+            }
+        }
+        answered.sort();
+        let now = format!("answered: {}", answered.join(" "));
+        if now != told {
+            println!("{now}");
+            told = now;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    println!("the rounds are over");
+}
+
+async fn env(cluster: &Cluster, name: &str) -> mobula::Result<()> {
+    println!("driver: {:?}", std::env::var(name).ok());
+    for node in cluster.nodes() {
+        let guest = cluster.spawn(Guest::actor(node.id.name.to_string()).node_affinity(&node.id)).await?;
+        println!("{}: {:?}", node.id.name, guest.variable(name.to_owned()).await?);
+    }
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! A cluster of nodes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Ended, Node, Process, Program, Signal, job_program, mobula, until};
+
+/// A head and the nodes that have joined it. Dropping it kills them all, and what is left of their jobs.
+pub struct Cluster {
+    /// The node that is the head.
+    pub head: Node,
+    /// The others, as they have come.
+    pub nodes: Vec<Node>,
+    root: Root,
+}
+
+impl Cluster {
+    /// A new cluster of a head alone, of one core.
+    pub fn head() -> Cluster {
+        Cluster::head_with(&["--num-cpus", "1"])
+    }
+
+    /// A new cluster, whose head has these options.
+    pub fn head_with(arguments: &[&str]) -> Cluster {
+        // Short: the path of a socket has 107 bytes at most.
+        let root = Root(tempfile::Builder::new().prefix("mobula-").tempdir_in("/tmp").expect("a directory"));
+        let arguments: Vec<_> = ["--head"].iter().chain(arguments).copied().collect();
+        let head = Node::start(root.0.path(), "head", &arguments, None).unwrap_or_else(|ended| panic!("{ended:?}"));
+        Cluster { head, nodes: Vec::new(), root }
+    }
+
+    /// A head and `nodes` others, each of one core, all up.
+    pub fn of(nodes: usize) -> Cluster {
+        let mut cluster = Cluster::head();
+        for number in 1..=nodes {
+            cluster.join(&format!("node-{number}"), &["--num-cpus", "1"]);
+        }
+        cluster.wait_for_nodes(nodes + 1);
+        cluster
+    }
+
+    /// A node called `name` joins with a token of its own.
+    pub fn join(&mut self, name: &str, arguments: &[&str]) -> &mut Node {
+        let token = self.token(&[]);
+        let joined = self.try_join(name, arguments, &token).unwrap_or_else(|ended| panic!("{ended:?}"));
+        self.nodes.push(joined);
+        self.nodes.last_mut().expect("just pushed")
+    }
+
+    /// A node called `name` tries to join with `token`.
+    ///
+    /// # Errors
+    /// How it has ended instead.
+    pub fn try_join(&self, name: &str, arguments: &[&str], token: &str) -> Result<Node, Ended> {
+        let head = self.head.address.to_string();
+        let arguments: Vec<_> = ["--address", &head].iter().chain(arguments).copied().collect();
+        Node::start(self.root.0.path(), name, &arguments, Some(token))
+    }
+
+    /// A new token, made with these options of `token create`.
+    pub fn token(&self, options: &[&str]) -> String {
+        let arguments: Vec<_> = ["token", "create"].iter().chain(options).copied().collect();
+        self.run(&arguments).ok().trim().to_owned()
+    }
+
+    /// A file or directory in the cluster's directory, which is nobody's home.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.0.path().join(name)
+    }
+
+    /// The node with that name.
+    pub fn node(&mut self, name: &str) -> &mut Node {
+        self.nodes.iter_mut().find(|node| node.name == name).unwrap_or_else(|| panic!("there is no node {name}"))
+    }
+
+    /// The command, run on the head's host.
+    pub fn run(&self, arguments: &[&str]) -> Ended {
+        self.head.run(arguments)
+    }
+
+    /// As [`run`](Self::run), without waiting for the end.
+    pub fn begin(&self, arguments: &[&str]) -> Program {
+        self.head.begin(arguments)
+    }
+
+    /// `job submit` of the job program, with these arguments of the program, to its end.
+    pub fn submit(&self, arguments: &[&str]) -> Ended {
+        self.begin_job(arguments).end()
+    }
+
+    /// `job submit` of the job program, which goes on as long as the job runs.
+    pub fn begin_job(&self, arguments: &[&str]) -> Program {
+        let mut command = mobula(&self.head.home);
+        Program::start(command.args(["job", "submit"]).arg(job_program()).arg("--").args(arguments))
+    }
+
+    /// `job submit --no-wait` of the job program. Gives the job's id.
+    pub fn submit_and_leave(&self, arguments: &[&str]) -> String {
+        let mut command = mobula(&self.head.home);
+        let command = command.args(["job", "submit", "--no-wait"]).arg(job_program()).arg("--").args(arguments);
+        Program::start(command).end().ok().trim().to_owned()
+    }
+
+    /// `status --json`.
+    pub fn view(&self) -> Value {
+        self.run(&["status", "--json"]).json()
+    }
+
+    /// Waits until the view is as it should be.
+    pub fn wait_for(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        until(what, || Some(self.view()).filter(&wanted))
+    }
+
+    /// Waits until so many nodes are up.
+    pub fn wait_for_nodes(&self, count: usize) -> Value {
+        self.wait_for(&format!("{count} nodes are up"), |view| view["summary"]["nodes_up"] == count)
+    }
+
+    /// Waits until a job is in that phase, as lists show it: `running`, `succeeded`, `stopped`, or of a `failed: ..` the beginning.
+    pub fn wait_for_job(&self, job: &str, phase: &str) -> Value {
+        until(&format!("{job} is {phase}"), || {
+            let row = self.run(&["job", "status", job, "--json"]).json();
+            let found = match &row["phase"] {
+                Value::String(phase) => phase.clone(),
+                other => format!("failed: {}", other["failed"]["reason"].as_str().unwrap_or_default()),
+            };
+            found.starts_with(phase).then_some(row)
+        })
+    }
+
+    /// The processes of all jobs on these nodes: what runs from their homes.
+    pub fn job_processes(&self) -> Vec<Process> {
+        running_from(self.root.0.path())
+    }
+
+    /// The processes of jobs on one node.
+    pub fn processes_of(&self, node: &Node) -> Vec<Process> {
+        running_from(&node.home)
+    }
+}
+
+/// The directory of all homes. What still runs from it ends before it goes.
+struct Root(TempDir);
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        running_from(self.0.path()).iter().filter(|process| process.is_running()).for_each(|process| {
+            // Between the look and the signal it may have ended.
+            let pid = i32::try_from(process.pid).ok().and_then(rustix::process::Pid::from_raw);
+            let _ = pid.map(|pid| rustix::process::kill_process(pid, Signal::KILL));
+        });
+    }
+}
+
+/// Processes whose program lies in `directory`, also if it has been removed.
+fn running_from(directory: &Path) -> Vec<Process> {
+    let entries = fs::read_dir("/proc").expect("Linux").flatten();
+    let pids = entries.filter_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        fs::read_link(entry.path().join("exe")).ok()?.starts_with(directory).then_some(pid)
+    });
+    pids.filter_map(Process::found).filter(Process::is_running).collect()
+}

@@ -1,0 +1,135 @@
+//! One node: `mobula start --block` in a process of its own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::{Ended, Process, Program, Signal, mobula};
+
+/// A node that runs, or has been killed. Dropping it kills it.
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its home.
+    pub home: PathBuf,
+    /// Where it is reached.
+    pub address: SocketAddr,
+    /// Its life, as lists show it.
+    pub uid: String,
+    /// Its cluster.
+    pub cluster: String,
+    arguments: Vec<String>,
+    program: Program,
+}
+
+impl Node {
+    /// Starts a node called `name` with its home in `root`, and waits until it is ready. `token` comes on its standard input.
+    ///
+    /// # Errors
+    /// How it has ended instead.
+    pub fn start(root: &Path, name: &str, arguments: &[&str], token: Option<&str>) -> Result<Node, Ended> {
+        let home = root.join(name);
+        let mut all: Vec<String> = ["start", "--block", "--json", "--listen", "127.0.0.1", "--advertise", "127.0.0.1"]
+            .iter()
+            .chain(&["--name", name])
+            .chain(arguments)
+            .map(|word| (*word).to_owned())
+            .collect();
+        if token.is_some() {
+            all.extend(["--token-file".to_owned(), "-".to_owned()]);
+        }
+        let ready = |line: &str| line.starts_with(r#"{"Ready""#);
+        let mut program = Program::start_with(mobula(&home).args(&all).args(port(&all, 0)), token);
+        let line = super::until("the node is ready, or ends", || {
+            let ended = program.has_ended();
+            let line = program.stdout().lines().find(|line| ready(line)).map(str::to_owned);
+            if line.is_some() || ended { Some(line) } else { None }
+        });
+        let Some(line) = line else { return Err(program.end()) };
+        let (name, arguments) = (name.to_owned(), all);
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut node = Node { name, home, address, uid: String::new(), cluster: String::new(), arguments, program };
+        node.learn(&line);
+        Ok(node)
+    }
+
+    fn learn(&mut self, line: &str) {
+        let told: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        let text = |key: &str| told["Ready"][key].as_str().unwrap_or_else(|| panic!("no {key} in {told}")).to_owned();
+        self.address = text("address").parse().expect("an address");
+        (self.uid, self.cluster) = (text("uid"), text("cluster"));
+        assert_eq!(text("name"), self.name);
+    }
+
+    /// Starts it again with the same home, port and options, as a new life. `token` as before.
+    pub fn start_again(&mut self, token: Option<&str>) {
+        self.program.kill();
+        let address = self.address;
+        let mut command = mobula(&self.home);
+        self.program =
+            Program::start_with(command.args(&self.arguments).args(port(&self.arguments, address.port())), token);
+        let line = self.program.line("that the node is ready", |line| line.starts_with(r#"{"Ready""#));
+        self.learn(&line);
+        assert_eq!(self.address, address);
+    }
+
+    /// The command, run against this node.
+    pub fn run(&self, arguments: &[&str]) -> Ended {
+        self.begin(arguments).end()
+    }
+
+    /// As [`run`](Self::run), without waiting for the end.
+    pub fn begin(&self, arguments: &[&str]) -> Program {
+        Program::start(mobula(&self.home).args(arguments))
+    }
+
+    /// Its process.
+    pub fn process(&self) -> Process {
+        self.program.process()
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.program.kill();
+    }
+
+    /// Stops its process as a whole, as a machine that hangs, until [`thaw`](Self::thaw).
+    pub fn freeze(&self) {
+        self.process().signal(Signal::STOP);
+    }
+
+    /// It goes on.
+    pub fn thaw(&self) {
+        self.process().signal(Signal::CONT);
+    }
+
+    /// True once its process has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.program.has_ended()
+    }
+
+    /// Waits for the end of its process.
+    pub fn end(&mut self) -> Ended {
+        self.program.end()
+    }
+
+    /// What the node has logged.
+    pub fn log(&self) -> String {
+        self.program.stderr()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the log of {}:\n{}", self.name, self.program.stderr());
+        }
+    }
+}
+
+/// `--port`, unless the arguments have one.
+fn port(arguments: &[String], port: u16) -> Vec<String> {
+    if arguments.iter().any(|word| word == "--port") {
+        return Vec::new();
+    }
+    vec!["--port".to_owned(), port.to_string()]
+}
