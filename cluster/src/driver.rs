@@ -164,7 +164,7 @@ async fn follow(client: Arc<Client>, job: JobId, mesh: Arc<Mesh>, tell: watch::S
                 match views.next().await {
                     Ok(Some(view)) => {
                         rest = RETRY_MIN;
-                        mesh.update(reachable(&view));
+                        mesh.update(live_workers(&view));
                         tell.send_replace(Some(view));
                     }
                     Ok(None) => return,
@@ -181,20 +181,20 @@ async fn follow(client: Arc<Client>, job: JobId, mesh: Arc<Mesh>, tell: watch::S
     }
 }
 
-/// The workers that take connections.
-pub fn reachable(view: &JobView) -> Vec<PeerWorker> {
-    let ready = view.workers.iter().filter(|worker| worker.worker.phase == WorkerPhase::Ready);
-    ready
-        .filter_map(|worker| {
-            Some(PeerWorker {
-                id: NodeId::new(&worker.node_name, worker.worker.uid),
-                number: worker.worker.order,
-                pid: worker.worker.pid.unwrap_or(0),
-                cpus: worker.cpus,
-                address: worker.address.parse().ok()?,
-            })
+/// The workers that have not ended.
+pub fn live_workers(view: &JobView) -> Vec<PeerWorker> {
+    let live = view.workers.iter().filter(|worker| !matches!(worker.worker.phase, WorkerPhase::Ended { .. }));
+    live.filter_map(|worker| {
+        Some(PeerWorker {
+            id: NodeId::new(&worker.node_name, worker.worker.uid),
+            number: worker.worker.order,
+            pid: worker.worker.pid.unwrap_or(0),
+            cpus: worker.cpus,
+            address: worker.address.parse().ok()?,
+            ready: worker.worker.phase == WorkerPhase::Ready,
         })
-        .collect()
+    })
+    .collect()
 }
 
 async fn beat(client: Arc<Client>, job: JobId, driver: NodeUid, every: Duration) {

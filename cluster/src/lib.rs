@@ -24,7 +24,7 @@ mod worker_process;
 /// For tests that start and connect nodes themselves, and for the daemons that start the processes of jobs.
 #[doc(hidden)]
 pub mod private {
-    pub use crate::driver::{driver_variable, reachable};
+    pub use crate::driver::{driver_variable, live_workers};
     pub use crate::peers::{Addresses, connect, open_door};
 }
 

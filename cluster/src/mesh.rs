@@ -43,7 +43,7 @@ impl Mesh {
         Ok(Arc::new(Mesh { node, endpoint, job, number, cluster: cluster.downgrade(), known: Mutex::default() }))
     }
 
-    /// These are the workers of the job that can be reached now.
+    /// These are the workers of the job that have not ended.
     pub(crate) fn update(self: &Arc<Self>, peers: Vec<PeerWorker>) {
         let Some(cluster) = self.cluster.upgrade() else { return };
         let mut come = Vec::new();
@@ -57,7 +57,7 @@ impl Mesh {
                 }
                 stays
             });
-            for peer in peers {
+            for peer in peers.into_iter().filter(|peer| peer.ready) {
                 if peer.id != *self.node.id() && known.insert(peer.id.uid, peer.clone()).is_none() {
                     come.push(peer);
                 }

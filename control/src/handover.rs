@@ -28,7 +28,7 @@ pub const WORKER_VARIABLE: &str = "MOBULA_WORKER";
 pub enum ToWorker {
     /// First: who to be.
     Begin(Box<Part>),
-    /// The workers of the job as they are now; whenever they change.
+    /// The workers of the job that have not ended; whenever they change. Who is missing has ended.
     Peers(Vec<PeerWorker>),
     /// A connection for this process comes with this message.
     Connection,
@@ -102,7 +102,7 @@ impl Drop for Proof {
     }
 }
 
-/// Another worker of the job, as far as it can be reached.
+/// Another worker of the job, which has not ended.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct PeerWorker {
     /// Its name and life.
@@ -115,6 +115,8 @@ pub struct PeerWorker {
     pub cpus: u32,
     /// The port of its node, behind which it is.
     pub address: SocketAddr,
+    /// It is known to take connections. A head that has come back does not know it yet of those that do.
+    pub ready: bool,
 }
 
 /// Sends one message, with a descriptor where it speaks of one.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mobula_control::{BeatNode, Client, ControlError, LeaveNode, Refusal, Register, Target, WatchAssignment};
-use mobula_core::LeaseTimes;
 use mobula_core::cluster::{Assignment, Beat, Labels, Refused, Registration, Resources};
 use mobula_core::{NodeId, NodeUid};
 use mobula_head::NodeLease;
@@ -16,6 +15,7 @@ use crate::host::{self, Load};
 use crate::processes::Processes;
 
 const RETRY: Duration = Duration::from_millis(200);
+const REGISTER_WITHIN: Duration = Duration::from_secs(5);
 /// How long processes have to be gone when the node is stopped.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
@@ -40,7 +40,6 @@ pub(crate) enum End {
 pub(crate) struct Agent {
     pub(crate) about: About,
     pub(crate) target: Target,
-    pub(crate) times: LeaseTimes,
     pub(crate) processes: Arc<Processes>,
     pub(crate) stop: watch::Receiver<bool>,
     /// Set once the head has taken the node.
@@ -51,12 +50,11 @@ impl Agent {
     /// Lives until it is told to stop, has been drained, or has lost its lease.
     pub(crate) async fn run(self) -> Result<End, DaemonError> {
         let client = Client::new(self.target.clone());
-        let mut lease = NodeLease::new(self.times);
         let (tell, mut assignments) = watch::channel(Assignment::default());
         let mut load = Load::default();
-        if !self.register(&client, &mut lease, &tell).await? {
+        let Some(mut lease) = self.register(&client, &tell).await? else {
             return Ok(self.leave(&client).await);
-        }
+        };
         self.ready.send_replace(true);
         let following = tokio::spawn(follow(Client::new(self.target.clone()), self.about.id.uid, tell.clone()));
         let end = loop {
@@ -95,13 +93,12 @@ impl Agent {
         Ok(end)
     }
 
-    /// Registers, as often as it takes. False if it is told to stop meanwhile.
+    /// Registers, as often as it takes. Gives the lease that the head grants; none if it is told to stop meanwhile.
     async fn register(
         &self,
         client: &Client,
-        lease: &mut NodeLease,
         tell: &watch::Sender<Assignment>,
-    ) -> Result<bool, DaemonError> {
+    ) -> Result<Option<NodeLease>, DaemonError> {
         loop {
             let sent = mobula_transport::now();
             let registration = Registration {
@@ -116,17 +113,19 @@ impl Agent {
                 running: self.processes.running(),
                 replaces: self.about.replaces,
             };
-            match client.ask_within(Register { registration }, self.times.lease).await {
+            match client.ask_within(Register { registration }, REGISTER_WITHIN).await {
                 Ok(registered) => {
+                    let mut lease = NodeLease::new(registered.times);
                     lease.answered(sent, registered.at, mobula_transport::now());
+                    self.processes.set_times(registered.times);
                     newer(tell, registered.assignment);
-                    return Ok(true);
+                    return Ok(Some(lease));
                 }
                 Err(ControlError::Refused(Refusal::Head(Refused::NameInUse { retry_after, .. }))) => {
                     tracing::warn!(name = %self.about.id.name, ?retry_after, "an earlier life of this node still has its name");
                     tokio::select! {
                         () = tokio::time::sleep(retry_after.min(Duration::from_secs(1))) => {}
-                        () = stopped(&self.stop) => return Ok(false),
+                        () = stopped(&self.stop) => return Ok(None),
                     }
                 }
                 Err(ControlError::Refused(refusal)) => return Err(ControlError::Refused(refusal).into()),
@@ -134,7 +133,7 @@ impl Agent {
                     tracing::warn!(%error, "the head cannot be asked yet");
                     tokio::select! {
                         () = tokio::time::sleep(RETRY) => {}
-                        () = stopped(&self.stop) => return Ok(false),
+                        () = stopped(&self.stop) => return Ok(None),
                     }
                 }
             }
@@ -152,15 +151,17 @@ impl Agent {
         let heard = lease.beat(sent);
         let beat = Beat { running: self.processes.running(), used: load.look(), heard };
         // One that gets no answer must not keep the node from its next try, nor from the end of its lease.
-        let after = self.times.heartbeat.max(Duration::from_millis(200)) * 2;
+        let after = self.processes.times().heartbeat.max(Duration::from_millis(100)) * 2;
         match client.ask_within(BeatNode { node: self.about.id.uid, beat }, after).await {
             Ok(answer) => {
                 lease.answered(sent, answer.at, mobula_transport::now());
-                let _ = tell;
             }
             Err(ControlError::Refused(Refusal::Head(refused))) => {
                 if lease.refused(&refused) {
-                    self.register(client, lease, tell).await?;
+                    // What runs here goes on; the head only has to hear of it again.
+                    if let Some(granted) = self.register(client, tell).await? {
+                        *lease = granted;
+                    }
                 } else {
                     tracing::warn!(%refused, "the head has refused a heartbeat");
                 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use mobula_control::{
     BeginDriver, DriverBegun, HasExecutable, Peer, Refusal, Reply, Request, Service, StopNode, serve_local,
 };
-use mobula_core::LeaseTimes;
 use mobula_transport::unix::Listener;
 use tokio::sync::watch;
 
@@ -32,7 +31,6 @@ pub(crate) struct NodeService {
     pub(crate) processes: Arc<Processes>,
     pub(crate) programs: Arc<Programs>,
     pub(crate) head: SocketAddr,
-    pub(crate) times: LeaseTimes,
     pub(crate) stop: watch::Sender<bool>,
 }
 
@@ -64,6 +62,6 @@ impl NodeService {
         }
         let certified = self.processes.certify(uid, begin.csr).await;
         let certified = certified.map_err(|error| Refusal::NotNow(error.to_string()))?;
-        Ok(DriverBegun { job, uid, certified, times: self.times, head: Some(self.head) })
+        Ok(DriverBegun { job, uid, certified, times: self.processes.times(), head: Some(self.head) })
     }
 }

@@ -62,11 +62,10 @@ pub async fn run(options: NodeOptions, ready: impl FnOnce(&Ready) + Send) -> Res
         labels: labels.clone(),
         replaces: earlier_life(&home),
     };
-    let facts = |uid, times| NodeFacts {
+    let facts = |uid| NodeFacts {
         uid,
         name: name.clone(),
         home: home.directory().path().to_owned(),
-        times,
         cpus: u32::try_from(resources.cpus.whole()).unwrap_or(u32::MAX).max(1),
         arbiters: 1,
     };
@@ -78,7 +77,7 @@ pub async fn run(options: NodeOptions, ready: impl FnOnce(&Ready) + Send) -> Res
             let target = Target::Local(home.directory().path().to_owned());
             let client = Arc::new(Client::new(target.clone()));
             let output = Output::start(Arc::new(Client::new(target.clone())), uid);
-            let processes = Processes::new(facts(uid, times), client, programs, output);
+            let processes = Processes::new(facts(uid), client, programs, output);
             tokio::spawn(local_door::keep(socket, Arc::clone(&led.service)));
             tokio::spawn(Arc::clone(&led.service.keeper).tick());
             let leading = Leading {
@@ -90,7 +89,7 @@ pub async fn run(options: NodeOptions, ready: impl FnOnce(&Ready) + Send) -> Res
             tokio::spawn(renew_own(Arc::clone(&led.endpoint), Arc::clone(&led.service.identity), uid));
             tokio::spawn(cut_off(led.cut, Arc::clone(&led.endpoint), Arc::clone(&led.service.identity)));
             let mut broken = led.service.keeper.broken.subscribe();
-            let agent = agent(about(uid), target, times, processes, &stop);
+            let agent = agent(about(uid), target, processes, &stop);
             let live = live(agent, &home, ready, Ready { address, cluster, name: name.clone(), uid });
             tokio::select! {
                 ended = live => ended,
@@ -105,18 +104,17 @@ pub async fn run(options: NodeOptions, ready: impl FnOnce(&Ready) + Send) -> Res
             let cluster = mobula_identity::ClusterId(token.pin()).to_string();
             drop(token);
             let uid = joined.uid;
-            let times = LeaseTimes::default();
             let Joined { credentials, .. } = &joined;
             let shared: SharedCredentials = Arc::new(RwLock::new(Arc::new(copy(credentials))));
             let target = Target::Remote { address: head, credentials: Arc::clone(&shared), life: Some(uid), job: None };
             let client = Arc::new(Client::new(target.clone()));
             let output = Output::start(Arc::new(Client::new(target.clone())), uid);
-            let processes = Processes::new(facts(uid, times), client, Arc::clone(&programs), output);
-            let service = NodeService { processes: Arc::clone(&processes), programs, head, times, stop: stop.clone() };
+            let processes = Processes::new(facts(uid), client, Arc::clone(&programs), output);
+            let service = NodeService { processes: Arc::clone(&processes), programs, head, stop: stop.clone() };
             tokio::spawn(local_door::keep(socket, Arc::new(service)));
             tokio::spawn(door::keep::<HeadService>(listener, Arc::clone(&processes), None));
             tokio::spawn(renew_joined(head, joined, shared));
-            let agent = agent(about(uid), target, times, processes, &stop);
+            let agent = agent(about(uid), target, processes, &stop);
             live(agent, &home, ready, Ready { address, cluster, name: name.clone(), uid }).await
         }
     }
@@ -152,14 +150,8 @@ impl Led {
     }
 }
 
-fn agent(
-    about: About,
-    target: Target,
-    times: LeaseTimes,
-    processes: Arc<Processes>,
-    stop: &watch::Sender<bool>,
-) -> Agent {
-    Agent { about, target, times, processes, stop: stop.subscribe(), ready: watch::Sender::new(false) }
+fn agent(about: About, target: Target, processes: Arc<Processes>, stop: &watch::Sender<bool>) -> Agent {
+    Agent { about, target, processes, stop: stop.subscribe(), ready: watch::Sender::new(false) }
 }
 
 /// Lives as a node. `ready` is called when the head has taken it.

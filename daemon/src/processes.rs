@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mobula_cluster::private::{driver_variable, reachable};
+use mobula_cluster::private::{driver_variable, live_workers};
 use mobula_control::handover::{Part, PeerWorker, Proof};
 use mobula_control::{Certify, Client, ControlError, WatchJob, WorkerEnded};
 use mobula_core::cluster::{Assignment, DriverSpec, DriverStatus, JobId, Revision, Running, RunningWorker, WorkerSpec};
@@ -28,7 +28,6 @@ pub(crate) struct NodeFacts {
     pub(crate) uid: NodeUid,
     pub(crate) name: String,
     pub(crate) home: PathBuf,
-    pub(crate) times: LeaseTimes,
     /// Task slots of each worker.
     pub(crate) cpus: u32,
     pub(crate) arbiters: usize,
@@ -41,6 +40,8 @@ pub(crate) struct Processes {
     programs: Arc<Programs>,
     output: Output,
     table: Mutex<Table>,
+    /// As the head says.
+    times: Mutex<LeaseTimes>,
     /// Something about what runs has changed: the head is to hear of it.
     pub(crate) changed: Notify,
 }
@@ -72,7 +73,18 @@ struct Peers {
 
 impl Processes {
     pub(crate) fn new(facts: NodeFacts, head: Arc<Client>, programs: Arc<Programs>, output: Output) -> Arc<Self> {
-        Arc::new(Processes { facts, head, programs, output, table: Mutex::default(), changed: Notify::new() })
+        let (table, times) = (Mutex::default(), Mutex::default());
+        Arc::new(Processes { facts, head, programs, output, table, times, changed: Notify::new() })
+    }
+
+    /// The times of leases are these, in the whole cluster.
+    pub(crate) fn set_times(&self, times: LeaseTimes) {
+        *self.times.lock() = times;
+    }
+
+    /// The times of leases.
+    pub(crate) fn times(&self) -> LeaseTimes {
+        *self.times.lock()
     }
 
     /// What runs, for the head.
@@ -178,7 +190,7 @@ impl Processes {
             driver: NodeId::new("driver", driver),
             cpus: facts.cpus,
             arbiters: facts.arbiters,
-            lease: facts.times,
+            lease: self.times(),
             snapshots: spec.environment.get("MOBULA_SNAPSHOTS").cloned(),
             proof: Proof::of(&key.complete(certified)),
         };
@@ -314,7 +326,7 @@ impl Processes {
                         };
                         match view {
                             Ok(Some(view)) => {
-                                tell.send_replace(Peers { driver: view.driver, workers: reachable(&view) });
+                                tell.send_replace(Peers { driver: view.driver, workers: live_workers(&view) });
                             }
                             Ok(None) => return,
                             Err(_) => break,

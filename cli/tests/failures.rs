@@ -1,0 +1,111 @@
+//! What is left of a cluster when its processes are killed or frozen: the head, a node, workers.
+mod common;
+
+use common::{Cluster, LONG, Process, Program, outside, until};
+
+/// `answered: node-1=17 node-2=18`, without those that the test does not look at.
+fn answered(line: &str) -> Option<Vec<(String, u32)>> {
+    let words = line.strip_prefix("answered: ")?.split(' ');
+    words.map(|word| word.split_once('=').and_then(|(node, pid)| Some((node.to_owned(), pid.parse().ok()?)))).collect()
+}
+
+/// Waits until the last word of the rounds is about exactly these nodes.
+fn wait_for_round(program: &Program, nodes: &[&str]) -> Vec<(String, u32)> {
+    until(&format!("a round of {nodes:?}"), || {
+        let text = program.stdout();
+        let last = text.lines().filter_map(answered).next_back()?;
+        last.iter().map(|(node, _)| node.as_str()).eq(nodes.iter().copied()).then_some(last)
+    })
+}
+
+#[test]
+fn traffic_goes_on_while_the_head_is_dead_and_nothing_is_forgotten() {
+    let mut cluster = Cluster::of(2);
+    let over = cluster.path("over");
+    let mut driver = Program::start(outside(&cluster.head.home).arg("rounds").arg(&over));
+    let before = wait_for_round(&driver, &["head", "node-1", "node-2"]);
+    let job = cluster.view()["jobs"][0]["id"].clone();
+    cluster.head.kill();
+    // What ran on the head's host is gone with it; the others are the same processes, and answer.
+    let without = wait_for_round(&driver, &["node-1", "node-2"]);
+    assert_eq!(without[..], before[1..]);
+    cluster.head.start_again(None);
+    cluster.wait_for_nodes(3);
+    let view = cluster.wait_for("the job is known", |view| view["jobs"][0]["phase"] == "running");
+    assert_eq!(view["jobs"][0]["id"], job);
+    let after = wait_for_round(&driver, &["head", "node-1", "node-2"]);
+    assert_eq!(after[1..], before[1..], "{}\n{}", driver.stdout(), cluster.node("node-1").log());
+    assert_ne!(after[0], before[0]);
+    std::fs::write(&over, "").expect("writable");
+    assert!(driver.end().ok().contains("the rounds are over"));
+    cluster.wait_for("the job is over", |view| view["jobs"][0]["phase"] == "succeeded");
+}
+
+#[test]
+fn a_killed_worker_is_told_to_its_callers_and_started_again() {
+    let cluster = Cluster::of(2);
+    // More for a figure: the time does not depend on how many there are.
+    let jobs = std::env::var("MOBULA_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let mut told = Vec::new();
+    for _ in 0..jobs {
+        let program = std::env::current_exe().expect("Linux");
+        let built = program.parent().and_then(|deps| deps.parent()).expect("a build directory");
+        let program = built.join("examples/kill_program");
+        let mut command = common::mobula(&cluster.head.home);
+        let ended = Program::start(command.args(["job", "submit"]).arg(program)).end();
+        let lines = ended.ok().lines().filter_map(|line| line.split_once("told after "));
+        told.extend(lines.filter_map(|(_, rest)| rest.split(' ').next()?.parse::<u64>().ok()));
+    }
+    assert_eq!(told.len(), 3 * jobs);
+    told.sort_unstable();
+    let (median, p99) = (told[told.len() / 2], told[(told.len() * 99 / 100).min(told.len() - 1)]);
+    println!("{} kills: median {median} us, p99 {p99} us, worst {:?} us", told.len(), told.last());
+    assert!(u128::from(p99) < LONG.as_micros());
+}
+
+#[test]
+fn a_killed_node_takes_its_workers_along_and_is_down_after_its_lease() {
+    let mut cluster = Cluster::head_with(&["--num-cpus", "1", "--lease", "1s"]);
+    cluster.join("node-1", &[]);
+    cluster.join("node-2", &[]);
+    cluster.wait_for_nodes(3);
+    let over = cluster.path("over");
+    let mut driver = Program::start(outside(&cluster.head.home).arg("rounds").arg(&over));
+    let before = wait_for_round(&driver, &["head", "node-1", "node-2"]);
+    let worker = Process::of(before[1].1);
+    cluster.node("node-1").kill();
+    wait_for_round(&driver, &["head", "node-2"]);
+    until("the worker of the killed node has ended", || (!worker.is_running()).then_some(()));
+    cluster.wait_for("the node is down", |view| {
+        view["nodes"]
+            .as_array()
+            .is_some_and(|nodes| nodes.iter().any(|node| node["name"] == "node-1" && node["phase"] == "down"))
+    });
+    std::fs::write(&over, "").expect("writable");
+    assert!(driver.end().ok().contains("the rounds are over"));
+}
+
+#[test]
+fn a_node_that_was_frozen_past_its_lease_ends_itself_and_all_that_ran_on_it() {
+    let mut cluster = Cluster::head_with(&["--num-cpus", "1", "--lease", "1s"]);
+    cluster.join("node-1", &[]);
+    cluster.wait_for_nodes(2);
+    let over = cluster.path("over");
+    let mut driver = Program::start(outside(&cluster.head.home).arg("rounds").arg(&over));
+    let before = wait_for_round(&driver, &["head", "node-1"]);
+    let worker = Process::of(before[1].1);
+    cluster.node("node-1").freeze();
+    cluster.wait_for("the node is down", |view| {
+        view["nodes"]
+            .as_array()
+            .is_some_and(|nodes| nodes.iter().any(|node| node["name"] == "node-1" && node["phase"] == "down"))
+    });
+    // The head gives it up; the driver stops to use its worker.
+    wait_for_round(&driver, &["head"]);
+    cluster.node("node-1").thaw();
+    let ended = cluster.node("node-1").end();
+    ended.fails(70, &["lease"]);
+    until("its worker has ended", || (!worker.is_running()).then_some(()));
+    std::fs::write(&over, "").expect("writable");
+    assert!(driver.end().ok().contains("the rounds are over"));
+}
