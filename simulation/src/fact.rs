@@ -47,7 +47,6 @@ pub enum Fact {
     NameEnded { head: LifeId, life: LifeId, actor: u64 },
     LinkSet { life: LifeId, actor: u64, peer_life: LifeId, peer: u64 },
     LinkGone { life: LifeId, actor: u64, peer_life: LifeId, peer: u64 },
-    EndsNormally { life: LifeId, actor: u64 },
     ItemSent { op: Op, number: u32 },
     ItemArrived { op: Op, number: u32 },
     ItemTaken { op: Op },

@@ -1,12 +1,13 @@
 //! I20 for leases: a pause far below the lease fences nobody off. Whoever is fenced off had lost its connection to the head, or
-//! one of the two was hindered for a good part of the lease.
+//! one of the two was hindered for a good part of the lease. A renewal stands behind what was asked of the head before it: through
+//! a slow node and a small socket all of that takes as many steps as it takes, so such a node counts as hindered all the time.
 
 use std::collections::BTreeSet;
 
 use super::i20_no_false_death::blame;
 use super::{Oracle, View};
 use crate::fact::{Fact, LifeId};
-use crate::params::SECOND;
+use crate::params::{Fault, SECOND, Time};
 
 #[derive(Default)]
 pub(super) struct Leases {
@@ -33,7 +34,7 @@ impl Oracle for Leases {
                         || self.lost.contains(&(number as LifeId, own.uid))
                 });
                 let since = view.now.saturating_sub(2 * view.params.lease + SECOND);
-                let blamed = blame(view, own.node, 0, since);
+                let blamed = blame(view, own.node, 0, since) + trickle(view, own.node, since) + trickle(view, 0, since);
                 if lost || blamed >= view.params.lease / 2 {
                     return Ok(());
                 }
@@ -45,4 +46,16 @@ impl Oracle for Leases {
             _ => Ok(()),
         }
     }
+}
+
+/// Above this a socket takes all that the calls of a world may put before a renewal.
+const ROOMY_BYTES: usize = 65_536;
+
+/// How long `node` was slow, where it sends a little at a time.
+fn trickle(view: &View<'_>, node: u8, since: Time) -> Time {
+    if view.params.socket_bytes >= ROOMY_BYTES {
+        return 0;
+    }
+    let slow = view.params.faults.iter().filter(|f| matches!(f.fault, Fault::Slow { node: n, .. } if n == node));
+    slow.map(|fault| view.now.min(fault.until).saturating_sub(since.max(fault.at))).sum()
 }

@@ -92,6 +92,8 @@ pub struct ServicesRest {
     pub lost_names: Vec<(LifeId, u64, u8)>,
     /// Names that the head keeps for actors that have ended.
     pub dead_names: Vec<(LifeId, u64, u8)>,
+    /// When all of this was looked at.
+    pub looked_at: Time,
     /// Ends of links that stand between lives that are connected.
     pub links: Vec<LinkEnd>,
     /// Lives that have each other.

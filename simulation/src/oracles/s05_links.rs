@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{LinkEnd, Oracle, Rest, View};
 use crate::fact::{EndId, Fact, LifeId};
+use crate::params::Time;
 
 #[derive(Default)]
 pub(super) struct Links {
-    /// Ends of links that were set, and neither taken away nor ended in order: who, and with whom.
+    /// Ends of links that were set, and neither taken away nor told of an end in order: who, and with whom. Each end for
+    /// itself: what one says comes to the other later, and in its order.
     set: BTreeSet<(Place, Place)>,
-    over: BTreeSet<(LifeId, u64)>,
+    /// Who has ended, and when.
+    over: BTreeMap<Place, Time>,
     /// The two lives that each connection joins.
     ends: BTreeMap<EndId, (LifeId, u64)>,
 }
@@ -21,7 +24,7 @@ impl Oracle for Links {
         "§5 links are symmetric, and neither end outlives the other"
     }
 
-    fn fact(&mut self, fact: &Fact, _: &View<'_>) -> Result<(), String> {
+    fn fact(&mut self, fact: &Fact, view: &View<'_>) -> Result<(), String> {
         match *fact {
             Fact::LinkUp { end, life, peer, .. } => {
                 self.ends.insert(end, (life, peer));
@@ -31,13 +34,9 @@ impl Oracle for Links {
             }
             Fact::LinkGone { life, actor, peer_life, peer } => {
                 self.set.remove(&((life, actor), (peer_life, peer)));
-                self.set.remove(&((peer_life, peer), (life, actor)));
-            }
-            Fact::EndsNormally { life, actor } => {
-                self.set.retain(|(one, other)| *one != (life, actor) && *other != (life, actor));
             }
             Fact::ActorOver { life, actor } => {
-                self.over.insert((life, actor));
+                self.over.entry((life, actor)).or_insert(view.now);
             }
             _ => {}
         }
@@ -59,14 +58,15 @@ impl Oracle for Links {
             if rest.services.links.binary_search(&back).is_err() {
                 return Err(format!("a link stands at one end only: {end:?}"));
             }
-            if self.over.contains(&(life, actor)) {
+            // What ends while the world is taken down was alive when its links were looked at.
+            if self.over.get(&(life, actor)).is_some_and(|at| *at < rest.services.looked_at) {
                 return Err(format!("a link of an actor that has ended: {end:?}"));
             }
         }
         for (own, peer) in &self.set {
             let up = view.ledger.lives[own.0 as usize].until.is_none();
-            let gone = !rest.services.connected.contains(&(own.0, peer.0)) || self.over.contains(peer);
-            if up && gone && !self.over.contains(own) && !is_forged(own.0, peer.0) {
+            let gone = !rest.services.connected.contains(&(own.0, peer.0)) || self.over.contains_key(peer);
+            if up && gone && !self.over.contains_key(own) && !is_forged(own.0, peer.0) {
                 return Err(format!("actor {own:?} lives, and {peer:?}, with which it was linked, is gone"));
             }
         }

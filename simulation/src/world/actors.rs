@@ -355,9 +355,6 @@ impl World<'_> {
                 self.respond(letter.way, letter.op, Ok(false));
                 if let Some(one) = self.lives[life as usize].actors.get_mut(&actor).filter(|one| one.is_alive()) {
                     one.ends_normally = true;
-                    if self.child_of(life, actor).is_none() {
-                        self.fact(Fact::EndsNormally { life, actor });
-                    }
                 }
                 self.stop(life, actor);
             }

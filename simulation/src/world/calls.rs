@@ -235,8 +235,9 @@ impl World<'_> {
         if !matches!(verdict, Verdict::Replied { .. }) {
             self.readers.remove(&op);
         }
-        if let Some(parent) = self.parents[op as usize].take() {
-            self.child_answered(parent);
+        // Whoever waits goes on in a turn of its own, as a task that is woken does: not in the midst of what answers.
+        if let Some((life, actor, job)) = self.parents[op as usize].take() {
+            self.plan(self.now, Event::Answered(life, actor, job));
         }
         if let Some(wait) = self.waits.remove(&op) {
             self.goes_on(wait, None);

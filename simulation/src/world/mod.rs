@@ -101,6 +101,8 @@ enum Event {
     Produce(EndId, u64),
     /// A reader takes an item.
     Take(Op),
+    /// A handler goes on, for one that it asked has answered.
+    Answered(LifeId, u64, u32),
     ChildStarted(LifeId, u32),
     ChildStopped(LifeId, u32),
     ChildTick(LifeId),
@@ -273,6 +275,7 @@ impl<'a> World<'a> {
             Event::Flaps(fault) => self.flaps(fault),
             Event::Produce(end, request) => self.produce(end, request),
             Event::Take(op) => self.take_item(op),
+            Event::Answered(life, actor, job) => self.child_answered((life, actor, job)),
             Event::ChildStarted(life, child) => self.child_started(life, child),
             Event::ChildStopped(life, child) => self.child_stopped(life, child),
             Event::ChildTick(life) => self.child_tick(life),
@@ -284,6 +287,7 @@ impl<'a> World<'a> {
         let life = match event {
             Event::Drive(end) | Event::Timer(end) | Event::HandshakeOver(end) => self.ends[end as usize].life?,
             Event::Turn(life, _) | Event::Done(life, ..) | Event::Reborn(life, _) | Event::Serve(life, _) => life,
+            Event::Answered(life, ..) => life,
             Event::LocalDeadline(op) | Event::Cancel(op) => self.judge.ledger.call(op).caller,
             Event::Call(call) => return Some(self.params.calls[call as usize].caller),
             Event::Renew(life) | Event::HeadTick(life) | Event::Follow(life, _) | Event::Act(life, _) => life,
@@ -334,7 +338,7 @@ impl<'a> World<'a> {
 
     /// Looks at what goes on while the world rests, and ends it. Returns all credit, as a node does when it forgets an actor.
     fn settle(&mut self) {
-        self.rest = self.services_rest();
+        self.rest = ServicesRest { looked_at: self.now, ..self.services_rest() };
         (self.rest.links, self.rest.connected) = self.links_rest();
         self.settled = true;
         self.stop_waiting();

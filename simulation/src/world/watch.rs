@@ -181,6 +181,9 @@ impl World<'_> {
     fn unlink(&mut self, LinkEnd { life, actor, peer_life, peer }: LinkEnd, own: &ActorAddress, other: &ActorAddress) {
         self.fact(Fact::LinkGone { life, actor, peer_life, peer });
         let near = life == peer_life;
+        if near {
+            self.fact(Fact::LinkGone { life, actor: peer, peer_life, peer: actor });
+        }
         let table = &mut self.lives[life as usize].links;
         if near {
             table.take(other.actor, own);
@@ -194,6 +197,9 @@ impl World<'_> {
     fn tell_end(&mut self, life: LifeId, actor: u64, peer: &ActorAddress, normal: bool) {
         let own = self.address(life, actor);
         if peer.node == own.node {
+            if normal {
+                self.fact(Fact::LinkGone { life, actor: peer.actor.0, peer_life: life, peer: actor });
+            }
             self.exit(life, peer.actor.0, &own, normal);
         } else {
             self.signal(life, &peer.node, Signal::Exit { from: actor, to: peer.actor.0, normal });
@@ -214,6 +220,11 @@ impl World<'_> {
         | Signal::Unlinked { from, to, .. }
         | Signal::Exit { from, to, .. }) = signal;
         let other = ActorAddress { node: peer.clone(), actor: ActorId(from) };
+        if let (Signal::Unlink { .. } | Signal::Exit { normal: true, .. }, Some(peer_life)) =
+            (signal, self.judge.ledger.life_of(peer.uid.0))
+        {
+            self.fact(Fact::LinkGone { life, actor: to, peer_life, peer: from });
+        }
         match signal {
             Signal::Link { .. } => {
                 let heard = self.lives[life as usize].links.heard_link(ActorId(to), other.clone());
