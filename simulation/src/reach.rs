@@ -87,6 +87,8 @@ branches! {
     ChildKilled: "a child that does not stop is killed",
     ChildAbandoned: "a child that does not die is given up",
     SupervisorEnded: "a supervisor gives up",
+    CameBack: "a session goes on over another connection",
+    ResumeRefused: "a session cannot go on, for the peer has given it up",
 }
 
 /// How often each branch was taken.

@@ -11,7 +11,7 @@ mod item_window;
 mod link;
 pub mod memory;
 pub mod preface;
-mod resume;
+pub mod resume;
 mod session;
 pub mod stream;
 pub mod tcp;

@@ -1,6 +1,8 @@
 //! Any byte stream as a connection, a simulated network's for example: the handshake of TCP and the wire to match.
 //! Whether the stream may be trusted to keep its bytes private is the caller's affair.
 
+mod back;
+
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,9 +13,11 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::handshake::{self, Agreed, HandshakeError};
-use crate::preface::{self, Acceptor, Dial, Secret};
+use crate::preface::{self, Acceptor, Dial, Purpose, Secret};
 use crate::session::Lane;
 use crate::wire::{Wire, WireWrite};
+
+pub use back::{Connecting, Parties, ask_after, hear_resume, redial};
 
 /// A stream that can be written to without waiting.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
@@ -30,7 +34,8 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 
-/// Proves over `stream` that we are `dialer`, to the life `target` at its other end.
+/// Proves over `stream` that we are `dialer`, to the life `target` at its other end. The `nonce` may never have been used before;
+/// it names the session.
 ///
 /// # Errors
 /// What the stream says, or which rule of the handshake was broken. Takes no longer than
@@ -41,8 +46,9 @@ pub async fn dial<S: Stream>(
     dialer: NodeUid,
     target: NodeUid,
     lane: Lane,
+    nonce: [u8; 32],
 ) -> io::Result<Agreed<S>> {
-    let dial = handshake::fresh(dialer, target, lane, preface::VERSIONS)?;
+    let dial = Dial { dialer, target, lane, versions: preface::VERSIONS, purpose: Purpose::Open, nonce };
     let version = handshake::in_time(handshake::dial(&mut stream, secret, &dial)).await.map_err(failed)?;
     Ok(Agreed { stream, version, session: dial.session() })
 }

@@ -197,3 +197,113 @@ async fn below_version_3_the_end_of_the_connection_is_the_end_of_the_session() {
     within(peer.closed()).await;
     assert_eq!(road.connections(), 1);
 }
+
+/// A connection that carries nothing any more, and tells nobody, is found out, and another takes its place.
+#[tokio::test(start_paused = true)]
+async fn a_mute_connection_is_replaced_and_loses_nothing() {
+    for at in (0..400).step_by(3) {
+        let stalls =
+            [(Fault::Stall(at), Fault::None), (Fault::None, Fault::Stall(at)), (Fault::Stall(at), Fault::Stall(at))];
+        for faults in stalls {
+            let begun = tokio::time::Instant::now();
+            let connections = conversation(vec![faults]).await;
+            let took = begun.elapsed();
+            // The goodbye may be lost, too; then the peer waits for the one that said it.
+            let bound = limits::DOWN_AFTER * 3 / 4 * (connections as u32 - 1) + limits::DOWN_AFTER;
+            assert!((1..=2).contains(&connections) && took <= bound, "{faults:?}: {connections} in {took:?}");
+            assert!(at > 0 || connections == 2, "{faults:?}");
+        }
+    }
+}
+
+/// One after the other falls silent; what was under way comes all the same, once and in order.
+#[tokio::test(start_paused = true)]
+async fn one_mute_connection_after_another_loses_nothing() {
+    let stalls = (0..12).map(|n| match n % 3 {
+        0 => (Fault::Stall(170 + 40 * n), Fault::None),
+        1 => (Fault::None, Fault::Stall(90 + 30 * n)),
+        _ => (Fault::Stall(140), Fault::Stall(60)),
+    });
+    let (road, (link, _own), (_peer, seen)) = sides(stalls);
+    let mut sent = Vec::new();
+    for n in 0..600_u32 {
+        let payload = n.to_be_bytes().to_vec();
+        sent.push(payload.clone());
+        let answer = tokio::time::timeout(Duration::from_secs(120), ask(&link, A, &payload)).await.expect("in time");
+        assert_eq!(answer, Ok(End::Answer(payload)));
+    }
+    let seen: Vec<_> = seen.messages(600).await.into_iter().map(|(_, payload)| payload).collect();
+    assert!(seen == sent, "in order, each once");
+    assert!(road.connections() > 10, "{}", road.connections());
+}
+
+/// A peer whose thread is at work reads nothing, for as long as that takes. It is looked for in vain, and never given up.
+#[tokio::test(start_paused = true)]
+async fn a_peer_whose_thread_is_at_work_is_not_given_up() {
+    let (road, here, there) = Road::open([]);
+    let (one, other) = (Side::new(here, 1, Mode::Echo, data()), Side::new(there, 2, Mode::Echo, data()));
+    road.leads_to(&other.link);
+    let (link, _own) = one.run();
+    let Side { link: peer, seen, mut driver } = other;
+    let (work, mut working) = tokio::sync::watch::channel(Duration::ZERO);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut driver => break,
+                Ok(()) = working.changed() => {
+                    let span = *working.borrow();
+                    tokio::time::sleep(span).await;
+                }
+            }
+        }
+    });
+    within(link.opened()).await.expect("open");
+    let mut sent = Vec::new();
+    for (round, seconds) in [1, 6, 9, 60, 300, 2].into_iter().enumerate() {
+        work.send(Duration::from_secs(seconds)).expect("it runs");
+        tokio::task::yield_now().await;
+        let begun = tokio::time::Instant::now();
+        let payloads: Vec<_> = (0..50_u8).map(|n| vec![round as u8, n]).collect();
+        let ends: Vec<_> = payloads.iter().map(|payload| ask(&link, A, payload)).collect();
+        let answers = futures::future::join_all(ends);
+        let answers = tokio::time::timeout(Duration::from_secs(seconds + 20), answers).await.expect("in time");
+        for (payload, answer) in payloads.iter().zip(answers) {
+            assert_eq!(answer, Ok(End::Answer(payload.clone())));
+        }
+        assert!(begun.elapsed() >= Duration::from_secs(seconds), "it was at work");
+        sent.extend(payloads);
+        assert!(link.end_of().is_none() && peer.end_of().is_none());
+    }
+    let seen: Vec<_> = seen.messages(sent.len()).await.into_iter().map(|(_, payload)| payload).collect();
+    assert!(seen == sent, "in order, each once");
+}
+
+/// Of a connection one direction is mute, and the other carries a message each second: what the dialer sends arrives all the same.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_mute_in_one_direction_is_replaced() {
+    let (road, (link, _own), (peer, _seen)) = sides([(Fault::None, Fault::Stall(400))]);
+    within(link.opened()).await.expect("open");
+    let peer = Arc::clone(&peer);
+    tokio::spawn(async move {
+        loop {
+            drop(tell(&peer, A, b"another"));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    });
+    for n in 0..40_u8 {
+        assert_eq!(within(ask(&link, A, &[n; 20])).await, Ok(End::Answer(vec![n; 20])));
+    }
+    assert_eq!(road.connections(), 2);
+}
+
+/// An idle connection is asked, now and then, and nothing else happens to it.
+#[tokio::test(start_paused = true)]
+async fn a_connection_on_which_nothing_is_said_stays() {
+    let (road, (link, _own), (peer, _seen)) = sides([]);
+    within(link.opened()).await.expect("open");
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(road.connections(), 1);
+    assert!(link.end_of().is_none() && peer.end_of().is_none());
+    assert!(tokio::time::Instant::now().into_std() - link.heard() <= limits::DOWN_AFTER * 3 / 4, "it was asked");
+}

@@ -7,7 +7,8 @@ use std::time::Duration;
 use mobula::{Node, NodeId, NodeUid, RemoteActor};
 use mobula_actors::NodeConfig;
 use mobula_core::codec;
-use mobula_transport::preface::{self, Acceptor, Secret};
+use mobula_transport::preface::{self, Acceptor, Purpose, Secret};
+use mobula_transport::stream::{Connecting, Parties};
 use mobula_transport::{Lane, stream};
 use parking_lot::Mutex;
 use tokio::task::spawn_local;
@@ -18,6 +19,7 @@ use super::net::SimStream;
 use super::worker::{Watcher, Worker};
 use super::{calls, state};
 use crate::fact::{Fact, LifeId};
+use crate::reach::Branch;
 
 const PORT: u16 = 7000;
 /// Between two tries to reach a peer that was up when this node started.
@@ -79,13 +81,47 @@ async fn open_door(node: Node, listener: TcpListener) {
         let Ok((stream, _)) = listener.accept().await else { return };
         let (node, acceptor) = (node.clone(), Arc::clone(&acceptor));
         spawn_local(async move {
-            if let Ok((stream, dial)) = stream::accept(SimStream(stream), &acceptor).await {
-                let peer = NodeId::new("peer", NodeUid(dial.dialer.0));
-                // An error has told the link and its peer already.
-                let _ = node.attach(dial.lane, peer, move || Ok(stream::wire(stream))).await;
+            let Ok((stream, dial)) = stream::accept(SimStream(stream), &acceptor).await else { return };
+            match dial.purpose {
+                Purpose::Open => {
+                    let peer = NodeId::new("peer", dial.dialer);
+                    let parties = parties(&node, dial.dialer, dial.lane);
+                    let way_back = state::node_of(dial.dialer)
+                        .map(|number| stream::ask_after(move || connecting(number), parties, stream.session));
+                    let wire = move || {
+                        let wire = stream::wire(stream);
+                        Ok(match way_back {
+                            Some(way_back) => wire.with_way_back(way_back),
+                            None => wire,
+                        })
+                    };
+                    // An error has told the link and its peer already.
+                    let _ = node.attach(dial.lane, peer, wire).await;
+                }
+                Purpose::Resume => {
+                    let Ok(returned) = stream::hear_resume(stream).await else { return };
+                    match node.come_back(dial.dialer, returned) {
+                        Ok(()) => state::reach(Branch::CameBack),
+                        Err((returned, reason)) => {
+                            state::reach(Branch::ResumeRefused);
+                            returned.refuse(&reason).await;
+                        }
+                    }
+                }
+                // It has its answer.
+                Purpose::Probe => {}
             }
         });
     }
+}
+
+fn parties(node: &Node, peer: NodeUid, lane: Lane) -> Parties {
+    Parties { secret: secret(), own: node.id().uid, peer, lane }
+}
+
+/// A stream to whatever life listens on that node.
+fn connecting(number: u8) -> Connecting<SimStream> {
+    Box::pin(async move { Ok(SimStream(TcpStream::connect((name(number), PORT)).await?)) })
 }
 
 /// Connects to a peer on both lanes, the control lane first; tries until the peer's life is over.
@@ -93,13 +129,15 @@ async fn connect(node: Node, peer_life: LifeId, peer: u8, id: NodeId) {
     for lane in [Lane::Control, Lane::Data] {
         while state::is_up(peer_life) {
             let dialled = timeout(mobula_core::limits::HANDSHAKE_DEADLINE, async {
-                let stream = SimStream(TcpStream::connect((name(peer), PORT)).await?);
-                stream::dial(stream, &secret(), node.id().uid, id.uid, lane).await
+                let stream = connecting(peer).await?;
+                stream::dial(stream, &secret(), node.id().uid, id.uid, lane, state::nonce()).await
             });
-            if let Ok(Ok(stream)) = dialled.await
-                && node.attach(lane, id.clone(), move || Ok(stream::wire(stream))).await.is_ok()
-            {
-                break;
+            if let Ok(Ok(stream)) = dialled.await {
+                let way_back = stream::redial(move || connecting(peer), parties(&node, id.uid, lane), stream.session);
+                let wire = move || Ok(stream::wire(stream).with_way_back(way_back));
+                if node.attach(lane, id.clone(), wire).await.is_ok() {
+                    break;
+                }
             }
             sleep(TRY_AGAIN_AFTER).await;
         }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Once};
 
-use mobula::NodeId;
+use mobula::{NodeId, NodeUid};
 use mobula_actors::MonitorRef;
 
 use crate::fact::{Fact, LifeId, News, Op, Verdict};
@@ -29,6 +29,7 @@ struct State {
     made: BTreeMap<(LifeId, u64), u32>,
     monitors: u32,
     monitors_by_ref: BTreeMap<MonitorRef, u32>,
+    nonces: Random,
 }
 
 struct Life {
@@ -58,6 +59,7 @@ pub(super) fn begin(params: &Params, traced: bool) {
         made: BTreeMap::new(),
         monitors: 0,
         monitors_by_ref: BTreeMap::new(),
+        nonces: Random::new(params.seed),
     };
     STATE.set(Some(state));
 }
@@ -142,6 +144,22 @@ pub(super) fn params() -> Arc<Params> {
 
 pub(super) fn is_violated() -> bool {
     with(|state| state.judge.violation.is_some()).unwrap_or(true)
+}
+
+/// The node that a life with this uid is of.
+pub(super) fn node_of(uid: NodeUid) -> Option<u8> {
+    with(|state| state.lives.iter().find(|life| life.id.uid == uid).map(|life| life.node)).flatten()
+}
+
+/// For the next handshake. What a connection draws from depends on it.
+pub(super) fn nonce() -> [u8; 32] {
+    let mut nonce = [0; 32];
+    with(|state| {
+        for part in nonce.chunks_mut(8) {
+            part.copy_from_slice(&state.nonces.bits().to_be_bytes());
+        }
+    });
+    nonce
 }
 
 /// Calls that are still owed an outcome.

@@ -15,9 +15,10 @@ use tokio::io::AsyncRead;
 use tokio::time::Sleep;
 use tokio_util::io::poll_read_buf;
 
+use super::beside::Beside;
 use super::writer::Drained;
 use super::{Inbound, Link, Request, State, Waiter, deliver, now};
-use crate::resume::{Absence, Arrived, Found, Next, Resume, Returned, WayBack};
+use crate::resume::{Absence, Arrived, Found, Next, Resume, Returned, Suspicion, WayBack};
 use crate::session::{Received, SessionError};
 
 /// Reads a link's connection, writes what others left queued, and keeps its timers. A future that ends with the link.
@@ -38,6 +39,8 @@ pub struct Driver<R: Waiter, I: Inbound<R>> {
     way_back: Option<WayBack>,
     /// There is no connection now.
     away: Option<Away>,
+    /// There is one that may be mute.
+    beside: Option<Beside>,
     /// Attempts to restore a connection, over the session's life.
     attempts: u32,
 }
@@ -90,7 +93,9 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
         way_back: Option<WayBack>,
         inbound: I,
     ) -> Self {
-        let acks = link.session.lock().config().version >= 3;
+        let config = *link.session.lock().config();
+        let acks = config.version >= 3;
+        let beside = Beside::new(&config, way_back.as_ref(), now());
         Driver {
             link,
             read,
@@ -105,6 +110,7 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
             acks,
             way_back,
             away: None,
+            beside,
             attempts: 0,
         }
     }
@@ -165,6 +171,9 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
         self.buffer.clear();
         self.broken = None;
         self.armed = None;
+        if let Some(beside) = &mut self.beside {
+            beside.stop();
+        }
     }
 
     /// Looks for the peer and waits for it; ready when it is back.
@@ -244,12 +253,51 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
         self.buffer.clear();
         self.arrived.told();
         (self.away, self.broken, self.armed) = (None, None, None);
+        if let Some(beside) = &mut self.beside {
+            beside.begin(now());
+        }
         Ok(())
+    }
+
+    /// A peer that does not answer is asked, and then looked for.
+    fn suspect(&mut self) {
+        let (Some(beside), Some(way_back)) = (&mut self.beside, &mut self.way_back) else { return };
+        match beside.step(now()) {
+            Suspicion::None => {}
+            Suspicion::Ask => self.link.session.lock().ping(),
+            Suspicion::Look => {
+                tracing::debug!(peer = %self.link.peer, "no answer comes over the connection");
+                self.attempts += 1;
+                let (session, attempt) = (way_back.session, self.attempts);
+                beside.look(way_back, Resume { session, received: self.arrived.received(), attempt });
+            }
+        }
+    }
+
+    /// Sees what came of looking for a peer whose connection is mute. True if there is another connection now.
+    fn look_beside(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        match self.beside.as_mut().and_then(|beside| beside.poll(cx, now())) {
+            None => Ok(false),
+            // When to look again.
+            Some(Found::NotYet { .. }) => self.timers(cx).map(|()| false),
+            Some(Found::Back(returned)) => self.come_back(returned, false).map(|()| true),
+            Some(Found::Dead { reason }) => Err(End::Dead(format!("no answer comes any more: {reason}"))),
+            Some(Found::Refused { reason }) => {
+                Err(End::Quarantined(format!("the peer does not resume the session: {reason}")))
+            }
+        }
     }
 
     fn work(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         self.flush(cx)?;
         self.timers(cx)?;
+        while self.look_beside(cx)? {
+            self.flush(cx)?;
+            self.timers(cx)?;
+        }
+        if self.beside.as_ref().is_some_and(Beside::holds) {
+            return Ok(());
+        }
         for _ in 0..READS_PER_TURN {
             match self.read(cx) {
                 Poll::Ready(result) => result?,
@@ -295,7 +343,8 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
     fn timers(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         loop {
             let next = self.link.session.lock().poll_timeout();
-            let Some(at) = next else { return Ok(()) };
+            let doubt = self.beside.as_ref().and_then(Beside::next);
+            let Some(at) = next.into_iter().chain(doubt).min() else { return Ok(()) };
             if self.armed != Some(at) {
                 self.sleep.as_mut().reset(tokio::time::Instant::from_std(at));
                 self.armed = Some(at);
@@ -305,6 +354,7 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
             }
             self.armed = None;
             self.link.session.lock().handle_timeout(now())?;
+            self.suspect();
             self.flush(cx)?;
         }
     }
@@ -335,7 +385,7 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
         let mut result = Ok(());
         let mut opened = None;
         let mut acked = None;
-        let mut heartbeat = false;
+        let (mut heartbeat, mut answered) = (false, false);
         {
             let mut session = self.link.session.lock();
             loop {
@@ -344,6 +394,7 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
                         used += length;
                         self.arrived.count(&frame, length);
                         heartbeat |= matches!(frame, Frame::Ping { .. });
+                        answered |= matches!(frame, Frame::Pong { .. } | Frame::Ack { .. });
                         session.receive(frame, now)
                     }
                     Ok(None) => break,
@@ -365,6 +416,11 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
                 self.opened = true;
                 opened = Some(hello.clone());
             }
+        }
+        if used > 0
+            && let Some(beside) = &mut self.beside
+        {
+            beside.heard(answered, now);
         }
         let ack = if self.acks { self.arrived.ack(heartbeat) } else { None };
         if acked.is_some() || ack.is_some() {

@@ -5,6 +5,7 @@
 //! quiet. Beside the driver, or on a link that is busy already, senders only append and wake the driver, which writes
 //! all of that together: a small write of its own would wake the peer early, for one message instead of many.
 
+mod beside;
 mod driver;
 mod writer;
 

@@ -6,7 +6,7 @@ use mobula_core::{SplitMix64, backoff, limits};
 
 /// What to do next while there is no connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Next {
+pub enum Next {
     /// Look for the peer now.
     Look,
     /// Nothing before this moment, but what others report.
@@ -20,7 +20,7 @@ pub(crate) enum Next {
 
 /// The time between two connections of one session.
 #[derive(Debug)]
-pub(crate) struct Absence {
+pub struct Absence {
     since: Instant,
     until: Instant,
     /// When to look again; none if there is nobody to look for.
@@ -32,7 +32,7 @@ pub(crate) struct Absence {
 impl Absence {
     /// The connection has broken at `now`. The peer is given up after `window`. With `looks` it is looked for, at once and
     /// again after rests that double; `seed` says where in their bounds those fall.
-    pub(crate) fn begin(now: Instant, window: Duration, looks: bool, seed: u64) -> Self {
+    pub fn begin(now: Instant, window: Duration, looks: bool, seed: u64) -> Self {
         Absence {
             since: now,
             until: now + window,
@@ -43,7 +43,7 @@ impl Absence {
     }
 
     /// What to do at `now`.
-    pub(crate) fn next(&self, now: Instant) -> Next {
+    pub fn next(&self, now: Instant) -> Next {
         if now >= self.until {
             return Next::GiveUp { waited: now.saturating_duration_since(self.since) };
         }
@@ -55,12 +55,12 @@ impl Absence {
     }
 
     /// When the peer is given up.
-    pub(crate) fn until(&self) -> Instant {
+    pub fn until(&self) -> Instant {
         self.until
     }
 
     /// The peer was looked for, and is not back at `now`.
-    pub(crate) fn looked_in_vain(&mut self, now: Instant) {
+    pub fn looked_in_vain(&mut self, now: Instant) {
         let jitter = (self.jitter.bits() >> 11) as f64 / (1_u64 << 53) as f64;
         let rest = backoff(limits::RESUME_BACKOFF_MIN, limits::RESUME_BACKOFF_MAX, self.looks, jitter);
         self.looks = self.looks.saturating_add(1);

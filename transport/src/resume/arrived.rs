@@ -5,26 +5,26 @@ use mobula_core::limits;
 
 /// Counts the frames that came whole.
 #[derive(Debug, Default)]
-pub(crate) struct Arrived {
+pub struct Arrived {
     received: u64,
     told: u64,
 }
 
 impl Arrived {
     /// A frame that took `bytes` has come.
-    pub(crate) fn count(&mut self, frame: &Frame<'_>, bytes: usize) {
+    pub fn count(&mut self, frame: &Frame<'_>, bytes: usize) {
         if !matches!(frame, Frame::Ack { .. } | Frame::Resume { .. }) {
             self.received += bytes as u64;
         }
     }
 
     /// The bytes of all frames that came whole.
-    pub(crate) fn received(&self) -> u64 {
+    pub fn received(&self) -> u64 {
         self.received
     }
 
     /// What to acknowledge now, if enough has come since the last time, or with a `heartbeat` if anything has.
-    pub(crate) fn ack(&mut self, heartbeat: bool) -> Option<u64> {
+    pub fn ack(&mut self, heartbeat: bool) -> Option<u64> {
         let since = self.received - self.told;
         if since < limits::ACK_BYTES && !(heartbeat && since > 0) {
             return None;
@@ -34,7 +34,7 @@ impl Arrived {
     }
 
     /// The peer was told all by other means, as a connection was restored.
-    pub(crate) fn told(&mut self) {
+    pub fn told(&mut self) {
         self.told = self.received;
     }
 }

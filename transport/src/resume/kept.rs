@@ -40,7 +40,7 @@ pub enum ResumeError {
 /// Bytes that are queued for the wire or were written to it, in the order of the stream. Positions count from the
 /// stream's first byte.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub struct Kept {
     /// Without it, what is written is forgotten at once: the connection has no way back.
     keeps: bool,
     bytes_max: usize,
@@ -61,7 +61,7 @@ pub(crate) struct Kept {
 
 impl Kept {
     /// An empty stream. `keeps` only where a broken connection can be followed by another.
-    pub(crate) fn new(keeps: bool) -> Self {
+    pub fn new(keeps: bool) -> Self {
         Kept {
             keeps,
             bytes_max: limits::RESUME_BYTES_MAX,
@@ -76,28 +76,29 @@ impl Kept {
         }
     }
 
-    #[cfg(test)]
-    pub(super) fn with_bytes_max(bytes_max: usize) -> Self {
+    /// As with [`new`](Self::new), with this bound in place of [`limits::RESUME_BYTES_MAX`], for a connection that can be followed
+    /// by another.
+    pub fn with_bytes_max(bytes_max: usize) -> Self {
         Kept { bytes_max, ..Kept::new(true) }
     }
 
     /// Bytes ever written, each counted once.
-    pub(crate) fn written_bytes(&self) -> u64 {
+    pub fn written_bytes(&self) -> u64 {
         self.written
     }
 
     /// True if no more may be pushed before an ack comes.
-    pub(crate) fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.end - self.acked >= self.bytes_max as u64
     }
 
-    #[cfg(test)]
-    pub(super) fn kept_bytes(&self) -> usize {
+    /// Bytes that the peer has not acknowledged.
+    pub fn kept_bytes(&self) -> usize {
         (self.end - self.acked) as usize
     }
 
     /// Appends a batch of whole frames. `batch` comes back empty, with an allocation to be used again.
-    pub(crate) fn push(&mut self, batch: &mut BytesMut) {
+    pub fn push(&mut self, batch: &mut BytesMut) {
         self.end += batch.len() as u64;
         if !self.keeps || batch.len() > COPIED_BYTES_MAX {
             let empty = self.spares.pop().unwrap_or_default();
@@ -120,7 +121,7 @@ impl Kept {
 
     /// What is to be written next, as far as it lies together. Until it is written it is offered again, perhaps with more
     /// behind it.
-    pub(crate) fn unwritten(&mut self) -> &[u8] {
+    pub fn unwritten(&mut self) -> &[u8] {
         let (chunk, at) = &mut self.next;
         while self.chunks.get(*chunk).is_some_and(|bytes| bytes.len() == *at) && *chunk + 1 < self.chunks.len() {
             (*chunk, *at) = (*chunk + 1, 0);
@@ -129,7 +130,7 @@ impl Kept {
     }
 
     /// So many of the [unwritten](Self::unwritten) bytes were written. Returns how many of them for the first time.
-    pub(crate) fn wrote(&mut self, bytes: usize) -> usize {
+    pub fn wrote(&mut self, bytes: usize) -> usize {
         self.next.1 += bytes;
         self.position += bytes as u64;
         let first = self.position.saturating_sub(self.written);
@@ -144,7 +145,7 @@ impl Kept {
     ///
     /// # Errors
     /// [`ResumeError::AckOfNothing`].
-    pub(crate) fn acked(&mut self, received: u64) -> Result<(), ResumeError> {
+    pub fn acked(&mut self, received: u64) -> Result<(), ResumeError> {
         if received > self.written {
             return Err(ResumeError::AckOfNothing { received, written: self.written });
         }
@@ -159,7 +160,7 @@ impl Kept {
     ///
     /// # Errors
     /// [`ResumeError`]: the stream cannot go on.
-    pub(crate) fn resume(&mut self, received: u64) -> Result<(), ResumeError> {
+    pub fn resume(&mut self, received: u64) -> Result<(), ResumeError> {
         if received < self.acked {
             return Err(ResumeError::NotKept { received, acked: self.acked });
         }
@@ -185,7 +186,7 @@ impl Kept {
     }
 
     /// The stream has ended, and with it all use for what was kept.
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         let end = self.end;
         *self = Kept { start: end, acked: end, written: end, end, position: end, ..Kept::new(false) };
     }

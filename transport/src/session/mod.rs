@@ -346,6 +346,13 @@ impl<R> Session<R> {
         }
     }
 
+    /// Asks whether the peer hears anything. It answers with a pong, and with an ack of what has come.
+    pub fn ping(&mut self) {
+        if self.closed.is_none() {
+            self.out.put_urgent(Head::Ping { nonce: 0 });
+        }
+    }
+
     /// Says goodbye, so that the peer knows it was no accident.
     pub fn goodbye(&mut self, text: &str) {
         if self.closed.is_none() {

@@ -102,9 +102,10 @@ impl Seek for Dials {
                 (state.acceptor.clone().expect("the road leads somewhere"), state.shifted)
             };
             let resume = Resume { received: resume.received.saturating_add_signed(shifted), ..resume };
-            match dial(&road, &acceptor, resume).await {
-                Ok(found) => found,
-                Err(error) => Found::NotYet { reason: error.to_string() },
+            match tokio::time::timeout(limits::HANDSHAKE_DEADLINE, dial(&road, &acceptor, resume)).await {
+                Ok(Ok(found)) => found,
+                Err(_) => Found::NotYet { reason: "no answer in time".to_owned() },
+                Ok(Err(error)) => Found::NotYet { reason: error.to_string() },
             }
         })
     }
