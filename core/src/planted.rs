@@ -63,6 +63,13 @@ bugs! {
     GoneForgotten: "gone-forgotten", "a node that is over may come back under its uid";
     WorkerTwice: "worker-twice", "a worker is started again before the one before it was reaped";
     JobTwice: "job-twice", "a repeated request begins a second job";
+    AckOffByOne: "ack-off-by-one", "a reader acknowledges a byte more than it has";
+    ResumedTwice: "resumed-twice", "after a reconnect also what the peer has comes again";
+    ResumeSkips: "resume-skips", "after a reconnect what was cut off is not sent again";
+    ResumeReordered: "resume-reordered", "after a reconnect the newest goes first";
+    QuarantineIgnored: "quarantine-ignored", "a session goes on that its peer has given up";
+    MuteUnnoticed: "mute-unnoticed", "a connection that carries nothing any more is not asked";
+    MuteGivenUp: "mute-given-up", "a peer whose thread is at work is given up";
     AnsweredTwice: "answered-twice", "an ask that has ended takes another answer";
 }
 

@@ -26,6 +26,8 @@ pub enum Fact {
     LinkUp { end: EndId, life: LifeId, peer: u64, proven: u64, control: bool },
     LinkDown { end: EndId, why: Closure },
     PeerLost { life: LifeId, peer: u64 },
+    Broken { end: EndId, why: Closure },
+    Resumed { end: EndId },
     Forged { end: EndId },
     Issued { op: Op },
     Queued { op: Op, queued_bytes_before: usize },
@@ -90,7 +92,9 @@ pub enum HowEnded {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[allow(missing_docs)]
 pub enum Closure {
-    Silent { heard: Time },
+    Silent {
+        heard: Time,
+    },
     NoHello,
     Handshake,
     Goodbye,
@@ -99,6 +103,16 @@ pub enum Closure {
     Reset,
     OtherLane,
     LostBefore,
+    /// It did not come back in time.
+    NotRestored,
+    /// The peer's process has ended.
+    Dead,
+    /// The peer lives, and the session cannot go on.
+    Quarantined,
+    /// By a fault.
+    Forgotten,
+    /// Another end has its connection, or nobody wants it any more.
+    Moved,
     Rule(Rule),
 }
 
@@ -114,6 +128,7 @@ pub enum Rule {
     Define,
     Undefined,
     Fragment,
+    Ack,
     Other,
 }
 
@@ -155,6 +170,9 @@ pub enum Verdict {
     Unreachable {
         sent: bool,
     },
+    Quarantined {
+        sent: bool,
+    },
     Panicked,
     Decode {
         reply: bool,
@@ -177,6 +195,7 @@ impl Verdict {
             CallError::DeadlineExceeded { started } => Verdict::Deadline { started },
             CallError::Cancelled { started } => Verdict::CancelledThere { started },
             CallError::Unreachable { sent, .. } => Verdict::Unreachable { sent },
+            CallError::Quarantined { sent, .. } => Verdict::Quarantined { sent },
             CallError::Panicked { .. } => Verdict::Panicked,
             CallError::Decode { reply, .. } => Verdict::Decode { reply },
             CallError::Encode { reply, .. } => Verdict::Encode { reply },
@@ -192,7 +211,8 @@ impl Verdict {
             Verdict::Full | Verdict::NoSuchActor | Verdict::Stale | Verdict::Stopped => Outcome::NotStarted,
             Verdict::Decode { reply: false } => Outcome::NotStarted,
             Verdict::Deadline { started: false } | Verdict::CancelledThere { started: false } => Outcome::NotStarted,
-            Verdict::Unreachable { sent: false } | Verdict::Encode { reply: false } => Outcome::NotSent,
+            Verdict::Unreachable { sent: false } | Verdict::Quarantined { sent: false } => Outcome::NotSent,
+            Verdict::Encode { reply: false } => Outcome::NotSent,
             _ => Outcome::Unknown,
         }
     }

@@ -61,6 +61,10 @@ pub struct Params {
     pub supervised: Option<Supervised>,
     /// How long a lease lasts.
     pub lease: Time,
+    /// Bytes that are kept for a peer until it has acknowledged them.
+    pub resume_bytes: usize,
+    /// Whoever accepted a connection does not know where its dialer listens.
+    pub blind: bool,
     /// How much faster each node's clock runs, in parts per million.
     pub clocks_ppm: Vec<i32>,
 }
@@ -204,6 +208,12 @@ pub enum Fault {
     Jump { node: u8, by: Time },
     /// As [`Cut`](Self::Cut) in both directions, off and on again each so often.
     Flap { a: u8, b: u8, each: Time },
+    /// The data connection carries nothing from `a` to `b` any more, for ever, if it has a way back.
+    Mute { a: u8, b: u8 },
+    /// `b` ends its session of the lane with `a`, which hears no word of that.
+    Forget { a: u8, b: u8, control: bool },
+    /// The threads of a node's actors are at work: they read no connection.
+    Busy { node: u8 },
     /// Somebody dials `b` who should not.
     Dial { b: u8, intruder: Intruder },
 }
@@ -284,6 +294,9 @@ impl Params {
             stream_window: r.pick(&[1, 2, 8, limits::STREAM_WINDOW_ITEMS]),
             supervised: None,
             lease: r.pick(&[1, 2, 4, 8]) * SECOND,
+            // Not less than what is acknowledged at once.
+            resume_bytes: r.pick(&[140_000, limits::RESUME_BYTES_MAX]),
+            blind: r.one_in(3),
             clocks_ppm: Vec::new(),
         };
         params.services = params.watched && r.one_in(2);
@@ -320,7 +333,27 @@ impl Params {
             }
         }
         params.faults.sort_by_key(|fault| fault.at);
+        params.claim_what_is_cut_off(r);
         params
+    }
+
+    /// Where a node is cut off from the head for about a lease, others want its names just then.
+    fn claim_what_is_cut_off(&mut self, r: &mut Random) {
+        let cut_off = |fault: &FaultParams| match fault.fault {
+            Fault::Cut { a, b: 0, .. } if fault.until - fault.at >= self.lease => Some((fault.at, a)),
+            _ => None,
+        };
+        let cuts: Vec<_> = self.faults.iter().filter(|_| self.services).filter_map(cut_off).collect();
+        for (at, node) in cuts {
+            for message in 0..3 {
+                let claim = |at, caller| CallParams { at, caller, message, ..CallParams::claim() };
+                self.calls.push(claim(at.saturating_sub(r.below(SECOND)), node));
+                for _ in 0..3 {
+                    self.calls.push(claim(at + self.lease + r.below(self.lease / 2), self.node(r)));
+                }
+            }
+        }
+        self.calls.sort_by_key(|call| call.at);
     }
 
     /// When the last fault is over and the last call is made.
@@ -329,6 +362,8 @@ impl Params {
         let over = |fault: &FaultParams| match fault.fault {
             // What was delayed is under way for so long.
             Fault::Delay { by, .. } => fault.until + by,
+            // By then the connection is replaced.
+            Fault::Mute { .. } => fault.until.max(fault.at + self.down_after),
             _ => fault.until,
         };
         calls.chain(self.faults.iter().map(over)).max().unwrap_or(0)
@@ -378,7 +413,9 @@ impl Params {
         let slow = if theme == 2 { 3 } else { 8 };
         let work = if r.one_in(slow) { r.pick(&[100, 2000, 20_000, 300_000, 2_000_000]) } else { 0 };
         let flood = if theme == 3 { 2 } else { 10 };
-        let burst = if depth == 0 && nested.is_empty() && r.one_in(flood) { r.between(2, 120) } else { 1 };
+        // As much as is kept for a peer, where that is little.
+        let longest = if theme == 3 && self.resume_bytes < limits::RESUME_BYTES_MAX { 400 } else { 120 };
+        let burst = if depth == 0 && nested.is_empty() && r.one_in(flood) { r.between(2, longest) } else { 1 };
         let burst = if single { burst.min(3) } else { burst };
         CallParams {
             at: r.below(duration),
@@ -434,10 +471,30 @@ impl Params {
         let at = r.below(duration);
         let long = r.pick(&[50 * MS, 500 * MS, 1900 * MS, 4 * SECOND, 14 * SECOND]);
         let long = r.between(long / 2, long);
-        let fault = match r.below(16) {
+        let fault = match r.below(24) {
+            // Long enough to be noticed, by whatever clocks.
+            23 => {
+                let long = (self.down_after + self.heartbeat) * 11 / 10 + SECOND;
+                let fault = Fault::Cut { a, b, one_way: r.one_in(2), lossy: false };
+                return FaultParams { at, until: at + long, fault };
+            }
+            16 | 17 => Fault::Reset { a, b, control, bytes: r.below(600) as u16 },
+            18 | 19 => Fault::Mute { a, b },
+            20 => Fault::Busy { node: a },
+            21 if r.one_in(2) => Fault::Forget { a, b, control },
+            21 => Fault::Reset { a, b, control, bytes: r.below(3000) as u16 },
             0 | 1 => Fault::Crash { node: a, silent: r.one_in(3) },
             2 | 3 => Fault::Pause { node: a },
             4 => Fault::Slow { node: a, by: r.pick(&[1, 10, 40]) * MS },
+            // About as long as a lease: what was said meanwhile comes just before or after its end.
+            5 if self.services && a != 0 && r.one_in(2) => {
+                let long = self.lease + r.below(self.lease / 10);
+                return FaultParams {
+                    at,
+                    until: at + long,
+                    fault: Fault::Cut { a, b: 0, one_way: true, lossy: false },
+                };
+            }
             5..=7 => Fault::Cut { a, b, one_way: r.one_in(2), lossy: r.one_in(3) },
             8 => Fault::Reset { a, b, control, bytes: r.below(600) as u16 },
             9 => Fault::Stall { a, b, control },
@@ -462,6 +519,8 @@ impl Params {
                 let intruders = [
                     Intruder::Stranger,
                     Intruder::Replayer,
+                    Intruder::Replayer,
+                    Intruder::Replayer,
                     Intruder::Stale,
                     Intruder::Version,
                     Intruder::Spoofer,
@@ -479,12 +538,14 @@ impl Fault {
     pub fn touches(&self, node: u8) -> bool {
         match *self {
             Fault::Crash { node: n, .. } | Fault::Pause { node: n } => n == node,
-            Fault::Slow { node: n, .. } | Fault::Jump { node: n, .. } => n == node,
+            Fault::Slow { node: n, .. } | Fault::Jump { node: n, .. } | Fault::Busy { node: n } => n == node,
             Fault::Dial { b, .. } => b == node,
             Fault::Cut { a, b, .. }
             | Fault::Flap { a, b, .. }
             | Fault::Reset { a, b, .. }
             | Fault::Stall { a, b, .. }
+            | Fault::Mute { a, b }
+            | Fault::Forget { a, b, .. }
             | Fault::Delay { a, b, .. }
             | Fault::Forge { a, b, .. } => a == node || b == node,
         }
@@ -492,6 +553,28 @@ impl Fault {
 }
 
 impl CallParams {
+    /// A claim of the first name, by node 0, at the beginning.
+    fn claim() -> Self {
+        CallParams {
+            at: 0,
+            caller: 0,
+            target: 0,
+            actor: 0,
+            stale: false,
+            kind: Kind::Claim,
+            message: 0,
+            deadline: None,
+            padding: 0,
+            work: 0,
+            ending: Ending::Reply,
+            nested: Vec::new(),
+            cancel_after: None,
+            burst: 1,
+            items: 0,
+            repeat: false,
+        }
+    }
+
     /// True if it, or what it leads to, is about `node`.
     pub fn touches(&self, node: u8) -> bool {
         self.caller == node || self.target == node || self.nested.iter().any(|call| call.touches(node))

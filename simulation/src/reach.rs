@@ -89,6 +89,13 @@ branches! {
     SupervisorEnded: "a supervisor gives up",
     CameBack: "a session goes on over another connection",
     ResumeRefused: "a session cannot go on, for the peer has given it up",
+    NotRestored: "a connection is not restored in time",
+    MuteReplaced: "a mute connection is replaced",
+    LookedInVain: "a peer that is looked for beside its connection takes up no other",
+    AttemptOvertaken: "an attempt to come back is overtaken by the next",
+    Probed: "whoever accepted asks whether its dialer lives",
+    Acked: "what was written is acknowledged",
+    KeptFull: "as much is kept for the peer as may be",
 }
 
 /// How often each branch was taken.

@@ -1,7 +1,7 @@
 //! I1: an ask has exactly one outcome, by its deadline + 50 ms; so has a tell that stands in line for another node. A
-//! caller that is paused learns it when it goes on.
+//! caller that is paused, or whose thread is at work, learns it when it goes on.
 
-use super::{Oracle, View, hindered};
+use super::{Oracle, View, at_work, hindered};
 use crate::fact::{Fact, Verdict};
 use crate::params::MS;
 
@@ -22,7 +22,8 @@ impl Oracle for OneOutcome {
         let Some(deadline) = call.deadline.filter(|_| judged) else { return Ok(()) };
         let node = view.ledger.lives[call.caller as usize].node;
         let late = view.now.saturating_sub(deadline);
-        let excused = hindered(view.params, node, deadline.saturating_sub(100 * MS), view.now);
+        let since = deadline.saturating_sub(100 * MS);
+        let excused = hindered(view.params, node, since, view.now) + at_work(view.params, node, since, view.now);
         if late > 50 * MS + excused {
             return Err(format!("#{op} ends {late} us after its deadline"));
         }

@@ -107,6 +107,9 @@ fn disturbed(view: &View<'_>, one: u8, other: u8) -> bool {
         Fault::Cut { a, b, .. } | Fault::Delay { a, b, .. } | Fault::Stall { a, b, .. } | Fault::Reset { a, b, .. } => {
             (a, b) == (one, other) || (b, a) == (one, other)
         }
+        Fault::Forget { a, b, .. } => (a, b) == (one, other) || (b, a) == (one, other),
+        // They lose nobody.
+        Fault::Mute { .. } | Fault::Busy { .. } => false,
         Fault::Slow { .. } | Fault::Forge { .. } | Fault::Dial { .. } => true,
     })
 }

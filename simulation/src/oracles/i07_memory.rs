@@ -10,6 +10,8 @@ pub(super) struct Memory;
 
 /// The largest message of a world, with its frame and the definition of its type ahead of it.
 const MESSAGE_BYTES_MAX: usize = 800;
+/// What may have been queued at once beyond the window.
+const BATCH_BYTES: usize = 200_000;
 /// Pings, pongs and the hello.
 const URGENT_BYTES_MAX: usize = 4096 + 300;
 
@@ -38,6 +40,11 @@ impl Oracle for Memory {
         }
         if gauge.queued_bytes > bound {
             return Err(format!("{} bytes are queued at end {}, at most {bound} may", gauge.queued_bytes, gauge.end));
+        }
+        // A batch may be all that was queued, with what never waits.
+        let kept = view.params.resume_bytes + bound + BATCH_BYTES;
+        if gauge.kept_bytes > kept {
+            return Err(format!("{} bytes are kept at end {}, at most {kept} may", gauge.kept_bytes, gauge.end));
         }
         if gauge.mail_max > view.params.credit_messages {
             let (have, may) = (gauge.mail_max, view.params.credit_messages);

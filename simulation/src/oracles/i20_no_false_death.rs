@@ -1,7 +1,8 @@
 //! I20: a pause below 2 s kills nobody. More exactly: whoever falls silent for a peer was hindered for as long as the
-//! peer waited, but for a heartbeat and the way: by a pause, a cut, a stall, a delay, slowness or its death.
+//! peer waited, but for a heartbeat and the way: by a pause, a cut, a stall, a delay, slowness or its death. Or it has given the
+//! peer up itself, and its goodbye was lost: then it does not come back to a connection that it has closed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Oracle, View, hindered};
 use crate::fact::{Closure, EndId, Fact, LifeId};
@@ -10,6 +11,7 @@ use crate::params::{Fault, MS};
 #[derive(Default)]
 pub(super) struct NoFalseDeath {
     ends: BTreeMap<EndId, (LifeId, u64)>,
+    lost: BTreeSet<(LifeId, u64)>,
 }
 
 impl Oracle for NoFalseDeath {
@@ -22,12 +24,17 @@ impl Oracle for NoFalseDeath {
             Fact::LinkUp { end, life, peer, .. } => {
                 self.ends.insert(end, (life, peer));
             }
+            Fact::PeerLost { life, peer } => {
+                self.lost.insert((life, peer));
+            }
             Fact::LinkDown { end, why: Closure::Silent { heard } } if !view.ledger.tainted.contains(&end) => {
                 let Some((life, peer)) = self.ends.get(&end).copied() else { return Ok(()) };
                 let own = &view.ledger.lives[life as usize];
-                let Some(peer) = view.ledger.life_of(peer).map(|peer| &view.ledger.lives[peer as usize]) else {
+                let Some(number) = view.ledger.life_of(peer) else { return Ok(()) };
+                if self.lost.contains(&(number, own.uid)) {
                     return Ok(());
-                };
+                }
+                let peer = &view.ledger.lives[number as usize];
                 let blamed = blame(view, own.node, peer.node, heard)
                     + peer.until.map_or(0, |until| view.now.saturating_sub(until.max(heard)));
                 let way = view.params.latency + view.params.jitter;

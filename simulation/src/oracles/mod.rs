@@ -21,6 +21,7 @@ mod i26_cancelled;
 mod i27_repeated;
 mod i29_intruders;
 mod i31_rules;
+mod s02_resumed;
 mod s04_expired;
 mod s05_links;
 mod s06_supervision;
@@ -66,6 +67,8 @@ pub struct Gauge {
     pub mail_max: u32,
     /// Bytes read and not yet understood.
     pub inbox_bytes: usize,
+    /// Bytes that are kept until the peer has acknowledged them.
+    pub kept_bytes: usize,
 }
 
 /// The world has come to rest.
@@ -169,6 +172,7 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::new(i27_repeated::Repeated::default()),
         Box::new(i29_intruders::Intruders),
         Box::new(i31_rules::Rules),
+        Box::new(s02_resumed::Resumed::default()),
         Box::new(s04_expired::Expired),
         Box::new(s05_links::Links::default()),
         Box::new(s06_supervision::SupervisionOracle::default()),
@@ -195,4 +199,11 @@ pub(crate) fn hindered(params: &Params, node: u8, from: Time, until: Time) -> Ti
         }
     }
     sum
+}
+
+/// Time during which the threads of a node's actors read nothing, within `from..until`.
+pub(crate) fn at_work(params: &Params, node: u8, from: Time, until: Time) -> Time {
+    use crate::params::Fault;
+    let busy = params.faults.iter().filter(|fault| matches!(fault.fault, Fault::Busy { node: n } if n == node));
+    busy.map(|fault| until.min(fault.until).saturating_sub(from.max(fault.at))).sum()
 }

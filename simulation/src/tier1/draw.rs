@@ -41,6 +41,8 @@ pub fn draw(seed: u64) -> Params {
         stream_window: limits::STREAM_WINDOW_ITEMS,
         supervised: None,
         lease: 8 * SECOND,
+        resume_bytes: limits::RESUME_BYTES_MAX,
+        blind: false,
         clocks_ppm: vec![0; usize::from(nodes)],
     };
     let mut work_left = WORK_MAX;

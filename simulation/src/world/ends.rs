@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Buf, BytesMut};
 use mobula_core::codec::{self, EncodeError};
-use mobula_core::frame::{self, Frame};
+use mobula_core::frame::{self, Frame, Head};
 use mobula_core::{ActorId, CallError, NodeId, NodeUid, RequestId, limits};
 use mobula_transport::preface::{ACCEPT_BYTES, DIAL_BYTES, Dial, PrefaceError, Purpose, VERSIONS, check_answer};
+use mobula_transport::resume::{Arrived, Kept, Resume};
 use mobula_transport::{
     Event as SessionEvent, Hello, Lane, ReceiveCredit, Received, Session, SessionConfig, SessionError,
 };
 use serde::{Deserialize, Serialize};
 
+use super::back::{Back, shows_death};
 use super::control::{Control, Told};
 use super::net::{Pipe, Read};
 use super::{Event, World};
@@ -37,9 +39,24 @@ pub(super) struct Reply {
 }
 
 pub(super) enum Stage {
-    Dialling { dial: Dial, sent: [u8; DIAL_BYTES] },
+    Dialling {
+        dial: Dial,
+        sent: [u8; DIAL_BYTES],
+    },
     Accepting,
     Open,
+    /// Looks for the peer of an end whose connection has broken, or is mute.
+    Looking {
+        dial: Dial,
+        sent: [u8; DIAL_BYTES],
+        of: EndId,
+        resume: Resume,
+        proven: bool,
+    },
+    /// Hears at the door which session the dialer comes back to.
+    Returning,
+    /// Waits for its session's end to take it up.
+    Handed,
 }
 
 /// Messages from one end to one actor.
@@ -62,8 +79,16 @@ pub(super) struct End {
     pub(super) intruder: Option<Intruder>,
     pub(super) attached: bool,
     pub(super) over: Option<Closure>,
-    unsent: BytesMut,
-    inbox: BytesMut,
+    /// What it writes to now; it reads the other one of the pair.
+    pub(super) pipe: EndId,
+    /// What is written, and kept where the connection has a way back. None only while it is being written.
+    pub(super) kept: Option<Kept>,
+    /// Acks and resumes: no part of the stream.
+    pub(super) aside: BytesMut,
+    ack: Option<u64>,
+    pub(super) arrived: Arrived,
+    pub(super) back: Back,
+    pub(super) inbox: BytesMut,
     /// The last bytes that went out, for those who replay them.
     pub(super) recent: Vec<u8>,
     pub(super) flows: BTreeMap<u64, Flow>,
@@ -78,7 +103,7 @@ pub(super) struct End {
 }
 
 impl End {
-    fn new(life: Option<LifeId>, lane: Lane, stage: Stage, now: Time) -> Self {
+    fn new(pipe: EndId, life: Option<LifeId>, lane: Lane, stage: Stage, now: Time) -> Self {
         End {
             life,
             lane,
@@ -89,7 +114,12 @@ impl End {
             intruder: None,
             attached: false,
             over: None,
-            unsent: BytesMut::new(),
+            pipe,
+            kept: Some(Kept::new(false)),
+            aside: BytesMut::new(),
+            ack: None,
+            arrived: Arrived::default(),
+            back: Back::default(),
             inbox: BytesMut::new(),
             recent: Vec::new(),
             flows: BTreeMap::new(),
@@ -116,7 +146,20 @@ impl End {
             targets: session.targets(),
             mail_max: self.flows.values().map(|flow| flow.waiting).max().unwrap_or(0),
             inbox_bytes: self.inbox.len(),
+            kept_bytes: self.kept.as_ref().map_or(0, Kept::kept_bytes),
         })
+    }
+
+    /// True if the thread of actors reads it.
+    pub(super) fn is_data_session(&self) -> bool {
+        self.lane == Lane::Data && matches!(self.stage, Stage::Open)
+    }
+
+    /// What belonged to one connection is forgotten with it: the peer sends what was cut off again.
+    pub(super) fn clear_connection(&mut self) {
+        self.inbox.clear();
+        self.aside.clear();
+        self.ack = None;
     }
 }
 
@@ -148,12 +191,12 @@ impl World<'_> {
     ) -> Option<EndId> {
         let acceptor = self.slots[usize::from(to)].life?;
         let end = self.ends.len() as EndId;
-        self.ends.push(End::new(life, lane, stage, self.now));
-        self.ends.push(End::new(Some(acceptor), lane, Stage::Accepting, self.now));
+        self.ends.push(End::new(end, life, lane, stage, self.now));
+        self.ends.push(End::new(end + 1, Some(acceptor), lane, Stage::Accepting, self.now));
         // An intruder stands beside the acceptor: no fault of the network is about it.
         let (from, back) = if life.is_some() { (Some(node), Some(to)) } else { (None, None) };
-        self.pipes.push(Pipe::new(from, back));
-        self.pipes.push(Pipe::new(back, from));
+        self.pipes.push(Pipe::new(end, from, back));
+        self.pipes.push(Pipe::new(end + 1, back, from));
         for end in [end, end + 1] {
             self.plan(self.now + self.params.handshake, Event::HandshakeOver(end));
         }
@@ -165,7 +208,7 @@ impl World<'_> {
         self.ends[end as usize].life.map_or(0, |life| self.node_of(life))
     }
 
-    fn instant_at(&self, end: EndId) -> std::time::Instant {
+    pub(super) fn instant_at(&self, end: EndId) -> std::time::Instant {
         self.instant(self.node_at(end))
     }
 
@@ -183,7 +226,7 @@ impl World<'_> {
 
     pub(super) fn handshake_over(&mut self, end: EndId) {
         let one = &self.ends[end as usize];
-        if one.over.is_none() && one.life.is_some() && !matches!(one.stage, Stage::Open) {
+        if one.over.is_none() && one.life.is_some() && !matches!(one.stage, Stage::Open | Stage::Handed) {
             self.reach(Branch::HandshakeLate);
             self.end_over(end, Closure::Handshake, "no handshake in time");
         }
@@ -196,9 +239,12 @@ impl World<'_> {
             return;
         }
         let result = match &one.stage {
-            Stage::Open => self.turn(end),
-            Stage::Dialling { .. } => self.dialling(end),
+            Stage::Open => self.drive_session(end),
+            Stage::Dialling { .. } | Stage::Looking { .. } => self.dialling(end),
             Stage::Accepting => self.accepting(end),
+            Stage::Returning => self.fill(end).and_then(|()| self.door_hears(end)),
+            // What has come by now is the session's.
+            Stage::Handed => return,
         };
         if let Err((why, reason)) = result {
             self.fails(end, why, &reason);
@@ -212,8 +258,11 @@ impl World<'_> {
 
     fn arm(&mut self, end: EndId) {
         let next = self.ends[end as usize].session.as_ref().and_then(Session::poll_timeout);
-        let (Some(next), Some(life)) = (next, self.ends[end as usize].life) else { return };
-        let at = self.time(self.node_of(life), next).max(self.now + 1);
+        let (back, nobody) = self.ends[end as usize].back.next(self.instant_at(end));
+        let Some(life) = self.ends[end as usize].life else { return };
+        let node = self.node_of(life);
+        let timers = next.into_iter().chain(back).min().map(|next| self.time(node, next));
+        let Some(at) = timers.into_iter().chain(nobody).min().map(|at| at.max(self.now + 1)) else { return };
         let one = &mut self.ends[end as usize];
         if one.timer_at.is_none_or(|armed| at < armed || armed <= self.now) {
             one.timer_at = Some(at);
@@ -224,16 +273,25 @@ impl World<'_> {
     fn dialling(&mut self, end: EndId) -> Result<(), (Closure, String)> {
         self.fill(end)?;
         let one = &mut self.ends[end as usize];
-        let Stage::Dialling { dial, sent } = &one.stage else { return Ok(()) };
+        let (dial, sent) = match &one.stage {
+            Stage::Dialling { dial, sent } | Stage::Looking { dial, sent, proven: false, .. } => (dial, sent),
+            _ => return self.looker_hears(end),
+        };
         let Some(answer) = one.inbox.first_chunk::<ACCEPT_BYTES>() else { return Ok(()) };
         let checked = check_answer(&self.secret, dial, sent, answer);
         one.inbox.advance(ACCEPT_BYTES);
         match checked {
             Ok(version) => {
                 self.ends[end as usize].version = version;
-                self.open(end)
+                if let Stage::Dialling { dial, .. } = self.ends[end as usize].stage {
+                    return self.open(end, &dial, true);
+                }
+                self.looker_is_welcome(end)
             }
-            Err(error) => Err((Closure::Handshake, error.to_string())),
+            Err(error) => {
+                self.search_fails(end, shows_death(&error));
+                Err((Closure::Handshake, error.to_string()))
+            }
         }
     }
 
@@ -258,7 +316,18 @@ impl World<'_> {
                 one.lane = dial.lane;
                 one.version = self.lives[life as usize].acceptor.agreed(&dial);
                 one.peer = Some(NodeId::new("peer", dial.dialer));
-                self.open(end)
+                match dial.purpose {
+                    Purpose::Open => self.open(end, &dial, false),
+                    Purpose::Resume => {
+                        one.stage = Stage::Returning;
+                        self.door_hears(end)
+                    }
+                    // It has its answer.
+                    Purpose::Probe => {
+                        self.reach(Branch::Probed);
+                        Err((Closure::Moved, "probed".to_owned()))
+                    }
+                }
             }
             Err(error) => {
                 self.fact(Fact::Refused { life, intruder });
@@ -287,8 +356,10 @@ impl World<'_> {
         }
     }
 
-    fn open(&mut self, end: EndId) -> Result<(), (Closure, String)> {
+    fn open(&mut self, end: EndId, dial: &Dial, dials: bool) -> Result<(), (Closure, String)> {
+        self.has_way_back(end, dial, dials);
         let now = self.instant_at(end);
+        let resume_bytes = self.params.resume_bytes;
         let one = &mut self.ends[end as usize];
         let (Some(life), Some(peer)) = (one.life, &one.peer) else { return Ok(()) };
         let micros = std::time::Duration::from_micros;
@@ -306,22 +377,46 @@ impl World<'_> {
         }
         let hello = self.lives[life as usize].hello.clone();
         one.session = Some(Session::new(config, &hello, Some(peer.uid), now));
+        if one.back.has {
+            one.kept = Some(Kept::with_bytes_max(resume_bytes));
+        }
         one.stage = Stage::Open;
         one.empty_at = self.now;
-        self.turn(end)
+        self.drive_session(end)
+    }
+
+    /// A turn of a session, over its connection, or without one.
+    fn drive_session(&mut self, end: EndId) -> Result<(), (Closure, String)> {
+        if !self.is_here(end)? {
+            return Ok(());
+        }
+        match self.turn(end) {
+            Err((why, _)) if self.ends[end as usize].over.is_none() && self.is_break(end, why) => {
+                self.go_away(end, why);
+                self.is_here(end).map(drop)
+            }
+            result => result,
+        }
     }
 
     fn turn(&mut self, end: EndId) -> Result<(), (Closure, String)> {
         self.flush(end);
         self.timers(end)?;
+        self.search_ends(end)?;
+        self.flush(end);
+        self.timers(end)?;
+        if self.ends[end as usize].back.holds() {
+            return Ok(());
+        }
         self.fill_and_receive(end)?;
         self.flush(end);
         self.events(end);
         Ok(())
     }
 
-    fn timers(&mut self, end: EndId) -> Result<(), (Closure, String)> {
+    pub(super) fn timers(&mut self, end: EndId) -> Result<(), (Closure, String)> {
         let now = self.instant_at(end);
+        self.suspect(end)?;
         for _ in 0..100 {
             let Some(session) = &mut self.ends[end as usize].session else { return Ok(()) };
             if session.poll_timeout().is_none_or(|at| at > now) {
@@ -351,12 +446,17 @@ impl World<'_> {
         let mut rest = &inbox[..];
         let mut batch = Vec::new();
         let mut result = Ok(());
-        let Some(session) = &mut self.ends[end as usize].session else { return Ok(()) };
+        let one = &mut self.ends[end as usize];
+        let (Some(session), arrived) = (&mut one.session, &mut one.arrived) else { return Ok(()) };
         let (known, late_before) = (session.peer().is_some(), session.late_replies());
+        let (acks, mut heartbeat, mut answer, mut acked) = (session.config().version >= 3, false, false, None);
         loop {
             let received = match frame::decode(rest, limits::FRAME_BYTES_MAX) {
                 Ok(Some((frame, length))) => {
                     rest = &rest[length..];
+                    arrived.count(&frame, length);
+                    heartbeat |= matches!(frame, Frame::Ping { .. });
+                    answer |= matches!(frame, Frame::Pong { .. } | Frame::Ack { .. });
                     session.receive(frame, now)
                 }
                 Ok(None) => break,
@@ -364,6 +464,7 @@ impl World<'_> {
             };
             match received {
                 Ok(Received::Nothing) => {}
+                Ok(Received::Ack { received }) => acked = Some(received),
                 Ok(received) => batch.push(received),
                 Err(error) => {
                     result = Err((closure(&error, 0), error.to_string()));
@@ -372,7 +473,20 @@ impl World<'_> {
             }
         }
         let peer = session.peer().filter(|_| !known).map(|hello| hello.node.clone());
-        if session.late_replies() > late_before {
+        let late = session.late_replies() > late_before;
+        if acks && let Some(received) = arrived.ack(heartbeat) {
+            one.ack = Some(received);
+        }
+        if let (Some(received), Some(kept)) = (acked, &mut one.kept) {
+            self.judge.reach(Branch::Acked);
+            if let Err(error) = kept.acked(received) {
+                result = Err((Closure::Rule(Rule::Ack), error.to_string()));
+            }
+        }
+        if rest.len() < inbox.len() {
+            self.heard(end, answer);
+        }
+        if late {
             self.reach(Branch::LateReply);
         }
         if let Some(peer) = peer {
@@ -423,34 +537,49 @@ impl World<'_> {
         }
     }
 
-    /// Writes what is queued, as far as the system takes it.
+    /// Writes what is queued, as far as the system takes it: as `transport/src/link/writer.rs` does.
     pub(super) fn flush(&mut self, end: EndId) {
         let now = self.instant_at(end);
         let mut written = 0;
         loop {
             let one = &mut self.ends[end as usize];
-            let Some(session) = &mut one.session else { return };
-            if one.unsent.is_empty() {
-                if written > 0 {
-                    session.handle_written(written, now);
-                }
-                session.take_transmit_into(&mut one.unsent);
-                written = 0;
-                if one.unsent.is_empty() {
-                    if session.queued_bytes() == 0 {
-                        one.empty_at = self.now;
-                        one.exempt_bytes = 0;
+            let (Some(session), Some(mut kept)) = (&mut one.session, one.kept.take()) else { return };
+            if one.aside.is_empty() && kept.unwritten().is_empty() {
+                if let Some(received) = one.ack.take() {
+                    frame::write_bare(&mut one.aside, Head::Ack { received });
+                } else {
+                    if written > 0 {
+                        session.handle_written(std::mem::take(&mut written), now);
                     }
-                    return;
+                    let mut batch = BytesMut::new();
+                    if kept.is_full() {
+                        self.judge.reach(Branch::KeptFull);
+                    } else {
+                        session.take_transmit_into(&mut batch);
+                    }
+                    if batch.is_empty() {
+                        if session.queued_bytes() == 0 {
+                            one.empty_at = self.now;
+                            one.exempt_bytes = 0;
+                        }
+                        one.kept = Some(kept);
+                        return;
+                    }
+                    self.leaves(end, &batch);
+                    kept.push(&mut batch);
                 }
-                self.leaves(end);
             }
-            let unsent = std::mem::take(&mut self.ends[end as usize].unsent);
-            let count = self.write(end, &unsent);
+            let mut aside = std::mem::take(&mut self.ends[end as usize].aside);
+            let (is_aside, most) = (!aside.is_empty(), kept.unwritten().len().max(aside.len()));
+            let count = if is_aside { self.write(end, &aside) } else { self.write(end, kept.unwritten()) };
+            if is_aside {
+                aside.advance(count.min(aside.len()));
+            } else if count > 0 {
+                written += kept.wrote(count.min(most));
+            }
             let one = &mut self.ends[end as usize];
-            one.unsent = unsent;
-            one.unsent.advance(count);
-            written += count;
+            one.aside = aside;
+            one.kept = Some(kept);
             if count == 0 {
                 if written > 0
                     && let Some(session) = &mut one.session
@@ -464,12 +593,12 @@ impl World<'_> {
     }
 
     /// Writes down which messages leave the session.
-    fn leaves(&mut self, end: EndId) {
+    fn leaves(&mut self, end: EndId, batch: &[u8]) {
         let one = &mut self.ends[end as usize];
         one.recent.clear();
-        one.recent.extend_from_slice(&one.unsent[..one.unsent.len().min(400)]);
-        let (empty_at, bytes) = (one.empty_at, std::mem::take(&mut one.unsent));
-        let mut rest = &bytes[..];
+        one.recent.extend_from_slice(&batch[..batch.len().min(400)]);
+        let empty_at = one.empty_at;
+        let mut rest = batch;
         while let Ok(Some((frame, length))) = frame::decode(rest, limits::FRAME_BYTES_MAX) {
             rest = &rest[length..];
             match frame {
@@ -483,7 +612,6 @@ impl World<'_> {
                 self.fact(Fact::Wired { op: message.op, budget_ms: budget.0, empty_at });
             }
         }
-        self.ends[end as usize].unsent = bytes;
     }
 
     /// Passes on what the session has to tell.
@@ -512,6 +640,7 @@ impl World<'_> {
             _ => {}
         }
         if matches!(why, Closure::Silent { .. } | Closure::NoHello | Closure::Rule(_) | Closure::CutInFrame)
+            && self.ends[end as usize].back.away.is_none()
             && let Some(session) = &mut self.ends[end as usize].session
         {
             session.goodbye(reason);
@@ -526,12 +655,25 @@ impl World<'_> {
         if one.over.is_some() {
             return;
         }
+        if matches!(why, Closure::OtherLane | Closure::LostBefore)
+            && let Some(session) = &mut one.session
+        {
+            // So that the peer, if it lives, knows that this is no break.
+            session.goodbye(reason);
+            self.flush(end);
+        }
+        let one = &mut self.ends[end as usize];
         one.over = Some(why);
         let (life, peer) = (one.life, one.peer.clone());
         if let (Some(session), Some(peer)) = (&mut one.session, &peer) {
-            session.close(peer, reason);
+            match why {
+                Closure::Quarantined => session.quarantine(peer, reason),
+                _ => session.close(peer, reason),
+            }
         }
         self.fact(Fact::LinkDown { end, why });
+        self.nobody_comes_back(end);
+        self.search_fails(end, false);
         self.events(end);
         self.close_pipe(end);
         self.ends[end as usize].flows.clear();
@@ -604,6 +746,7 @@ fn closure(error: &SessionError, heard: Time) -> Closure {
         | SessionError::TooManyFragmented { .. }
         | SessionError::FragmentsTooLarge { .. }
         | SessionError::NotToBeFragmented { .. } => Closure::Rule(Rule::Fragment),
+        SessionError::Resume(_) | SessionError::ResumeOutOfPlace => Closure::Rule(Rule::Ack),
         _ => Closure::Rule(Rule::Other),
     }
 }

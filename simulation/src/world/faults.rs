@@ -8,7 +8,7 @@ use mobula_transport::{Hello, Lane};
 
 use super::ends::{Stage, hello_frame};
 use super::{Event, World};
-use crate::fact::{EndId, Fact, LifeId};
+use crate::fact::{Closure, EndId, Fact, LifeId};
 use crate::params::{Fault, Forgery, Intruder};
 use crate::reach::Branch;
 
@@ -32,7 +32,8 @@ impl World<'_> {
             Fault::Delay { .. } => {}
             Fault::Reset { a, b, control, bytes } => {
                 if let Some(end) = self.end_between(a, b, control) {
-                    self.pipes[end as usize].reset_after = Some(usize::from(bytes) + 1);
+                    let pipe = self.ends[end as usize].pipe;
+                    self.pipes[pipe as usize].reset_after = Some(usize::from(bytes) + 1);
                 }
             }
             Fault::Forge { a, b, control, forgery } => {
@@ -52,6 +53,20 @@ impl World<'_> {
                 }
             }
             Fault::Flap { .. } => self.flaps(number),
+            Fault::Mute { a, b } => {
+                // Without a way back it is left to the system, which gives up after a quarter of an hour.
+                if let Some(end) = self.end_between(a, b, false).filter(|end| self.ends[*end as usize].back.has) {
+                    let pipe = self.ends[end as usize].pipe;
+                    self.pipes[pipe as usize].mute = true;
+                }
+            }
+            Fault::Forget { a, b, control } => {
+                if let Some(end) = self.end_between(b, a, control) {
+                    self.reset(end, true);
+                    self.end_over(end, Closure::Forgotten, "forgotten");
+                }
+            }
+            Fault::Busy { node } => self.slots[usize::from(node)].busy += 1,
         }
     }
 
@@ -99,6 +114,15 @@ impl World<'_> {
                     }
                 }
             }
+            Fault::Busy { node } => {
+                let slot = &mut self.slots[usize::from(node)];
+                slot.busy -= 1;
+                if slot.busy == 0 {
+                    for event in std::mem::take(&mut slot.waiting) {
+                        self.plan(self.now, event);
+                    }
+                }
+            }
             Fault::Slow { node, .. } => self.slots[usize::from(node)].slow = 0,
             Fault::Cut { a, b, one_way, lossy } => {
                 if one_way && plan.until - plan.at > self.params.down_after + self.params.heartbeat {
@@ -136,11 +160,12 @@ impl World<'_> {
     fn stall(&mut self, a: u8, b: u8, control: bool, begins: bool) {
         if begins {
             if let Some(end) = self.end_between(a, b, control) {
-                self.pipes[end as usize].stalled += 1;
+                let pipe = self.ends[end as usize].pipe;
+                self.pipes[pipe as usize].stalled += 1;
             }
             return;
         }
-        for pipe in self.pipes.iter_mut().filter(|pipe| (pipe.from, pipe.to) == (Some(a), Some(b))) {
+        for pipe in self.pipes.iter_mut().filter(|pipe| (pipe.from, pipe.to) == (Some(a), Some(b)) && !pipe.mute) {
             pipe.stalled = 0;
         }
         self.way_opens(a, b);
@@ -150,7 +175,8 @@ impl World<'_> {
     fn end_between(&self, a: u8, b: u8, control: bool) -> Option<EndId> {
         let lane = if control { Lane::Control } else { Lane::Data };
         (0..self.ends.len() as EndId).rev().find(|end| {
-            let (one, pipe) = (&self.ends[*end as usize], &self.pipes[*end as usize]);
+            let one = &self.ends[*end as usize];
+            let pipe = &self.pipes[one.pipe as usize];
             one.over.is_none() && one.lane == lane && (pipe.from, pipe.to) == (Some(a), Some(b))
         })
     }

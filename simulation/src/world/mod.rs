@@ -2,6 +2,7 @@
 //! network below and the actors above them are small models of what the other crates do.
 
 mod actors;
+mod back;
 mod calls;
 mod children;
 mod clocks;
@@ -74,7 +75,7 @@ enum Event {
     FaultBegins(u16),
     FaultEnds(u16),
     Call(u32),
-    /// Bytes or an end have come to this end's system.
+    /// Bytes or an end have come to whoever writes this pipe, and reads the other one.
     Arrive(EndId),
     Drive(EndId),
     Timer(EndId),
@@ -243,12 +244,20 @@ impl<'a> World<'a> {
             self.slots[usize::from(node)].deferred.push(event);
             return;
         }
+        if let Event::Drive(end) = event
+            && self.ends[end as usize].is_data_session()
+            && let Some(node) = self.owner(event)
+            && self.slots[usize::from(node)].busy > 0
+        {
+            self.slots[usize::from(node)].waiting.push(event);
+            return;
+        }
         match event {
             Event::NodeStarts(node) => self.node_starts(node),
             Event::FaultBegins(fault) => self.fault_begins(fault),
             Event::FaultEnds(fault) => self.fault_ends(fault),
             Event::Call(call) => self.call(call),
-            Event::Arrive(end) => self.wake(end),
+            Event::Arrive(pipe) => self.arrives(pipe),
             Event::Drive(end) => self.drive(end),
             Event::Timer(end) => {
                 if self.ends[end as usize].timer_at.is_some_and(|at| at <= self.now) {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use mobula_core::planted::{self, Bug};
 use mobula_core::{ActorId, CallError, LinkTable, NodeId, NodeUid, RequestId};
 use mobula_transport::preface::Acceptor;
 use mobula_transport::{Hello, Lane};
@@ -23,6 +24,11 @@ pub(super) struct Slot {
     pub(super) paused: u32,
     pub(super) deferred: Vec<Event>,
     pub(super) slow: Time,
+    /// What was here is gone without a word: nothing answers.
+    pub(super) silent: bool,
+    /// The threads of actors, which read data connections, are at work.
+    pub(super) busy: u32,
+    pub(super) waiting: Vec<Event>,
 }
 
 /// A life of a node.
@@ -97,6 +103,7 @@ impl World<'_> {
             supervisor: None,
         });
         self.slots[usize::from(node)].life = Some(life);
+        self.slots[usize::from(node)].silent = false;
         self.fact(Fact::NodeUp { life, node, uid });
         if self.lives.iter().any(|other| other.node == node && !other.up) {
             self.reach(Branch::NodeRestarted);
@@ -134,6 +141,7 @@ impl World<'_> {
     /// The process or its machine ends.
     pub(super) fn node_ends(&mut self, node: u8, silent: bool) {
         let Some(life) = self.slots[usize::from(node)].life.take() else { return };
+        self.slots[usize::from(node)].silent = silent;
         self.lives[life as usize].up = false;
         self.lives[life as usize].actors.clear();
         self.lives[life as usize].serving.clear();
@@ -155,7 +163,7 @@ impl World<'_> {
             one.over = Some(Closure::Eof);
             one.session = None;
             if silent {
-                self.pipes[end as usize].dead = true;
+                self.pipes[self.ends[end as usize].pipe as usize].dead = true;
             } else if self.random.one_in(2) {
                 self.close_pipe(end);
             } else {
@@ -172,10 +180,11 @@ impl World<'_> {
 
     /// A machine that had died without a word answers again, and knows nothing of old connections.
     pub(super) fn machine_is_back(&mut self, node: u8) {
-        for end in 0..self.pipes.len() as EndId {
-            if self.pipes[end as usize].dead && self.pipes[end as usize].from == Some(node) {
-                self.pipes[end as usize].dead = false;
-                self.reset(end, true);
+        self.slots[usize::from(node)].silent = false;
+        for pipe in 0..self.pipes.len() as EndId {
+            if self.pipes[pipe as usize].dead && self.pipes[pipe as usize].from == Some(node) {
+                self.pipes[pipe as usize].dead = false;
+                self.reset_pipe(pipe, true);
             }
         }
     }
@@ -218,6 +227,9 @@ impl World<'_> {
         self.head_lost(life, peer);
         let Some(links) = self.lives[life as usize].peers.remove(&peer) else { return };
         for end in [links.data, links.control].into_iter().flatten() {
+            if planted::is(Bug::QuarantineIgnored) {
+                continue;
+            }
             self.end_over(end, Closure::OtherLane, reason);
         }
         self.links_lost(life, peer);

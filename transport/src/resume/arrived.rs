@@ -2,6 +2,7 @@
 
 use mobula_core::frame::Frame;
 use mobula_core::limits;
+use mobula_core::planted::{self, Bug};
 
 /// Counts the frames that came whole.
 #[derive(Debug, Default)]
@@ -30,7 +31,7 @@ impl Arrived {
             return None;
         }
         self.told = self.received;
-        Some(self.received)
+        Some(self.received + u64::from(planted::is(Bug::AckOffByOne)))
     }
 
     /// The peer was told all by other means, as a connection was restored.

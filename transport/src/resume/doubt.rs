@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use mobula_core::planted::{self, Bug};
+
 /// What to do about the silence.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Suspicion {
@@ -55,6 +57,7 @@ impl Doubt {
     /// When [`step`](Self::step) is due.
     pub fn next(&self) -> Option<Instant> {
         match self.state {
+            State::Calm { .. } if planted::is(Bug::MuteUnnoticed) => None,
             State::Calm { until } => Some(until),
             State::Asked { at } => Some(at + self.mute),
             State::Looking { holds } => holds,

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::BytesMut;
 use mobula_core::limits;
+use mobula_core::planted::{self, Bug};
 
 /// Batches up to this are copied behind one another, so that many small ones cost neither an allocation nor a buffer each;
 /// larger ones are kept where they were written.
@@ -164,6 +165,11 @@ impl Kept {
         if received < self.acked {
             return Err(ResumeError::NotKept { received, acked: self.acked });
         }
+        let received = match () {
+            () if planted::is(Bug::ResumedTwice) => self.acked,
+            () if planted::is(Bug::ResumeSkips) => self.written,
+            () => received,
+        };
         self.acked(received)?;
         self.position = received;
         let mut from = received - self.start;
@@ -182,6 +188,11 @@ impl Kept {
             from = self.chunks.back().map_or(0, |last| last.len() as u64);
         }
         self.next.1 = from as usize;
+        if planted::is(Bug::ResumeReordered)
+            && let Some(chunk) = self.chunks.get_mut(self.next.0)
+        {
+            swap_frames(&mut chunk[self.next.1..]);
+        }
         Ok(())
     }
 
@@ -210,5 +221,18 @@ impl Kept {
                 self.spares.push(chunk);
             }
         }
+    }
+}
+
+/// Part of a [planted bug](Bug::ResumeReordered): the second frame comes before the first.
+fn swap_frames(bytes: &mut [u8]) {
+    let frame_bytes = |bytes: &[u8]| {
+        let length = u32::from_be_bytes(*bytes.first_chunk()?);
+        Some(4 + length as usize).filter(|whole| *whole <= bytes.len())
+    };
+    if let Some(first) = frame_bytes(bytes)
+        && let Some(second) = frame_bytes(&bytes[first..])
+    {
+        bytes[..first + second].rotate_left(first);
     }
 }
