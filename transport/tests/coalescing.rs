@@ -105,9 +105,35 @@ impl Bench {
 async fn asks_made_beside_the_driver_share_one_write() {
     let bench = Bench::open().await;
     let before = bench.writes.load(Ordering::SeqCst);
-    (0..500).for_each(|_| ask(&bench.link));
+    (0..200).for_each(|_| ask(&bench.link));
     assert_eq!(bench.writes.load(Ordering::SeqCst), before, "nothing is written before the sender awaits");
-    bench.all_arrived(500).await;
+    bench.all_arrived(200).await;
+    assert_eq!(bench.writes.load(Ordering::SeqCst), before + 1);
+}
+
+#[tokio::test]
+async fn who_sends_on_without_awaiting_is_written_for_every_8_kib() {
+    let bench = Bench::open().await;
+    let before = bench.writes.load(Ordering::SeqCst);
+    // 33 bytes each.
+    (0..1000).for_each(|_| ask(&bench.link));
+    assert_eq!(bench.writes.load(Ordering::SeqCst), before + 4, "the peer begins meanwhile");
+    bench.all_arrived(1000).await;
+    assert_eq!(bench.writes.load(Ordering::SeqCst), before + 5);
+}
+
+#[tokio::test]
+async fn what_is_held_waits_for_the_kick() {
+    let bench = Bench::open().await;
+    let before = bench.writes.load(Ordering::SeqCst);
+    bench.link.hold();
+    (0..200).for_each(|_| ask(&bench.link));
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(bench.writes.load(Ordering::SeqCst), before, "the driver leaves it");
+    bench.link.kick();
+    bench.all_arrived(200).await;
     assert_eq!(bench.writes.load(Ordering::SeqCst), before + 1);
 }
 

@@ -61,6 +61,8 @@ const READ_BYTES: usize = 64 * 1024;
 const LAST_WORDS_DEADLINE: Duration = Duration::from_secs(1);
 /// Reads of one turn; after them the neighbours on the thread get theirs.
 const READS_PER_TURN: usize = 4;
+/// Frames that the session takes in before they are handed on.
+const FRAMES_PER_LOCK: usize = 64;
 
 #[derive(Debug, thiserror::Error)]
 enum End {
@@ -312,6 +314,10 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
 
     fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         self.link.hot.store(false, Ordering::SeqCst);
+        if self.link.held.load(Ordering::Acquire) {
+            self.events();
+            return Ok(());
+        }
         let mut writer = self.link.writer.lock();
         loop {
             match self.link.drain(&mut writer)? {
@@ -380,43 +386,69 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
 
     fn receive(&mut self) -> Result<(), End> {
         let now = now();
-        let mut batch = Vec::new();
+        // Few at a time: they lie close together, and the session is locked for a moment only.
+        let mut batch = Vec::with_capacity(FRAMES_PER_LOCK);
         let mut used = 0;
-        let mut result = Ok(());
-        let mut opened = None;
+        let (mut result, mut violation) = (Ok(()), Ok(()));
         let mut acked = None;
         let (mut heartbeat, mut answered) = (false, false);
-        {
-            let mut session = self.link.session.lock();
-            loop {
-                let received = match frame::decode(&self.buffer[used..], limits::FRAME_BYTES_MAX) {
-                    Ok(Some((frame, length))) => {
-                        used += length;
-                        self.arrived.count(&frame, length);
-                        heartbeat |= matches!(frame, Frame::Ping { .. });
-                        answered |= matches!(frame, Frame::Pong { .. } | Frame::Ack { .. });
-                        session.receive(frame, now)
-                    }
-                    Ok(None) => break,
-                    Err(error) => Err(error.into()),
-                };
-                match received {
-                    Ok(Received::Nothing) => {}
-                    Ok(Received::Ack { received }) => acked = Some(received),
-                    Ok(received) => batch.push(received),
-                    Err(error) => {
-                        result = Err(error.into());
-                        break;
+        let mut more = true;
+        while more {
+            let mut opened = None;
+            {
+                let mut session = self.link.session.lock();
+                while batch.len() < FRAMES_PER_LOCK {
+                    let received = match frame::decode(&self.buffer[used..], limits::FRAME_BYTES_MAX) {
+                        Ok(Some((frame, length))) => {
+                            used += length;
+                            self.arrived.count(&frame, length);
+                            heartbeat |= matches!(frame, Frame::Ping { .. });
+                            answered |= matches!(frame, Frame::Pong { .. } | Frame::Ack { .. });
+                            session.receive(frame, now)
+                        }
+                        Ok(None) => {
+                            more = false;
+                            break;
+                        }
+                        Err(error) => Err(error.into()),
+                    };
+                    match received {
+                        Ok(Received::Nothing) => {}
+                        Ok(Received::Ack { received }) => acked = Some(received),
+                        Ok(received) => batch.push(received),
+                        Err(error) => {
+                            result = Err(End::from(error));
+                            more = false;
+                            break;
+                        }
                     }
                 }
+                if !self.opened
+                    && let Some(hello) = session.peer()
+                {
+                    self.opened = true;
+                    opened = Some(hello.clone());
+                }
             }
-            if !self.opened
-                && let Some(hello) = session.peer()
-            {
-                self.opened = true;
-                opened = Some(hello.clone());
+            if let Some(hello) = opened {
+                self.inbound.opened(&self.link, &hello);
+                self.link.state.send_if_modified(|state| {
+                    let opening = matches!(state, State::Opening);
+                    if opening {
+                        *state = State::Open(hello);
+                    }
+                    opening
+                });
+                if self.link.ending.load(Ordering::Acquire) {
+                    // The peer is not wanted, and so is nothing that it sent.
+                    return Ok(());
+                }
+            }
+            for received in batch.drain(..) {
+                hand_over(&self.link, &mut self.inbound, received, &mut violation);
             }
         }
+        self.buffer.advance(used);
         if used > 0
             && let Some(beside) = &mut self.beside
         {
@@ -434,51 +466,6 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
                 result = Err(SessionError::from(error).into());
             }
         }
-        if let Some(hello) = opened {
-            self.inbound.opened(&self.link, &hello);
-            self.link.state.send_if_modified(|state| {
-                let opening = matches!(state, State::Opening);
-                if opening {
-                    *state = State::Open(hello);
-                }
-                opening
-            });
-            if self.link.ending.load(Ordering::Acquire) {
-                // The peer is not wanted, and so is nothing that it sent.
-                return Ok(());
-            }
-        }
-        let mut violation = Ok(());
-        for received in batch {
-            match received {
-                Received::Nothing | Received::Ack { .. } => {}
-                Received::Reply { to, payload } => to.answer(Ok(&payload)),
-                Received::Failure { to, error } => to.answer(Err(error)),
-                Received::Define { index, name, schema } => self.inbound.define(index, &name, schema),
-                Received::Cancel { request } => self.inbound.cancel(request),
-                Received::Undelivered { target, message, error } => {
-                    self.inbound.undelivered(&self.link, target, message, error);
-                }
-                // After a violation nothing is accepted, but answers still reach those who wait for them.
-                Received::Item { to, payload } => {
-                    if violation.is_ok() {
-                        violation = to.item(&payload);
-                    }
-                }
-                Received::More { request, count } => {
-                    if violation.is_ok() {
-                        violation = self.inbound.more(&self.link, request, count);
-                    }
-                }
-                Received::Request { request, post, target, message, deadline, payload } => {
-                    if violation.is_ok() {
-                        let request = Request { request, post, target, message, deadline, payload };
-                        violation = self.inbound.request(&self.link, request);
-                    }
-                }
-            }
-        }
-        self.buffer.advance(used);
         violation?;
         result
     }
@@ -519,13 +506,36 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
     }
 }
 
+/// Hands on what has come. After a violation nothing is accepted, but answers still reach those who wait for them.
+fn hand_over<R: Waiter, I: Inbound<R>>(
+    link: &Arc<Link<R>>,
+    inbound: &mut I,
+    received: Received<'_, R>,
+    violation: &mut Result<(), SessionError>,
+) {
+    match received {
+        Received::Nothing | Received::Ack { .. } => {}
+        Received::Reply { to, payload } => to.answer(Ok(&payload)),
+        Received::Failure { to, error } => to.answer(Err(error)),
+        Received::Define { index, name, schema } => inbound.define(index, &name, schema),
+        Received::Cancel { request } => inbound.cancel(request),
+        Received::Undelivered { target, message, error } => inbound.undelivered(link, target, message, error),
+        Received::Item { .. } | Received::More { .. } | Received::Request { .. } if violation.is_err() => {}
+        Received::Item { to, payload } => *violation = to.item(&payload),
+        Received::More { request, count } => *violation = inbound.more(link, request, count),
+        Received::Request { request, post, target, message, deadline, payload } => {
+            *violation = inbound.request(link, Request { request, post, target, message, deadline, payload });
+        }
+    }
+}
+
 impl<R: Waiter, I: Inbound<R> + Unpin> Future for Driver<R, I> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         this.link.driver.register(cx.waker());
-        this.link.home.get_or_init(|| std::thread::current().id());
+        this.link.home.get_or_init(super::this_thread);
         let result = if this.link.ending.load(Ordering::Acquire) { Ok(()) } else { this.turn(cx) };
         if let Err(end) = result {
             if let End::Session(error) = &end

@@ -10,9 +10,8 @@ mod driver;
 mod writer;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread::ThreadId;
 use std::time::Instant;
 
 use bytes::BytesMut;
@@ -106,8 +105,17 @@ pub struct LinkClosed {
     pub quarantined: bool,
 }
 
+/// The current thread, as long as it lives. Costs less than its `ThreadId`, which comes with a counted handle.
+fn this_thread() -> usize {
+    thread_local!(static HERE: u8 = const { 0 });
+    HERE.with(|here| std::ptr::from_ref(here).addr())
+}
+
 /// 20 us, about what waking a thread takes: a link that was not written for so long is quiet.
 const QUIET_NS: u64 = 20_000;
+
+/// 8 KiB, some 200 small asks: what goes on queueing beyond it would keep the peer idle.
+const EARLY_BYTES: usize = 8 * 1024;
 
 /// One connection to one peer, to be shared by all who send to it.
 pub struct Link<R> {
@@ -116,13 +124,17 @@ pub struct Link<R> {
     writer: Mutex<Writer>,
     /// Somebody has written or is about to, and the driver will come round: append only.
     hot: AtomicBool,
+    /// More is about to be queued, and goes with what is queued: the driver leaves it.
+    held: AtomicBool,
     ending: AtomicBool,
     opened: Instant,
     /// When something was last written, in nanoseconds since `opened`.
     written_ns: AtomicU64,
+    /// With so many bytes queued, a sender beside the driver writes before it awaits anything.
+    early_at: AtomicUsize,
     driver: AtomicWaker,
     /// The thread that polls the driver.
-    home: OnceLock<ThreadId>,
+    home: OnceLock<usize>,
     state: watch::Sender<State>,
     /// The session's name, where the peer may come back to it.
     resumable: Option<u64>,
@@ -163,9 +175,11 @@ impl<R: Waiter> Link<R> {
             session: Mutex::new(session),
             writer: Mutex::new(Writer::new(wire.write, way_back.is_some())),
             hot: AtomicBool::new(true),
+            held: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             opened: now(),
             written_ns: AtomicU64::new(0),
+            early_at: AtomicUsize::new(EARLY_BYTES),
             driver: AtomicWaker::new(),
             home: OnceLock::new(),
             state: watch::Sender::new(State::Opening),
@@ -193,8 +207,11 @@ impl<R: Waiter> Link<R> {
     ) -> Result<RequestId, (CallError, R)> {
         let body = body.into_body();
         let now = now();
-        let (request, _) = self.session.lock().ask(call, waiter, now, body)?;
-        self.sent(now);
+        let mut session = self.session.lock();
+        let (request, _) = session.ask(call, waiter, now, body)?;
+        let queued_bytes = session.queued_bytes();
+        drop(session);
+        self.sent(now, queued_bytes);
         Ok(request)
     }
 
@@ -210,8 +227,11 @@ impl<R: Waiter> Link<R> {
     ) -> Result<Accepted, CallError> {
         let body = body.into_body();
         let now = now();
-        let accepted = self.session.lock().tell(call, waiter, now, body)?;
-        self.sent(now);
+        let mut session = self.session.lock();
+        let accepted = session.tell(call, waiter, now, body)?;
+        let queued_bytes = session.queued_bytes();
+        drop(session);
+        self.sent(now, queued_bytes);
         Ok(accepted)
     }
 
@@ -227,8 +247,11 @@ impl<R: Waiter> Link<R> {
     ) -> Result<RequestId, (CallError, R)> {
         let body = body.into_body();
         let now = now();
-        let (request, _) = self.session.lock().post(call, waiter, now, body)?;
-        self.sent(now);
+        let mut session = self.session.lock();
+        let (request, _) = session.post(call, waiter, now, body)?;
+        let queued_bytes = session.queued_bytes();
+        drop(session);
+        self.sent(now, queued_bytes);
         Ok(request)
     }
 
@@ -297,19 +320,31 @@ impl<R: Waiter> Link<R> {
         self.session.lock().grant(target, count);
     }
 
-    /// Something was queued by a sender at `now`.
-    fn sent(&self, now: Instant) {
-        // Beside the driver there is no thread to wake: it comes round as soon as the sender awaits anything.
+    /// Something was queued by a sender at `now`; all in all `queued_bytes` are.
+    fn sent(&self, now: Instant, queued_bytes: usize) {
         if !self.is_home() && self.is_quiet(now) {
-            self.kick();
-        } else if !self.hot.swap(true, Ordering::AcqRel) {
+            return self.kick();
+        }
+        // Beside the driver there is no thread to wake: it comes round as soon as the sender awaits anything.
+        if !self.hot.swap(true, Ordering::AcqRel) {
             self.driver.wake();
+        }
+        if queued_bytes >= self.early_at.load(Ordering::Relaxed) && self.is_home() {
+            self.write_early();
+        }
+    }
+
+    /// The sender goes on without awaiting: the peer begins meanwhile.
+    fn write_early(&self) {
+        if let Some(mut writer) = self.writer.try_lock() {
+            // A broken connection is found by the driver, too, and handled there.
+            let _ = self.drain(&mut writer);
         }
     }
 
     /// True on the thread that polls the driver.
     fn is_home(&self) -> bool {
-        self.home.get().is_some_and(|home| *home == std::thread::current().id())
+        self.home.get().is_some_and(|home| *home == this_thread())
     }
 
     /// True if nothing was written for as long as it takes to wake a thread.
@@ -318,8 +353,15 @@ impl<R: Waiter> Link<R> {
         since_opened.saturating_sub(self.written_ns.load(Ordering::Relaxed)) > QUIET_NS
     }
 
+    /// What is queued may wait for more that is about to follow it: the driver leaves it until somebody
+    /// [kicks](Self::kick), which the caller has to do, and soon.
+    pub fn hold(&self) {
+        self.held.store(true, Ordering::Release);
+    }
+
     /// Sends what is queued: now and from this thread, unless the driver is about to.
     pub fn kick(&self) {
+        self.held.store(false, Ordering::Release);
         if self.hot.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -337,6 +379,9 @@ impl<R: Waiter> Link<R> {
             let since_opened = now().saturating_duration_since(self.opened).as_nanos();
             self.written_ns.store(u64::try_from(since_opened).unwrap_or(u64::MAX), Ordering::Relaxed);
         }
+        // What the wire does not take is not offered again with every message.
+        let left_bytes = if done == Drained::All { 0 } else { self.session.lock().queued_bytes() };
+        self.early_at.store(left_bytes + EARLY_BYTES, Ordering::Relaxed);
         Ok(done)
     }
 
