@@ -358,20 +358,21 @@ where
         return Err(CallError::UnknownMessage { message: M::NAME.to_owned(), actor_type: A::NAME.to_owned() });
     };
     let Incoming { payload, request, post, deadline, flow, ticket } = incoming;
-    let owed = || match request {
-        None => Owed::Nothing,
-        Some(request) if post => Owed::Acceptance(Acceptance::far(Arc::clone(flow), request)),
-        Some(request) => Owed::Answer(ReplyTo::far(Arc::clone(flow), request)),
+    // An answer that is owed keeps the ticket itself.
+    let owed = |ticket| match request {
+        None => (Owed::Nothing, Some(ticket)),
+        Some(request) if post => (Owed::Acceptance(Acceptance::far(Arc::clone(flow), request)), Some(ticket)),
+        Some(request) => (Owed::Answer(ReplyTo::far(ticket, request)), None),
     };
     match payload {
         Payload::Reassembled(bytes) if bytes.len() >= limits::DECODE_APART_BYTES && shared.node.has_threads() => {
-            let owed = owed();
+            let (owed, ticket) = owed(ticket);
             let acceptance = owed.acceptance();
             arrive(shared, Late::<M>::begin(shared, bytes, owed, deadline, ticket), acceptance);
         }
         payload => {
             let message: M = late::decode(&payload)?;
-            let owed = owed();
+            let (owed, ticket) = owed(ticket);
             let acceptance = owed.acceptance();
             arrive(shared, Envelope::incoming(message, owed, deadline, ticket), acceptance);
         }

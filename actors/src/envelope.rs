@@ -70,9 +70,14 @@ impl<M: RemoteMessage> Envelope<M> {
         Box::new(Envelope { message, owed: Owed::Answer(reply), deadline, ticket: None })
     }
 
-    /// From another node.
-    pub(crate) fn incoming(message: M, owed: Owed<M::Reply>, deadline: Deadline, ticket: FlowTicket) -> Box<Self> {
-        Box::new(Envelope { message, owed, deadline, ticket: Some(ticket) })
+    /// From another node. An answer that is owed keeps the ticket itself.
+    pub(crate) fn incoming(
+        message: M,
+        owed: Owed<M::Reply>,
+        deadline: Deadline,
+        ticket: Option<FlowTicket>,
+    ) -> Box<Self> {
+        Box::new(Envelope { message, owed, deadline, ticket })
     }
 }
 
@@ -100,7 +105,7 @@ where
             snapshots.message();
         }
         // The mailbox has room again as soon as the handler begins. A tell that is put aside still knows whose it is.
-        let ticket = ticket.map(FlowTicket::begun).filter(|_| reply.is_none());
+        let ticket = ticket.map(FlowTicket::begun);
         let caller = reply.as_ref().map_or(Caller::Nobody, ReplyTo::caller);
         let call = scope::Call { deadline, caller: Some(caller) };
         scope::serve(call, (M::KEY, M::NAME), || match catch_unwind(AssertUnwindSafe(|| actor.handle(message, ctx))) {

@@ -48,7 +48,12 @@ impl FlowTicket {
         self
     }
 
-    fn return_credit(&mut self) {
+    /// Of which flow the message is.
+    pub(crate) fn flow(&self) -> &Arc<Flow> {
+        &self.flow
+    }
+
+    pub(crate) fn return_credit(&mut self) {
         if std::mem::take(&mut self.holds_credit)
             && let Some(count) = self.flow.credit.on_taken()
         {
@@ -134,23 +139,31 @@ impl NodeInbound {
         })
     }
 
+    /// Makes the row of a target that is not known yet.
+    fn find(&mut self, link: &Arc<NodeLink>, id: ActorId) -> Result<(), CallError> {
+        let Some(actor) = self.node.actor(id) else {
+            link.grant(id, 1);
+            return Err(CallError::NoSuchActor { actor: id });
+        };
+        if self.targets.len() >= self.sweep_at {
+            self.sweep(link);
+        }
+        let flow = Arc::new(Flow {
+            link: Arc::clone(link),
+            requests: Arc::clone(&self.requests),
+            target: id,
+            credit: ReceiveCredit::new(self.node.hello().credit_messages),
+        });
+        self.targets.insert(id.0, Target { actor, flow, routes: Vec::new() });
+        Ok(())
+    }
+
     fn deliver(&mut self, link: &Arc<NodeLink>, request: Request<'_>) -> Result<Result<(), CallError>, SessionError> {
         let id = request.target;
-        if !self.targets.contains_key(&id.0) {
-            let Some(actor) = self.node.actor(id) else {
-                link.grant(id, 1);
-                return Ok(Err(CallError::NoSuchActor { actor: id }));
-            };
-            if self.targets.len() >= self.sweep_at {
-                self.sweep(link);
-            }
-            let flow = Arc::new(Flow {
-                link: Arc::clone(link),
-                requests: Arc::clone(&self.requests),
-                target: id,
-                credit: ReceiveCredit::new(self.node.hello().credit_messages),
-            });
-            self.targets.insert(id.0, Target { actor, flow, routes: Vec::new() });
+        if !self.targets.contains_key(&id.0)
+            && let Err(error) = self.find(link, id)
+        {
+            return Ok(Err(error));
         }
         let Some(target) = self.targets.get_mut(&id.0) else { return Ok(Err(CallError::NoSuchActor { actor: id })) };
         target.flow.credit.on_message()?;

@@ -25,7 +25,7 @@ pub(crate) struct Late<M: RemoteMessage> {
     decoded: Decoded<M>,
     owed: Owed<M::Reply>,
     deadline: Deadline,
-    ticket: FlowTicket,
+    ticket: Option<FlowTicket>,
 }
 
 /// Reads a message of another node.
@@ -40,7 +40,7 @@ impl<M: RemoteMessage> Late<M> {
         bytes: BytesMut,
         owed: Owed<M::Reply>,
         deadline: Deadline,
-        ticket: FlowTicket,
+        ticket: Option<FlowTicket>,
     ) -> Box<Self>
     where
         A: Actor<Context = Context<A>>,
@@ -95,7 +95,7 @@ where
     fn refuse(self: Box<Self>, error: CallError) -> Option<Undelivered> {
         let Late { owed, ticket, .. } = *self;
         let (reason, _) = owed.refuse(error)?;
-        Some(Undelivered::Far { ticket, reason })
+        Some(Undelivered::Far { ticket: ticket?, reason })
     }
 
     fn stand_in_line(&mut self) -> Option<Arc<Acceptance>> {

@@ -183,9 +183,13 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
                 }
             }
         }
+        let first = state.letters.is_empty();
         state.letters.push_back(Queued { letter, signal: false });
         drop(state);
-        self.cell.wake();
+        // Whoever put the letters before it has woken the cell, and it takes mail until there is none.
+        if first {
+            self.cell.wake();
+        }
         Ok((placed, evicted))
     }
 

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::call_context::{Caller, NearCall, Token};
 use crate::encode_local::Pass;
 use crate::expiry::Expire;
-use crate::inbound::Flow;
+use crate::inbound::FlowTicket;
 use crate::node::Node;
 use crate::scope;
 
@@ -255,7 +255,7 @@ enum Way<T> {
     /// The answer itself says only that it has ended.
     Stream(Arc<dyn NearStream>),
     Far {
-        flow: Arc<Flow>,
+        ticket: FlowTicket,
         request: RequestId,
         encode: fn(&T, &mut BytesMut) -> Result<(), EncodeError>,
     },
@@ -270,12 +270,13 @@ impl<T> ReplyTo<T> {
         ReplyTo { way: Some(Way::Stream(stream)), begun: false, owes: None, pass: None }
     }
 
-    /// To a request that is [in progress](crate::requests) until this has its answer.
-    pub(crate) fn far(flow: Arc<Flow>, request: RequestId) -> Self
+    /// To a request that is [in progress](crate::requests) until this has its answer, and that holds its credit until it is
+    /// begun.
+    pub(crate) fn far(ticket: FlowTicket, request: RequestId) -> Self
     where
         T: Serialize,
     {
-        let way = Some(Way::Far { flow, request, encode: codec::encode_into::<T> });
+        let way = Some(Way::Far { ticket, request, encode: codec::encode_into::<T> });
         ReplyTo { way, begun: false, owes: None, pass: None }
     }
 
@@ -315,7 +316,8 @@ impl<T> ReplyTo<T> {
                 None => answer,
             }),
             Some(Way::Stream(stream)) => stream.end(answer.map(|_| ())),
-            Some(Way::Far { flow, request, encode }) => {
+            Some(Way::Far { ticket, request, encode }) => {
+                let flow = ticket.flow();
                 flow.requests.end(request);
                 match answer {
                     Ok(value) => flow.link.reply(request, |out| encode(&value, out)),
@@ -329,10 +331,14 @@ impl<T> ReplyTo<T> {
 
     /// The handler begins. False if its caller has just given up, and it must not.
     pub(crate) fn begin(&mut self) -> bool {
-        self.begun = match &self.way {
+        self.begun = match &mut self.way {
             Some(Way::Near(slot)) => slot.begin(),
             Some(Way::Stream(stream)) => stream.begin(),
-            Some(Way::Far { .. }) | None => true,
+            Some(Way::Far { ticket, .. }) => {
+                ticket.return_credit();
+                true
+            }
+            None => true,
         };
         self.begun
     }
@@ -345,7 +351,7 @@ impl<T> ReplyTo<T> {
         match &self.way {
             Some(Way::Near(slot)) => Caller::Near(Arc::clone(slot) as _),
             Some(Way::Stream(stream)) => Caller::Near(Arc::clone(stream) as _),
-            Some(Way::Far { flow, request, .. }) => Caller::Far(Arc::clone(flow), *request),
+            Some(Way::Far { ticket, request, .. }) => Caller::Far(Arc::clone(ticket.flow()), *request),
             None => Caller::Nobody,
         }
     }
@@ -362,7 +368,7 @@ impl<T> ReplyTo<T> {
         match &self.way {
             Some(Way::Near(slot)) => slot.is_cancelled(),
             Some(Way::Stream(stream)) => stream.is_cancelled(),
-            Some(Way::Far { flow, request, .. }) => flow.requests.is_cancelled(*request),
+            Some(Way::Far { ticket, request, .. }) => ticket.flow().requests.is_cancelled(*request),
             None => false,
         }
     }

@@ -3,6 +3,7 @@
 //! A request has its row from its arrival to its answer, and no longer. So a cancel finds what it is about or is about
 //! nothing, and leaves nothing behind.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,10 +23,16 @@ pub(crate) struct Requests {
 
 #[derive(Default)]
 struct Rows {
-    by_id: IdMap<u64, Row>,
+    /// By the low half of the id, which counts up from 0 in the peers that we know.
+    dense: Vec<Option<(RequestId, Row)>>,
+    /// What found its place there taken, or has a larger number.
+    others: IdMap<u64, Row>,
     /// The connection has ended.
     closed: bool,
 }
+
+/// Rows that are found without hashing. What a peer makes of its ids is its own affair: 64 KiB at most.
+const DENSE_ROWS_MAX: usize = 1024;
 
 #[derive(Default)]
 struct Row {
@@ -36,15 +43,62 @@ struct Row {
     gate: Option<Arc<Gate>>,
 }
 
+impl Rows {
+    /// False if there is one already.
+    fn insert(&mut self, request: RequestId) -> bool {
+        let place = place(request);
+        if place >= self.dense.len() && place < DENSE_ROWS_MAX {
+            self.dense.resize_with(place + 1, || None);
+        }
+        match self.dense.get_mut(place) {
+            Some(Some((there, _))) if *there == request => false,
+            // A peer that counts on has given this id to one of the others before.
+            Some(free @ None) if self.others.is_empty() || !self.others.contains_key(&request.0) => {
+                *free = Some((request, Row::default()));
+                true
+            }
+            _ => match self.others.entry(request.0) {
+                Entry::Occupied(_) => false,
+                Entry::Vacant(free) => {
+                    free.insert(Row::default());
+                    true
+                }
+            },
+        }
+    }
+
+    fn remove(&mut self, request: RequestId) -> Option<Row> {
+        match self.dense.get_mut(place(request)) {
+            Some(row) if row.as_ref().is_some_and(|(there, _)| *there == request) => row.take().map(|(_, row)| row),
+            _ => self.others.remove(&request.0),
+        }
+    }
+
+    fn get_mut(&mut self, request: RequestId) -> Option<&mut Row> {
+        match self.dense.get_mut(place(request)) {
+            Some(Some((there, row))) if *there == request => Some(row),
+            _ => self.others.get_mut(&request.0),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Row> {
+        self.dense.iter().flatten().map(|(_, row)| row).chain(self.others.values())
+    }
+}
+
+fn place(request: RequestId) -> usize {
+    (request.0 & 0xffff_ffff) as usize
+}
+
 impl Requests {
     /// A request has arrived. False if one with this id is in progress already.
     pub(crate) fn begin(&self, request: RequestId) -> bool {
-        self.rows.lock().by_id.insert(request.0, Row::default()).is_none()
+        self.rows.lock().insert(request)
     }
 
     /// It has its answer.
     pub(crate) fn end(&self, request: RequestId) {
-        let row = self.rows.lock().by_id.remove(&request.0);
+        let row = self.rows.lock().remove(request);
         if row.is_some_and(|row| row.cancelled) {
             self.cancelled.fetch_sub(1, Ordering::Relaxed);
         }
@@ -52,7 +106,7 @@ impl Requests {
 
     /// Its sender has given up.
     pub(crate) fn cancel(&self, request: RequestId) {
-        let token = match self.rows.lock().by_id.get_mut(&request.0) {
+        let token = match self.rows.lock().get_mut(request) {
             Some(row) if !row.cancelled => {
                 row.cancelled = true;
                 self.cancelled.fetch_add(1, Ordering::Relaxed);
@@ -66,15 +120,14 @@ impl Requests {
     }
 
     pub(crate) fn is_cancelled(&self, request: RequestId) -> bool {
-        self.cancelled.load(Ordering::Relaxed) > 0
-            && self.rows.lock().by_id.get(&request.0).is_some_and(|row| row.cancelled)
+        self.cancelled.load(Ordering::Relaxed) > 0 && self.rows.lock().get_mut(request).is_some_and(|row| row.cancelled)
     }
 
     /// What fires when nobody waits for the answer any more. None if it was given.
     pub(crate) fn token(&self, request: RequestId) -> Option<Arc<Token>> {
         let mut rows = self.rows.lock();
         let closed = rows.closed;
-        let row = rows.by_id.get_mut(&request.0)?;
+        let row = rows.get_mut(request)?;
         if row.cancelled || closed {
             return Some(Token::new_fired());
         }
@@ -84,7 +137,7 @@ impl Requests {
     /// The answer will be items. None if there was an answer already.
     pub(crate) fn open_stream(&self, request: RequestId) -> Option<Arc<Gate>> {
         let mut rows = self.rows.lock();
-        let row = rows.by_id.get_mut(&request.0)?;
+        let row = rows.get_mut(request)?;
         Some(Arc::clone(row.gate.get_or_insert_with(|| Arc::new(Gate::new()))))
     }
 
@@ -93,7 +146,7 @@ impl Requests {
     /// # Errors
     /// [`CreditViolation`] if it cannot have.
     pub(crate) fn more(&self, request: RequestId, count: u32) -> Result<(), CreditViolation> {
-        let gate = match self.rows.lock().by_id.get(&request.0) {
+        let gate = match self.rows.lock().get_mut(request) {
             // It comes late.
             None => return Ok(()),
             Some(row) => row.gate.clone(),
@@ -105,14 +158,14 @@ impl Requests {
     pub(crate) fn close(&self) {
         let mut rows = self.rows.lock();
         rows.closed = true;
-        let tokens: Vec<_> = rows.by_id.values().filter_map(|row| row.token.clone()).collect();
+        let tokens: Vec<_> = rows.all().filter_map(|row| row.token.clone()).collect();
         drop(rows);
         tokens.iter().for_each(|token| token.fire());
     }
 
     #[cfg(test)]
     fn is_empty(&self) -> bool {
-        self.rows.lock().by_id.is_empty() && self.cancelled.load(Ordering::Relaxed) == 0
+        self.rows.lock().all().next().is_none() && self.cancelled.load(Ordering::Relaxed) == 0
     }
 }
 
@@ -140,6 +193,23 @@ mod tests {
         // Late, and about what never was.
         requests.cancel(A);
         requests.cancel(RequestId(77));
+        assert!(requests.is_empty());
+    }
+
+    #[test]
+    fn ids_that_share_a_place_or_have_none_are_told_apart() {
+        let requests = Requests::default();
+        let again = RequestId(A.0 | 1 << 32);
+        let far = RequestId(DENSE_ROWS_MAX as u64);
+        assert!(requests.begin(A) && requests.begin(again) && requests.begin(far));
+        assert!(!requests.begin(A) && !requests.begin(again) && !requests.begin(far), "twice at the same time");
+        requests.cancel(again);
+        assert!(requests.is_cancelled(again) && !requests.is_cancelled(A) && !requests.is_cancelled(far));
+        requests.end(A);
+        assert!(!requests.begin(again), "it is still among the others");
+        assert!(requests.is_cancelled(again));
+        requests.end(again);
+        requests.end(far);
         assert!(requests.is_empty());
     }
 

@@ -4,7 +4,7 @@
 //! there after an `.await` as before it, and a panic's text reaches the caller. What else implements `MessageResponse` is
 //! left to itself.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
@@ -13,7 +13,9 @@ use std::task::{Context as TaskContext, Poll, ready};
 
 use actix::dev::MessageResponse;
 use actix::fut::ActorFuture;
-use actix::{Actor, AsyncContext, AtomicResponse, Context, Handler, Message, ResponseActFuture, ResponseFuture};
+use actix::{
+    Actor, AsyncContext, AtomicResponse, Context, Handler, Message, MessageResult, ResponseActFuture, ResponseFuture,
+};
 use futures::FutureExt;
 use mobula_core::{Generation, RemoteMessage, panic_text};
 use tokio::sync::oneshot;
@@ -45,6 +47,12 @@ pub(crate) fn respond<A, M>(
     M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
 {
     let mut response = Some(response);
+    if let Some(value) = value::<A, M>(&mut response) {
+        if let Some(reply) = reply {
+            reply.send(Ok(value));
+        }
+        return;
+    }
     if let Some(future) = taken::<ResponseFuture<M::Reply>>(&mut response) {
         return beside::<A, M>(future, reply, shared);
     }
@@ -70,6 +78,28 @@ pub(crate) fn respond<A, M>(
     if let Some(response) = response {
         left_to_itself::<A, M>(response, ctx, reply, shared);
     }
+}
+
+/// The answer itself, if the handler returned that and nothing else happens with it. A type that has its own
+/// `MessageResponse` is none of these.
+fn value<A, M>(response: &mut Option<<A as Handler<M>>::Result>) -> Option<M::Reply>
+where
+    A: Actor<Context = Context<A>> + Handler<M>,
+    M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
+{
+    if let Some(MessageResult(value)) = taken::<MessageResult<M>>(response) {
+        return Some(value);
+    }
+    if is_plain::<M::Reply>() { taken::<M::Reply>(response) } else { None }
+}
+
+/// Types of the language whose `MessageResponse` is actix's.
+fn is_plain<T: 'static>() -> bool {
+    let of = TypeId::of::<T>();
+    macro_rules! is_one_of {
+        ($($plain:ty),*) => { $(of == TypeId::of::<$plain>())||* };
+    }
+    is_one_of!((), bool, i8, i16, i32, i64, isize, u8, u16, u32, u64, usize, f32, f64, String)
 }
 
 /// A future that has nothing to do with the actor any more, and outlives it.

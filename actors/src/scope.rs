@@ -156,7 +156,8 @@ pub(crate) fn forget_default_node(node: &Node) {
 }
 
 /// Turns whose replies may be held back in a row, to go out in one write.
-const HELD_TURNS_MAX: u32 = 16;
+/// More would keep the peer idle meanwhile.
+const HELD_TURNS_MAX: u32 = 3;
 
 /// The actor's turn ends with mail left, and its next turn comes at once: what this one queued can go with that.
 pub(crate) fn hold() {
@@ -172,6 +173,9 @@ pub(crate) fn turn<T>(place: &Arc<Place>, turn: impl FnOnce() -> T) -> T {
     if held == held_before || held > HELD_TURNS_MAX {
         HELD_TURNS.set(0);
         send_touched();
+    } else {
+        // Between the two turns the connections have theirs.
+        TOUCHED.with_borrow(|touched| touched.iter().for_each(|link| link.hold()));
     }
     result
 }
@@ -270,23 +274,26 @@ pub(crate) fn call() -> Call {
 /// Runs `handler` for `call`. Gives what it gives, and the call that runs on its own afterwards, if the handler's response
 /// has [begun to](begin_alone).
 pub(crate) fn serve<T>(call: Call, message: (MessageKey, &'static str), handler: impl FnOnce() -> T) -> T {
-    let activity = PLACE.with_borrow(|place| place.as_ref().and_then(|place| place.activity.get().cloned()));
-    if let Some(activity) = &activity {
-        activity.handles(message.0, message.1);
-    }
+    with_activity(|activity| activity.handles(message.0, message.1));
     let served = {
         let _before = Restore::with(call, false);
         handler()
     };
-    if let Some(activity) = &activity {
-        activity.handled();
-    }
+    with_activity(Activity::handled);
     if BEGUN_ALONE.take()
         && let Some(call) = alone()
     {
         CALL.set(call);
     }
     served
+}
+
+fn with_activity(step: impl FnOnce(&Activity)) {
+    PLACE.with_borrow(|place| {
+        if let Some(activity) = place.as_ref().and_then(|place| place.activity.get()) {
+            step(activity);
+        }
+    });
 }
 
 /// The call of the exclusive response that holds the actor of this turn, if one does.

@@ -159,10 +159,10 @@ where
     let acceptance = request.filter(|_| post).map(|request| Acceptance::far(Arc::clone(flow), request));
     let accepted = acceptance.clone();
     let put = gate.put(&key, |owes| {
-        let owed = match (acceptance, request) {
-            (Some(acceptance), _) => Owed::Acceptance(acceptance),
-            (None, Some(request)) => Owed::Answer(ReplyTo::far(Arc::clone(flow), request).owing(owes)),
-            (None, None) => Owed::Nothing,
+        let (owed, ticket) = match (acceptance, request) {
+            (Some(acceptance), _) => (Owed::Acceptance(acceptance), Some(ticket)),
+            (None, Some(request)) => (Owed::Answer(ReplyTo::far(ticket, request).owing(owes)), None),
+            (None, None) => (Owed::Nothing, Some(ticket)),
         };
         Envelope::incoming(message, owed, deadline, ticket)
     });
