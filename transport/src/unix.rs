@@ -4,6 +4,8 @@
 //! only if it is its own; preface and session are those of every other wire. Beside the socket lies `<name>.lock`, locked as
 //! long as somebody listens: so a socket file whose owner was killed is told from one in use without connecting to it.
 
+mod back;
+
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write as _};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -17,6 +19,8 @@ use parking_lot::Mutex;
 use rustix::fs::OFlags;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
+
+pub use back::{ask_after, hear_resume, redial};
 
 use crate::handshake::{self, Agreed, HandshakeError};
 use crate::preface::{Acceptor, Dial, PrefaceError, Secret, VERSIONS};

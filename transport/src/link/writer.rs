@@ -103,7 +103,7 @@ impl Writer {
 
     /// Writes what is queued, as far as the wire takes it, up to [`DRAINED_BYTES_MAX`].
     pub(super) fn drain<R>(&mut self, session: &Mutex<Session<R>>) -> io::Result<Drained> {
-        let mut written = 0;
+        let mut written = self.kept.caught_up();
         let pause_at = self.written_bytes() + DRAINED_BYTES_MAX;
         loop {
             if self.aside.is_empty() && self.kept.unwritten().is_empty() {

@@ -50,8 +50,10 @@ pub struct Kept {
     start: u64,
     /// The peer has all before this.
     acked: u64,
-    /// All before this was written at least once.
+    /// All before this is known to have been written at least once.
     written: u64,
+    /// All before this was offered to a wire. One that encrypts may have sent it before it says so.
+    offered: u64,
     /// Where the stream ends so far.
     end: u64,
     /// What is written next: its position, and as a chunk and a place in it.
@@ -70,6 +72,7 @@ impl Kept {
             start: 0,
             acked: 0,
             written: 0,
+            offered: 0,
             end: 0,
             position: 0,
             next: (0, 0),
@@ -127,19 +130,28 @@ impl Kept {
         while self.chunks.get(*chunk).is_some_and(|bytes| bytes.len() == *at) && *chunk + 1 < self.chunks.len() {
             (*chunk, *at) = (*chunk + 1, 0);
         }
-        self.chunks.get(*chunk).map_or(&[], |bytes| &bytes[*at..])
+        let unwritten = self.chunks.get(*chunk).map_or(&[][..], |bytes| &bytes[*at..]);
+        self.offered = self.offered.max(self.position + unwritten.len() as u64);
+        unwritten
+    }
+
+    /// Bytes that the peer turned out to have, as a connection was restored, and that were not known to be written.
+    pub(crate) fn caught_up(&mut self) -> usize {
+        let first = self.position.saturating_sub(self.written);
+        self.written += first;
+        first as usize
     }
 
     /// So many of the [unwritten](Self::unwritten) bytes were written. Returns how many of them for the first time.
     pub fn wrote(&mut self, bytes: usize) -> usize {
         self.next.1 += bytes;
         self.position += bytes as u64;
-        let first = self.position.saturating_sub(self.written);
-        self.written += first;
+        self.offered = self.offered.max(self.position);
+        let first = self.caught_up();
         if !self.keeps {
             self.forget(self.written);
         }
-        first as usize
+        first
     }
 
     /// The peer has all before `received`.
@@ -147,8 +159,8 @@ impl Kept {
     /// # Errors
     /// [`ResumeError::AckOfNothing`].
     pub fn acked(&mut self, received: u64) -> Result<(), ResumeError> {
-        if received > self.written {
-            return Err(ResumeError::AckOfNothing { received, written: self.written });
+        if received > self.offered {
+            return Err(ResumeError::AckOfNothing { received, written: self.offered });
         }
         // What was sent twice is acknowledged twice, and an old ack may come late.
         if self.keeps && received > self.acked {
@@ -199,7 +211,7 @@ impl Kept {
     /// The stream has ended, and with it all use for what was kept.
     pub fn clear(&mut self) {
         let end = self.end;
-        *self = Kept { start: end, acked: end, written: end, end, position: end, ..Kept::new(false) };
+        *self = Kept { start: end, acked: end, written: end, offered: end, end, position: end, ..Kept::new(false) };
     }
 
     fn forget(&mut self, received: u64) {

@@ -10,6 +10,7 @@ mod arrived;
 mod doubt;
 mod exchange;
 mod kept;
+mod seeking;
 mod way_back;
 
 pub use absence::{Absence, Next};
@@ -17,6 +18,7 @@ pub use arrived::Arrived;
 pub use doubt::{Doubt, Suspicion};
 pub(crate) use exchange::{Answer, ask_to_resume, head, hear_resume};
 pub use kept::{Kept, ResumeError};
+pub(crate) use seeking::{Road, ask_after, redial};
 pub use way_back::{Found, Resume, Returned, Seek, WayBack};
 
 #[cfg(test)]

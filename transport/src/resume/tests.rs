@@ -170,6 +170,23 @@ fn what_a_peer_cannot_have_is_refused() {
 }
 
 #[test]
+fn a_peer_may_have_what_was_offered_and_is_not_known_to_be_written() {
+    let mut kept = Kept::new(true);
+    kept.push(&mut BytesMut::from(&[1_u8; 100][..]));
+    // A wire that encrypts has sent 60 of them, and takes the rest later.
+    assert_eq!(kept.unwritten().len(), 100);
+    assert_eq!(kept.acked(60), Ok(()));
+    assert_eq!(kept.unwritten().len(), 100, "it has to be offered again as it was");
+    kept.push(&mut BytesMut::from(&vec![2_u8; 70_000][..]));
+    assert_eq!(kept.resume(101).unwrap_err(), ResumeError::AckOfNothing { received: 101, written: 100 });
+    assert_eq!(kept.resume(80), Ok(()));
+    assert_eq!((kept.caught_up(), kept.written_bytes()), (80, 80), "the session hears that they have left");
+    assert_eq!(kept.unwritten().len(), 20);
+    assert_eq!(kept.wrote(20), 20);
+    assert_eq!(kept.unwritten().len(), 70_000);
+}
+
+#[test]
 fn what_is_sent_again_is_not_counted_again() {
     let mut kept = Kept::new(true);
     for part in 0..3_u8 {

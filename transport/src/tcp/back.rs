@@ -1,19 +1,16 @@
 //! Finding a peer again over TCP, after a connection has broken.
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 
 use mobula_core::NodeUid;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 
 use super::{ConnectError, failed, loopback_only, wire};
 use crate::handshake::{self, Agreed, HandshakeError};
-use crate::preface::{self, Dial, PrefaceError, Purpose, Secret};
-use crate::resume::{self, Answer, Found, Resume, Returned, Seek, WayBack};
+use crate::preface::{self, Dial, Purpose, Secret};
+use crate::resume::{self, Resume, Returned, Road, WayBack};
 use crate::session::Lane;
 
 /// The way back of a connection that `dialer` [dialled](super::dial): it dials again, with handshakes on `runtime`.
@@ -26,8 +23,7 @@ pub fn redial(
     session: u64,
     runtime: Handle,
 ) -> WayBack {
-    let peer = Peer { secret: secret.clone(), own: dialer, target, lane };
-    WayBack { session, dials: true, seek: Box::new(Redial { peer, address, runtime }) }
+    resume::redial(TcpRoad { address, secret: secret.clone(), own: dialer, target, lane }, session, runtime)
 }
 
 /// The way back of a connection that `own` [accepted](super::accept): only its dialer can restore it, but it can be asked
@@ -41,8 +37,9 @@ pub fn ask_after(
     session: u64,
     runtime: Handle,
 ) -> WayBack {
-    let peer = Peer { secret: secret.clone(), own, target: dialer, lane };
-    WayBack { session, dials: false, seek: Box::new(AskAfter { peer, address: Box::new(address), runtime }) }
+    let secret = secret.clone();
+    let road = move || Some(TcpRoad { address: address()?, secret: secret.clone(), own, target: dialer, lane });
+    resume::ask_after(road, session, runtime)
 }
 
 /// Hears where a dialer stands that was [accepted](super::accept) to [resume](Purpose::Resume) a session; for the
@@ -66,101 +63,32 @@ fn returned(stream: std::net::TcpStream, version: u16, resume: Resume) -> Return
 
 /// Who is looked for, and by whom.
 #[derive(Clone)]
-struct Peer {
+struct TcpRoad {
+    address: SocketAddr,
     secret: Secret,
     own: NodeUid,
     target: NodeUid,
     lane: Lane,
 }
 
-struct Redial {
-    peer: Peer,
-    address: SocketAddr,
-    runtime: Handle,
-}
+impl Road for TcpRoad {
+    type Stream = TcpStream;
 
-impl Seek for Redial {
-    fn look(&mut self, resume: Resume) -> Pin<Box<dyn Future<Output = Found> + Send>> {
-        let (peer, address) = (self.peer.clone(), self.address);
-        on(&self.runtime, async move {
-            let dialled = handshake::in_time(async {
-                let (mut stream, version) = peer.dial(address, Purpose::Resume).await?;
-                Ok((resume::ask_to_resume(&mut stream, resume).await?, stream.into_std()?, version))
-            });
-            match dialled.await {
-                Ok((Answer::Resumed(theirs), stream, version)) => Found::Back(returned(stream, version, theirs)),
-                Ok((Answer::Refused(reason), ..)) => Found::Refused { reason },
-                Err(error) => not_found(address, error),
-            }
-        })
-    }
-}
-
-struct AskAfter {
-    peer: Peer,
-    address: Box<dyn Fn() -> Option<SocketAddr> + Send>,
-    runtime: Handle,
-}
-
-impl Seek for AskAfter {
-    fn look(&mut self, _: Resume) -> Pin<Box<dyn Future<Output = Found> + Send>> {
-        let Some(address) = (self.address)() else {
-            let reason = "its address is not known".to_owned();
-            return Box::pin(std::future::ready(Found::NotYet { reason }));
-        };
-        let peer = self.peer.clone();
-        on(&self.runtime, async move {
-            match handshake::in_time(peer.dial(address, Purpose::Probe)).await {
-                Ok(_) => Found::NotYet { reason: "it lives, and has not come back".to_owned() },
-                Err(error) => not_found(address, error),
-            }
-        })
-    }
-
-    fn can_look(&self) -> bool {
-        (self.address)().is_some()
-    }
-}
-
-impl Peer {
-    async fn dial(&self, address: SocketAddr, purpose: Purpose) -> Result<(TcpStream, u16), HandshakeError> {
-        loopback_only(address).map_err(io::Error::other)?;
+    async fn connect(self, purpose: Purpose) -> Result<(TcpStream, u16), HandshakeError> {
+        loopback_only(self.address).map_err(io::Error::other)?;
         let dial = handshake::fresh(self.own, self.target, self.lane, preface::VERSIONS)?;
         let dial = Dial { purpose, ..dial };
-        let mut stream = TcpStream::connect(address).await?;
+        let mut stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
         let version = handshake::dial(&mut stream, &self.secret, &dial).await?;
         Ok((stream, version))
     }
-}
 
-/// Nobody listens there any more, or another life does: the one that was looked for has ended. All else may pass.
-fn not_found(address: SocketAddr, error: HandshakeError) -> Found {
-    let dead = match &error {
-        HandshakeError::Io(error) => error.kind() == io::ErrorKind::ConnectionRefused,
-        HandshakeError::Preface(error) => matches!(error, PrefaceError::StaleIncarnation { .. }),
-        HandshakeError::Deadline { .. } => false,
-    };
-    let reason = failed("cannot connect to", address)(error).to_string();
-    if dead { Found::Dead { reason } } else { Found::NotYet { reason } }
-}
+    fn returned(&self, stream: TcpStream, version: u16, resume: Resume) -> io::Result<Returned> {
+        Ok(returned(stream.into_std()?, version, resume))
+    }
 
-/// Runs `work` on `runtime`, for as long as somebody waits for it.
-fn on(
-    runtime: &Handle,
-    work: impl Future<Output = Found> + Send + 'static,
-) -> Pin<Box<dyn Future<Output = Found> + Send>> {
-    let mut task = Abort(runtime.spawn(work));
-    Box::pin(async move {
-        let reason = || "the runtime that looked for it has ended".to_owned();
-        (&mut task.0).await.unwrap_or_else(|_| Found::NotYet { reason: reason() })
-    })
-}
-
-struct Abort(JoinHandle<Found>);
-
-impl Drop for Abort {
-    fn drop(&mut self) {
-        self.0.abort();
+    fn failed(&self, error: HandshakeError) -> String {
+        failed("cannot connect to", self.address)(error).to_string()
     }
 }

@@ -19,14 +19,18 @@ use super::credentials::{Configs, Credentials, names};
 use super::joining::JoinStream;
 use super::limited::Limited;
 use super::route::route;
-use super::wire::Shared;
+use super::wire::{Shared, wire};
 use super::{CONTROL_PROTOCOL, JOIN_PROTOCOL, TlsError, failed, node_name};
 use crate::handshake::{self, Agreed, HandshakeError};
-use crate::preface::{self, Acceptor, Dial, PrefaceError, Secret};
+use crate::preface::{self, Acceptor, Dial, PrefaceError, Purpose, Secret};
+use crate::resume::{self, Resume, Returned};
 use crate::session::Lane;
 
 /// Connections that the system may hold before they are accepted.
 const BACKLOG: u32 = 1024;
+
+/// A connection of a dialer, past its handshakes.
+pub(super) type ClientStream = tokio_rustls::client::TlsStream<Limited>;
 
 /// A node's side of every TLS connection it has.
 pub struct Endpoint {
@@ -97,26 +101,52 @@ impl Endpoint {
         target: NodeUid,
         lane: Lane,
     ) -> Result<Secured, TlsError> {
-        let failed = failed("cannot connect to", address);
-        if self.peers.lock().revoked.contains(&target) {
+        if self.is_revoked(target) {
             return Err(TlsError::Revoked { address, uid: target });
         }
+        let dialled = handshake::in_time(self.connect(first, address, target, lane, Purpose::Open)).await;
+        let (stream, version, session) = dialled.map_err(failed("cannot connect to", address))?;
+        self.dialled(address, target, stream, version, session)
+    }
+
+    /// Connects and proves who we are, for `purpose`. Gives the version to speak, and the session's name if this opens one.
+    pub(super) async fn connect(
+        &self,
+        first: &[u8],
+        address: SocketAddr,
+        target: NodeUid,
+        lane: Lane,
+        purpose: Purpose,
+    ) -> Result<(ClientStream, u16, u64), HandshakeError> {
         let connector = TlsConnector::from(Arc::clone(&self.configs.lock().node_client));
-        let secured = handshake::in_time(async {
-            let name = ServerName::try_from(node_name(target)).map_err(io::Error::other)?;
-            let mut stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            stream.write_all(first).await?;
-            let mut tls = connector.connect(name, Limited::new(stream)).await?;
-            let secret =
-                Secret::from_bytes(exported(|out, label| tls.get_ref().1.export_keying_material(out, label, None))?);
-            let dial = handshake::fresh(self.uid, target, lane, preface::VERSIONS)?;
-            let version = handshake::dial(&mut tls, &secret, &dial).await?;
-            let (Limited { stream, .. }, connection) = tls.into_inner();
-            Ok((Agreed { stream, version, session: dial.session() }, Connection::from(connection)))
-        });
-        let (agreed, connection) = secured.await.map_err(failed)?;
-        self.secured(address, target, agreed, connection)
+        let name = ServerName::try_from(node_name(target)).map_err(io::Error::other)?;
+        let mut stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        stream.write_all(first).await?;
+        let mut tls = connector.connect(name, Limited::new(stream)).await?;
+        let secret =
+            Secret::from_bytes(exported(|out, label| tls.get_ref().1.export_keying_material(out, label, None))?);
+        let dial = handshake::fresh(self.uid, target, lane, preface::VERSIONS)?;
+        let dial = Dial { purpose, ..dial };
+        let version = handshake::dial(&mut tls, &secret, &dial).await?;
+        Ok((tls, version, dial.session()))
+    }
+
+    /// A connection that this side made, to be moved to the thread that will read it.
+    pub(super) fn dialled(
+        &self,
+        address: SocketAddr,
+        target: NodeUid,
+        stream: ClientStream,
+        version: u16,
+        session: u64,
+    ) -> Result<Secured, TlsError> {
+        let (Limited { stream, .. }, connection) = stream.into_inner();
+        self.secured(address, target, Agreed { stream, version, session }, Connection::from(connection), None)
+    }
+
+    pub(super) fn is_revoked(&self, uid: NodeUid) -> bool {
+        self.peers.lock().revoked.contains(&uid)
     }
 
     /// Reads who connects, and for what. The caller holds a place at the [`Door`](super::Door) meanwhile.
@@ -152,9 +182,13 @@ impl Endpoint {
                 false => Err(PrefaceError::SpoofedSource { claimed: dial.dialer }),
             };
             let (dial, version) = handshake::accept(&mut tls, &acceptor, check).await?;
+            let resume = match dial.purpose {
+                Purpose::Resume => Some(resume::hear_resume(&mut tls).await?),
+                _ => None,
+            };
             let (Limited { stream, .. }, connection) = tls.into_inner();
             let agreed = Agreed { stream, version, session: dial.session() };
-            Ok(Proven::Node(agreed, Box::new(Connection::from(connection)), dial))
+            Ok(Proven::Node(agreed, Box::new(Connection::from(connection)), dial, resume))
         });
         match accepted.await.map_err(failed("handshake with", address))? {
             Proven::Joiner(tls) if self.leads => Ok(Accepted::Joiner(JoinStream::new((*tls).into(), address))),
@@ -162,8 +196,8 @@ impl Endpoint {
                 Ok(Accepted::Controller(ControlStream::new((*tls).into(), address)))
             }
             Proven::Joiner(_) | Proven::Controller(_) => Err(TlsError::NotTheHead { address }),
-            Proven::Node(agreed, connection, dial) => {
-                Ok(Accepted::Node(self.secured(address, dial.dialer, agreed, *connection)?, dial))
+            Proven::Node(agreed, connection, dial, resume) => {
+                Ok(Accepted::Node(self.secured(address, dial.dialer, agreed, *connection, resume)?, dial))
             }
         }
     }
@@ -172,8 +206,9 @@ impl Endpoint {
         &self,
         address: SocketAddr,
         peer: NodeUid,
-        Agreed { stream, version, .. }: Agreed<TcpStream>,
+        Agreed { stream, version, session }: Agreed<TcpStream>,
         connection: Connection,
+        resume: Option<Resume>,
     ) -> Result<Secured, TlsError> {
         let io_failed = |error: io::Error| failed("cannot use the connection to", address)(error.into());
         let certificate = peer_certificate(connection.peer_certificates()).map_err(io_failed)?;
@@ -188,12 +223,12 @@ impl Endpoint {
         live.retain(|shared| shared.strong_count() > 0);
         live.push(Arc::downgrade(&shared));
         drop(peers);
-        Ok(Secured { stream, version, shared, certificate })
+        Ok(Secured { stream, version, session, resume, shared, certificate })
     }
 }
 
 enum Proven {
-    Node(Agreed<TcpStream>, Box<Connection>, Dial),
+    Node(Agreed<TcpStream>, Box<Connection>, Dial, Option<Resume>),
     Joiner(Box<tokio_rustls::server::TlsStream<Limited>>),
     Controller(Box<tokio_rustls::server::TlsStream<Limited>>),
 }
@@ -212,11 +247,31 @@ pub enum Accepted {
 pub struct Secured {
     pub(super) stream: std::net::TcpStream,
     pub(super) version: u16,
+    session: u64,
+    /// Where the dialer stands, if it came to resume.
+    resume: Option<Resume>,
     pub(super) shared: Arc<Shared>,
     certificate: CertificateDer<'static>,
 }
 
 impl Secured {
+    /// The session that begins with the connection, as [`Dial::session`] names it.
+    pub fn session(&self) -> u64 {
+        self.session
+    }
+
+    /// The connection for the [link](crate::Link::come_back) that it belongs to, if its dialer came to
+    /// [resume](Purpose::Resume) a session.
+    ///
+    /// # Errors
+    /// With the connection handed back: it begins a session of its own.
+    pub fn into_returned(self) -> Result<Returned, Secured> {
+        match self.resume {
+            Some(resume) => Ok(Returned { wire: Box::new(move || wire(self)), resume }),
+            None => Err(self),
+        }
+    }
+
     /// True if the peer's certificate bears `name`; see [`role_name`](super::role_name).
     pub fn peer_is(&self, name: &str) -> bool {
         names(&self.certificate, name)

@@ -5,6 +5,7 @@
 //! two ends of this connection have (RFC 5705); so it cannot be carried over from another one. The life that it claims has
 //! to be the certificate's. Start at [`Endpoint`]; [`wire`] makes a connection that a link can use.
 
+mod back;
 mod control;
 mod credentials;
 mod door;
@@ -23,6 +24,7 @@ use mobula_core::NodeUid;
 use crate::handshake::HandshakeError;
 use crate::preface::PrefaceError;
 
+pub use back::{ask_after, ask_after_through, redial, redial_through};
 pub use control::{ControlStream, dial_control};
 pub use credentials::{Credentials, node_name, provider, role_name};
 pub use door::{Door, Place};
