@@ -77,11 +77,12 @@ impl ReceiveCredit {
         Ok(())
     }
 
-    /// Counts a message that the actor has taken up, or that was refused. Returns the credit to send back, once a
-    /// quarter of the window is owed: fewer frames, and the sender never runs dry while the actor works.
+    /// Counts a message that the actor has taken up, or that was refused. Returns the credit to send back, once a 64th
+    /// of the window is owed: few frames, and a sender that keeps nearly the whole window under way does not run dry when
+    /// answers come before the credit.
     pub fn on_taken(&self) -> Option<u32> {
         let owed = self.owed.fetch_add(1, Ordering::Relaxed) + 1;
-        if owed < (self.window / 4).max(1) {
+        if owed < (self.window / 64).max(1) {
             return None;
         }
         self.settle()
@@ -141,8 +142,8 @@ mod tests {
 
     #[test]
     fn what_is_owed_can_be_returned_early() {
-        let mut send = SendCredit::new(16);
-        let receive = ReceiveCredit::new(16);
+        let mut send = SendCredit::new(256);
+        let receive = ReceiveCredit::new(256);
         assert_eq!(receive.settle(), None);
         assert!(send.spend() && send.spend() && send.spend());
         for _ in 0..3 {
