@@ -16,6 +16,7 @@
 //! |   04 | goodbye |                                                              | text: why it closes      |
 //! |   05 | ack     | received u64                                                 |                          |
 //! |   06 | resume  | session u64, received u64, attempt u32                       |                          |
+//! |   07 | go-away |                                                              | text: why it ends        |
 //! |   10 | define  | index u32                                                    | name and schema          |
 //! |   11 | ask     | request u64, target u64, message u32, budget u32 (ms left)   | the message              |
 //! |   12 | tell    | target u64, message u32, budget u32                          | the message              |
@@ -50,6 +51,7 @@ pub enum Kind {
     Goodbye = 0x04,
     Ack = 0x05,
     Resume = 0x06,
+    GoAway = 0x07,
     Define = 0x10,
     Ask = 0x11,
     Tell = 0x12,
@@ -80,6 +82,7 @@ pub enum Frame<'a> {
     Goodbye { body: &'a [u8] },
     Ack { received: u64 },
     Resume { session: u64, received: u64, attempt: u32 },
+    GoAway { body: &'a [u8] },
     Define { index: MessageIndex, body: &'a [u8] },
     Ask { request: RequestId, target: ActorId, message: MessageIndex, budget: Budget, payload: &'a [u8] },
     Tell { target: ActorId, message: MessageIndex, budget: Budget, payload: &'a [u8] },
@@ -238,6 +241,7 @@ fn decode_body(frame: &[u8]) -> Result<Frame<'_>, FrameError> {
             fields.end()?;
             Frame::Resume { session, received, attempt }
         }
+        0x07 => Frame::GoAway { body: fields.rest },
         0x10 => Frame::Define { index: MessageIndex(fields.u32()?), body: fields.rest },
         0x11 => {
             let [request, target, message_budget] = fields.take()?;
@@ -406,6 +410,7 @@ pub enum Head {
     Goodbye,
     Ack { received: u64 },
     Resume { session: u64, received: u64, attempt: u32 },
+    GoAway,
     Define { index: MessageIndex },
     Ask { request: RequestId, target: ActorId, message: MessageIndex, budget: Budget },
     Tell { target: ActorId, message: MessageIndex, budget: Budget },
@@ -453,6 +458,7 @@ impl Head {
             }
             Head::Hello => Kind::Hello,
             Head::Goodbye => Kind::Goodbye,
+            Head::GoAway => Kind::GoAway,
             Head::Ack { received } => {
                 put_u64(head, received);
                 Kind::Ack
@@ -638,6 +644,7 @@ mod tests {
         for head in [
             Head::Hello,
             Head::Goodbye,
+            Head::GoAway,
             Head::Define { index: MessageIndex(1) },
             ask(),
             Head::Tell { target: ActorId(3), message: MessageIndex(1), budget: Budget::NEVER },
@@ -663,6 +670,7 @@ mod tests {
             Frame::FragmentDrop { number: 4 },
             Frame::Hello { body: payload },
             Frame::Goodbye { body: payload },
+            Frame::GoAway { body: payload },
             Frame::Define { index: MessageIndex(1), body: payload },
             Frame::Ask {
                 request: RequestId(7),

@@ -39,6 +39,7 @@ fn written(name: &str, page: &[u8]) -> (Head, Vec<u8>) {
         "hello" => (Head::Hello, page[6..].to_vec()),
         "define" => (Head::Define { index: INCREMENT }, page[10..].to_vec()),
         "goodbye" => (Head::Goodbye, body(&|out| codec::encode_into("draining", out).expect("plain data"))),
+        "go-away" => (Head::GoAway, body(&|out| codec::encode_into("draining", out).expect("plain data"))),
         "ack" => (Head::Ack { received: 131_072 }, Vec::new()),
         "resume" => (Head::Resume { session: 0xa0a1_a2a3_a4a5_a6a7, received: 131_200, attempt: 1 }, Vec::new()),
         "ask" => {
@@ -71,6 +72,7 @@ fn read_back<'a>(head: Head, body: &'a [u8]) -> Frame<'a> {
         Head::Pong { nonce } => Frame::Pong { nonce },
         Head::Hello => Frame::Hello { body },
         Head::Goodbye => Frame::Goodbye { body },
+        Head::GoAway => Frame::GoAway { body },
         Head::Ack { received } => Frame::Ack { received },
         Head::Resume { session, received, attempt } => Frame::Resume { session, received, attempt },
         Head::Define { index } => Frame::Define { index, body },

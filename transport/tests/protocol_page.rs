@@ -107,6 +107,8 @@ fn a_session_writes_and_reads_the_frames_of_the_page() {
     session.item(RequestId(1 << 32), item).expect("it fits");
     session.more(posted.0, 16);
     session.undelivered(ActorId(7), MessageIndex(0), &CallError::Stopped);
+    session.go_away("draining");
+    session.go_away("again");
     session.goodbye("draining");
     session.handle_timeout(now + Duration::from_millis(1500)).expect("alive");
     let Ok(Some((ping, _))) = frame::decode(b"\0\0\0\x0a\x01\0\0\0\0\0\0\0\x05\xdc", 1000) else { panic!("a ping") };
@@ -129,6 +131,7 @@ fn a_session_writes_and_reads_the_frames_of_the_page() {
         "item",
         "more",
         "undelivered",
+        "go-away",
         "goodbye",
     ] {
         let (_, length) = frame::decode(rest, 1000).expect("own bytes").expect("whole");

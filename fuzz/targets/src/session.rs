@@ -128,6 +128,7 @@ impl World {
                     self.forged = true;
                 }
             }
+            _ if step & 112 == 96 => self.peers[side].session.go_away("enough"),
             _ if step & 112 == 112 => {
                 self.peers[side].session.goodbye("enough");
                 self.transmit(side);

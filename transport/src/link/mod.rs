@@ -444,6 +444,19 @@ impl<R: Waiter> Link<R> {
         self.close(reason);
     }
 
+    /// Says to the peer that this side is about to end on purpose, as far as it [understands](Hello::GO_AWAY) that: it starts
+    /// nothing new here. Calls in progress go on in both directions, until the link ends.
+    pub fn go_away(&self, reason: &str) {
+        self.session.lock().go_away(reason);
+        self.kick();
+    }
+
+    /// Why the peer is about to end, if it has said so: calls to its actors fail with [`CallError::Unreachable`], which says
+    /// that they were not sent.
+    pub fn peer_leaves(&self) -> Option<String> {
+        self.session.lock().peer_leaves().map(str::to_owned)
+    }
+
     /// As [`goodbye`](Self::goodbye), since it will never be known what became of what was under way.
     pub fn quarantine(&self, reason: &str) {
         self.session.lock().goodbye(reason);

@@ -330,6 +330,35 @@ impl<R> Flows<R> {
         half_sent
     }
 
+    /// Nothing new goes to actors any more: fails with `error` what stands in line for them. What is half sent goes on.
+    pub(super) fn give_back(&mut self, error: &CallError, pending: &mut Pending<R>, events: &mut VecDeque<Event<R>>) {
+        let mut emptied = Vec::new();
+        self.earliest = None;
+        for (target, flow) in &mut self.by_target {
+            let goes_on = match *target == ActorId::NODE.0 {
+                true => flow.line.len(),
+                false => usize::from(flow.is_fragmenting()),
+            };
+            for waiting in flow.line.drain(goes_on..) {
+                self.in_line -= 1;
+                let to = match waiting.sender {
+                    // None if it was given up before.
+                    Sender::Ask(request) => pending.take(request).map(|ask| ask.reply),
+                    Sender::Tell(to) => Some(to),
+                };
+                events.extend(to.map(|to| Event::Failed { to, error: error.clone() }));
+            }
+            if *target != ActorId::NODE.0 {
+                flow.dead = 0;
+                emptied.push(ActorId(*target));
+            }
+            let tells = flow.line.iter().filter(|waiting| matches!(waiting.sender, Sender::Tell(_)));
+            let next = tells.filter_map(|tell| tell.deadline.instant()).min();
+            self.earliest = self.earliest.into_iter().chain(next).min();
+        }
+        emptied.into_iter().for_each(|target| self.forget_idle(target));
+    }
+
     /// Empties all lines. Yields the tells that stood there.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = R> + '_ {
         self.in_line = 0;

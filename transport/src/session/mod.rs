@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use mobula_core::codec;
-use mobula_core::frame::{self, Frame, FrameError, Head, MessageIndex, WriteError};
+use mobula_core::frame::{self, Frame, FrameError, Head, Kind, MessageIndex, WriteError};
 use mobula_core::planted::{self, Bug};
 use mobula_core::{ActorId, CallError, NodeId, NodeUid, RequestId};
 
@@ -70,6 +70,10 @@ pub struct Session<R> {
     events: VecDeque<Event<R>>,
     closed: Option<Closed>,
     late_replies: u64,
+    /// Why this side is about to end, once it is.
+    leaves: Option<String>,
+    /// The same of the peer: nothing new is started there.
+    peer_leaves: Option<String>,
 }
 
 impl<R> Session<R> {
@@ -97,6 +101,8 @@ impl<R> Session<R> {
             events: VecDeque::new(),
             closed: None,
             late_replies: 0,
+            leaves: None,
+            peer_leaves: None,
         }
     }
 
@@ -236,7 +242,15 @@ impl<R> Session<R> {
 
     /// True if a message to `target` would not have to stand in line.
     pub fn has_credit(&mut self, target: ActorId) -> bool {
-        self.closed.is_some() || (!self.keeps_its_place(target) && self.flows.has_credit(target, &self.out))
+        // A try that fails says why.
+        self.closed.is_some()
+            || self.turns_away(target)
+            || (!self.keeps_its_place(target) && self.flows.has_credit(target, &self.out))
+    }
+
+    /// True if nothing new may be sent to `target`. What is said to the node itself is about what is there.
+    fn turns_away(&self, target: ActorId) -> bool {
+        self.peer_leaves.is_some() && target != ActorId::NODE
     }
 
     /// True if a message to `target` must not overtake large ones to others. On the data lane, what is said to the node
@@ -360,6 +374,50 @@ impl<R> Session<R> {
         }
     }
 
+    /// Says once that this side is about to end on purpose: the peer starts nothing new, and what is in progress in both
+    /// directions goes on. A peer that does not [understand](Hello::GO_AWAY) this is not told.
+    pub fn go_away(&mut self, text: &str) {
+        if self.leaves.is_none() {
+            self.leaves = Some(text.to_owned());
+            self.tell_leave();
+        }
+    }
+
+    /// Why the peer is about to end, if it has said so.
+    pub fn peer_leaves(&self) -> Option<&str> {
+        self.peer_leaves.as_deref()
+    }
+
+    /// Tells it as soon as it is known whether the peer understands.
+    fn tell_leave(&mut self) {
+        if let Some(text) = &self.leaves
+            && self.closed.is_none()
+            && self.peer.as_ref().is_some_and(|peer| peer.can(Hello::GO_AWAY))
+        {
+            // As for a goodbye.
+            let _ = self.out.put_small(Head::GoAway, |out| codec::encode_into(text.as_str(), out));
+        }
+    }
+
+    /// The peer is about to end. What stood in line comes back unsent, but for what is half sent already.
+    fn receive_go_away(&mut self, text: String) {
+        if self.peer_leaves.is_some() {
+            return;
+        }
+        let error = self.left(&text);
+        self.peer_leaves = Some(text);
+        self.flows.give_back(&error, &mut self.pending, &mut self.events);
+    }
+
+    /// The error of a call to a peer that is about to end.
+    fn left(&self, text: &str) -> CallError {
+        let node = match &self.peer {
+            Some(hello) => hello.node.clone(),
+            None => NodeId::new("", NodeUid(0)),
+        };
+        CallError::Unreachable { node, sent: false, reason: format!("the node is about to end: {text}") }
+    }
+
     /// Takes in one frame. A closed session takes in nothing.
     ///
     /// # Errors
@@ -423,6 +481,14 @@ impl<R> Session<R> {
             Frame::Goodbye { body } => {
                 let text = codec::decode::<String>(body).map_err(bad_body("goodbye"))?;
                 return Err(SessionError::Goodbye { text: cut(text) });
+            }
+            // Only who has said that it wants to be told is told.
+            Frame::GoAway { .. } if self.capabilities & Hello::GO_AWAY == 0 => {
+                return Err(FrameError::UnknownFrameKind { kind: Kind::GoAway as u8 }.into());
+            }
+            Frame::GoAway { body } => {
+                let text = codec::decode::<String>(body).map_err(bad_body("go-away"))?;
+                self.receive_go_away(cut(text));
             }
             Frame::Define { index, body } => {
                 let (name, schema) = self.interned.define(index, body)?;
@@ -648,6 +714,9 @@ impl<R> Session<R> {
         if let Some(Closed { node, reason, quarantined }) = &self.closed {
             return Err(unreachable(node, false, reason, *quarantined));
         }
+        if let Some(text) = self.peer_leaves.as_deref().filter(|_| call.target != ActorId::NODE) {
+            return Err(self.left(text));
+        }
         if call.deadline.is_over(now) {
             return Err(CallError::DeadlineExceeded { started: false });
         }
@@ -724,6 +793,7 @@ impl<R> Session<R> {
         }
         let waiting = self.flows.open(hello.credit_messages);
         self.peer = Some(hello);
+        self.tell_leave();
         for target in waiting {
             self.advance_line(target, now);
         }

@@ -17,6 +17,7 @@ mod credit;
 mod deadlines;
 mod fragments;
 mod heartbeats;
+mod leaving;
 mod model;
 mod opening;
 mod order;
@@ -178,6 +179,7 @@ fn shown(bytes: &[u8]) -> Vec<String> {
             Frame::Pong { nonce } => format!("pong {nonce}"),
             Frame::Hello { .. } => "hello".to_owned(),
             Frame::Goodbye { .. } => "goodbye".to_owned(),
+            Frame::GoAway { .. } => "go-away".to_owned(),
             Frame::Ack { received } => format!("ack {received}"),
             Frame::Resume { received, .. } => format!("resume {received}"),
             Frame::Define { index, .. } => format!("define {}", index.0),

@@ -76,8 +76,10 @@ impl Hello {
     /// Capability: the speaker reads fragments, so messages and answers to it may take up to
     /// [`limits::MESSAGE_BYTES_MAX`].
     pub const FRAGMENTS: u64 = 1;
+    /// Capability: the speaker is to be told when its peer is about to [end](crate::Link::go_away).
+    pub const GO_AWAY: u64 = 2;
     /// All capabilities of this build.
-    pub const CAPABILITIES: u64 = Hello::FRAGMENTS;
+    pub const CAPABILITIES: u64 = Hello::FRAGMENTS | Hello::GO_AWAY;
 
     /// True if the speaker has announced all of `capabilities`.
     pub fn can(&self, capabilities: u64) -> bool {

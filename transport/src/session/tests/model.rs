@@ -36,6 +36,7 @@ fn two_sessions_keep_their_promises_under_any_schedule() {
         "closed",
         "silent",
         "late reply",
+        "turned away",
     ] {
         let times = seen.get(state).copied().unwrap_or(0);
         assert!(times > 20, "`{state}` was seen {times} times: these schedules prove nothing about it");
@@ -152,10 +153,15 @@ impl World {
     fn run(mut self, seen: &mut BTreeMap<&'static str, usize>) {
         // In half of the runs the connection ends on its own, first for one side.
         let closes_at = self.random.below(2 * STEPS);
+        // In a third of them one side says before that it is about to end.
+        let leaves_at = self.random.below(3 * STEPS);
         for step in 0..STEPS {
             let side = self.random.below(2);
             if step == closes_at {
                 self.close(side);
+            }
+            if step == leaves_at {
+                self.sides[side].session.go_away("the shift is over");
             }
             self.step(side);
         }
@@ -499,6 +505,11 @@ impl World {
                     Some(Outcome::Failed(CallError::DeadlineExceeded { started: true })) => "late",
                     Some(Outcome::Failed(CallError::DeadlineExceeded { started: false })) => "late in line",
                     Some(Outcome::Failed(CallError::Unreachable { sent: true, .. })) => "unreachable",
+                    Some(Outcome::Failed(CallError::Unreachable { reason, .. }))
+                        if reason.contains("shift is over") =>
+                    {
+                        "turned away"
+                    }
                     Some(Outcome::Failed(CallError::Unreachable { sent: false, .. })) => {
                         if operation.request.is_some() { "unreachable in line" } else { "refused" }
                     }
