@@ -150,7 +150,7 @@ async fn other_protocols_inside_tls_are_refused() {
     assert!(heard.contains("NoApplicationProtocol"), "{heard}");
     let connector = client(None, &[&TLS13], mobula_transport::tls::JOIN_PROTOCOL);
     let (_, accepted) = within(async { tokio::join!(shows(&port, &connector, b""), port.accept()) }).await;
-    assert!(matches!(refused(accepted), TlsError::NoJoiningHere { .. }));
+    assert!(matches!(refused(accepted), TlsError::NotTheHead { .. }));
 }
 
 /// The dialer's preface over a connection, with what is changed about it.
