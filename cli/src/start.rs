@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use mobula_control::{Client, ControlError, Home, StopNode};
-use mobula_core::LeaseTimes;
 use mobula_core::cluster::{Amount, Resources};
+use mobula_core::{LeaseTimes, limits};
 use mobula_daemon::{DaemonError, HEAD_PORT, NODE_PORT, NodeOptions, NodePart, run};
 use serde::{Deserialize, Serialize};
 
@@ -57,8 +57,7 @@ fn options(args: &Start, home: PathBuf) -> Result<NodeOptions, Failure> {
             if args.token.token.is_some() || args.token.token_file.is_some() || args.token.token_fd.is_some() {
                 return Err(Failure::usage("--head takes no token: it makes them, see `mobula token create`"));
             }
-            let times = args.lease.map_or_else(LeaseTimes::default, LeaseTimes::of);
-            (NodePart::Head { times }, HEAD_PORT)
+            (NodePart::Head { times: lease_times(args.lease)? }, HEAD_PORT)
         }
     };
     Ok(NodeOptions {
@@ -71,6 +70,18 @@ fn options(args: &Start, home: PathBuf) -> Result<NodeOptions, Failure> {
         labels: args.labels.clone().unwrap_or_default(),
         part,
     })
+}
+
+fn lease_times(lease: Option<Duration>) -> Result<LeaseTimes, Failure> {
+    match lease {
+        None => Ok(LeaseTimes::default()),
+        Some(lease) if (limits::LEASE_MIN..=limits::LEASE_MAX).contains(&lease) => Ok(LeaseTimes::of(lease)),
+        Some(lease) => {
+            let time = humantime::format_duration;
+            let (min, max) = (time(limits::LEASE_MIN), time(limits::LEASE_MAX));
+            Err(Failure::usage(format!("--lease {}: valid are times from {min} to {max}", time(lease))))
+        }
+    }
 }
 
 fn resolve(text: &str) -> Result<SocketAddr, Failure> {

@@ -50,7 +50,9 @@ pub enum ControlError {
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// No cluster of this user runs here.
-    #[error("no node of yours runs on this host ({path}): start one with `mobula start --head`, or set MOBULA_ADDRESS")]
+    #[error(
+        "no node of yours runs on this host ({path}): start one with `mobula start --head`, or say with MOBULA_HOME where its home is"
+    )]
     NoneHere {
         /// Where its socket would be.
         path: String,

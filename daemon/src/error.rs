@@ -1,12 +1,15 @@
 //! Why a node does not start, and the exit code that says so to programs.
 
 use std::io;
+use std::net::SocketAddr;
 
 use mobula_control::ControlError;
 use mobula_head::store::TakeOverError;
 use mobula_identity::{IdentityError, JoinError};
 use mobula_transport::tls::TlsError;
 use mobula_transport::unix::{DirectoryFault, UnixError};
+
+use crate::holder::Holder;
 
 /// A node does not start, or has to end.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +24,14 @@ pub enum DaemonError {
     /// The cluster could not be joined.
     #[error(transparent)]
     Join(#[from] JoinError),
+    /// Another process has the port.
+    #[error("port {} on {} is in use by {holder}: choose another, or stop that process", address.port(), address.ip())]
+    PortInUse {
+        /// The address.
+        address: SocketAddr,
+        /// Who has it.
+        holder: Holder,
+    },
     /// The port cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -55,7 +66,7 @@ impl DaemonError {
     pub fn exit_code(&self) -> u8 {
         match self {
             DaemonError::Options(_) => 2,
-            DaemonError::Tls(TlsError::PortInUse { .. }) => 4,
+            DaemonError::PortInUse { .. } => 4,
             DaemonError::Home(UnixError::InUse { .. }) => 5,
             DaemonError::Control(_) | DaemonError::Join(JoinError::Tls(_) | JoinError::Io { .. }) => 69,
             DaemonError::Fenced | DaemonError::Broken(_) => 70,

@@ -8,6 +8,7 @@ mod bells;
 mod child;
 mod door;
 mod error;
+mod holder;
 mod host;
 mod job_logs;
 mod keeper;
@@ -20,6 +21,7 @@ mod programs;
 mod service;
 
 pub use error::DaemonError;
+pub use holder::Holder;
 pub use host::memory_bytes;
 pub use node::run;
 pub use options::{HEAD_PORT, NODE_PORT, NodeOptions, NodePart, PROGRAMS_BYTES_MAX, Ready};

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use crate::agent::{About, Agent, End};
 use crate::door::{self, Leading};
 use crate::error::DaemonError;
+use crate::holder::name_the_holder;
 use crate::host;
 use crate::job_logs::JobLogs;
 use crate::keeper::Keeper;
@@ -47,7 +48,7 @@ pub async fn run(options: NodeOptions, ready: impl FnOnce(&Ready) + Send) -> Res
     watch_signals(stop.clone())?;
     let NodeOptions { name, listen, port, advertise, resources, labels, part, .. } = options;
     let name = name.unwrap_or_else(host_name);
-    let listener = tls::listen(SocketAddr::new(listen, port))?;
+    let listener = tls::listen(SocketAddr::new(listen, port)).map_err(name_the_holder)?;
     let port = listener.local_addr().map_err(io("the port"))?.port();
     let address = SocketAddr::new(advertise.unwrap_or_else(host::own_address), port);
     let programs = Arc::new(Programs::new(home.inside("executables")?, PROGRAMS_BYTES_MAX));

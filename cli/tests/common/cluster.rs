@@ -138,7 +138,7 @@ impl Cluster {
 
     /// The processes of jobs on one node.
     pub fn processes_of(&self, node: &Node) -> Vec<Process> {
-        running_from(&node.home)
+        node.job_processes()
     }
 }
 
@@ -156,7 +156,7 @@ impl Drop for Root {
 }
 
 /// Processes whose program lies in `directory`, also if it has been removed.
-fn running_from(directory: &Path) -> Vec<Process> {
+pub(super) fn running_from(directory: &Path) -> Vec<Process> {
     let entries = fs::read_dir("/proc").expect("Linux").flatten();
     let pids = entries.filter_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;

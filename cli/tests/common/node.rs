@@ -87,6 +87,11 @@ impl Node {
         self.program.process()
     }
 
+    /// The processes of jobs on this node.
+    pub fn job_processes(&self) -> Vec<Process> {
+        super::cluster::running_from(&self.home)
+    }
+
     /// `kill -9`, and waits until it is gone.
     pub fn kill(&mut self) {
         self.program.kill();

@@ -1,0 +1,279 @@
+//! Command lines, files and ports that are not as they should be: the text and the exit code.
+mod common;
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+
+use common::{Cluster, Ended, Node, Program, mobula};
+
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Place {
+        Place(tempfile::Builder::new().prefix("mobula-").tempdir_in("/tmp").expect("a directory"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ended {
+        Program::start(mobula(&self.path("home")).args(arguments)).end()
+    }
+
+    fn start_head(&self) -> Result<Node, Ended> {
+        Node::start(self.0.path(), "home", &["--head"], None)
+    }
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
+}
+
+#[test]
+fn a_command_line_that_makes_no_sense_ends_with_2_and_what_would_be_valid() {
+    let place = Place::new();
+    let start = |arguments: &[&str], words: &[&str]| {
+        let all: Vec<_> = ["start"].iter().chain(arguments).copied().collect();
+        place.run(&all).fails(2, words);
+        assert!(!place.path("home").exists(), "{arguments:?} has made a home");
+    };
+    let seen = &["--token", "visible to others", "--token-file", "--token-fd", "stdin"];
+    start(&["--address", "127.0.0.1:1", "--token", "abc"], seen);
+    start(&["--head", "--token", "abc"], &["--head takes no token", "mobula token create"]);
+    start(&["--head", "--num-cpus", "NaN"], &["--num-cpus", "NaN", "valid are a number such as 4 or 2.5"]);
+    start(&["--head", "--num-cpus", "-1"], &["-1"]);
+    start(&["--head", "--num-gpus", "1e3"], &["--num-gpus", "1e3", "valid are a number"]);
+    start(
+        &["--head", "--memory", "10XB"],
+        &["--memory", "10XB", "there is no such unit", "valid are bytes such as 4GiB"],
+    );
+    start(&["--head", "--memory", "2000TB"], &["--memory", "2000TB", "petabyte"]);
+    start(&["--head", "--resources", "disk"], &["--resources", "disk", "valid"]);
+    start(&["--head", "--labels", "zone"], &["--labels", "zone", "valid"]);
+    start(&["--head", "--lease", "soon"], &["--lease", "soon"]);
+    start(&["--head", "--lease", "1ms"], &["--lease", "1ms", "valid are times from 100ms to 1h"]);
+    start(&["--head", "--lease", "2h"], &["--lease", "2h", "valid are times from 100ms to 1h"]);
+    start(&["--head", "--port", "70000"], &["--port", "70000"]);
+    start(&["--head", "--listen", "everywhere"], &["--listen", "everywhere"]);
+    for address in ["host:", "host", ":6379", "127.0.0.1:99999", "127.0.0.1:x"] {
+        start(&["--address", address, "--token-fd", "0"], &["--address", address, "valid are HOST:PORT"]);
+    }
+    start(&["--address", "127.0.0.1:1"], &["--address takes a token", "mobula token create", "--token-file"]);
+    start(&["--address", "127.0.0.1:1", "--head"], &["cannot be used with"]);
+    start(&[], &["--head"]);
+    start(&["--address", "127.0.0.1:1", "--token-fd", "77"], &["--token-fd 77"]);
+    place.run(&["token", "create", "--role", "king"]).fails(2, &["king"]);
+    place.run(&["token", "create", "--ttl", "for ever"]).fails(2, &["--ttl"]);
+    place.run(&["destroy"]).fails(2, &["destroy"]);
+}
+
+#[test]
+fn what_is_no_token_is_not_repeated() {
+    let place = Place::new();
+    let file = place.path("token");
+    let good = format!("mbl1.{}.{}.{}.", "a".repeat(64), "b".repeat(16), "c".repeat(64));
+    let cases = [
+        ("secret".to_owned(), "not a token"),
+        (String::new(), "not a token"),
+        (format!("{good}00000000"), "its checksum does not fit"),
+        (format!("{good}0000000g"), "its checksum is not lower-case hexadecimal"),
+        ("x".repeat(100_000), "not a token"),
+    ];
+    for (text, reason) in cases {
+        fs::write(&file, &text).expect("room");
+        set_mode(&file, 0o600);
+        let path = file.display().to_string();
+        let ended = place.run(&["start", "--address", "127.0.0.1:1", "--token-file", &path]);
+        ended.fails(2, &[reason]);
+        assert!(text.is_empty() || !ended.stderr.contains(&text), "{ended:?}");
+        let mut command = mobula(&place.path("home"));
+        let command = command.args(["start", "--address", "127.0.0.1:1", "--token-file", "-"]);
+        Program::start_with(command, Some(&text)).end().fails(2, &[reason]);
+    }
+    let missing = place.path("missing").display().to_string();
+    let ended = place.run(&["start", "--address", "127.0.0.1:1", "--token-file", &missing]);
+    ended.fails(2, &[&missing, "there is no such file"]);
+}
+
+#[test]
+fn a_token_file_that_others_could_have_read_ends_with_77_and_what_to_do() {
+    let cluster = Cluster::head();
+    let place = Place::new();
+    let file = place.path("token");
+    fs::write(&file, cluster.token(&[])).expect("room");
+    let head = cluster.head.address.to_string();
+    let start = |path: &Path, words: &[&str]| {
+        let path = path.display().to_string();
+        let all: Vec<_> = [path.as_str()].iter().chain(words).copied().collect();
+        place.run(&["start", "--address", &head, "--port", "0", "--token-file", &path]).fails(77, &all);
+    };
+    set_mode(&file, 0o644);
+    start(&file, &["its mode is 0644", "chmod 0600"]);
+    set_mode(&file, 0o600);
+    let link = place.path("link");
+    symlink(&file, &link).expect("room");
+    start(&link, &["it is a symbolic link"]);
+    start(place.0.path(), &["it is not a regular file"]);
+    if rustix::process::geteuid().is_root() {
+        chown(&file, Some(1), None).expect("root may");
+        start(&file, &["it belongs to user 1", "chown it to 0"]);
+    } else {
+        eprintln!("skipped: the file of another user takes root");
+    }
+    assert_eq!(cluster.view()["summary"]["nodes"], 1);
+}
+
+#[test]
+fn a_port_in_use_ends_with_4_and_its_holder() {
+    let place = Place::new();
+    let held = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = held.local_addr().expect("bound").port().to_string();
+    let own = std::process::id().to_string();
+    let head = ["start", "--head", "--listen", "127.0.0.1", "--port", &port];
+    place.run(&head).fails(4, &["port", &port, "in use", "by process", &own]);
+    let foreground: Vec<_> = head.iter().chain(&["--block"]).copied().collect();
+    place.run(&foreground).fails(4, &["port", &port, "in use", "by process", &own]);
+}
+
+#[test]
+fn a_home_in_use_ends_with_5_and_its_pid() {
+    let place = Place::new();
+    let node = place.start_head().unwrap_or_else(|ended| panic!("{ended:?}"));
+    let pid = node.process().pid.to_string();
+    for block in [&["--block"][..], &[]] {
+        let all: Vec<_> = ["start", "--head", "--port", "0"].iter().chain(block).copied().collect();
+        place.run(&all).fails(5, &["in use by process", &pid]);
+    }
+    assert!(place.run(&["status"]).ok().contains("1 of 1 nodes up"));
+}
+
+#[test]
+fn a_home_that_is_not_this_users_alone_ends_with_77() {
+    let place = Place::new();
+    fs::create_dir(place.path("home")).expect("room");
+    set_mode(&place.path("home"), 0o755);
+    let head = ["start", "--head", "--port", "0"];
+    place.run(&head).fails(77, &["its mode is 0755", "chmod 0700"]);
+    let ended = place.run(&["status"]);
+    assert!(ended.stderr.contains("chmod 0700"), "{ended:?}");
+    place.run(&["doctor"]).fails(1, &[]);
+    fs::rename(place.path("home"), place.path("elsewhere")).expect("ours");
+    set_mode(&place.path("elsewhere"), 0o700);
+    symlink(place.path("elsewhere"), place.path("home")).expect("room");
+    place.run(&head).fails(77, &["it is a symbolic link"]);
+    assert!(fs::read_dir(place.path("elsewhere")).expect("there").next().is_none(), "something was left in it");
+}
+
+#[test]
+fn corrupt_files_end_with_78_and_are_left_as_they_are() {
+    let place = Place::new();
+    let mut node = place.start_head().unwrap_or_else(|ended| panic!("{ended:?}"));
+    // What was promised is in a file of its own.
+    node.run(&["token", "create"]).ok();
+    assert_eq!(node.run(&["stop"]).ok(), "the node has ended\n");
+    node.end().ok();
+    let (left, same) = ("was left as it is", "the file was not changed");
+    for (name, kept) in [("identity/authority", left), ("identity/members", left), ("head.redb", same)] {
+        let path = place.path("home").join(name);
+        let good = fs::read(&path).expect("the head has written it");
+        for bad in [&b"garbage"[..], &good[..good.len() / 2]] {
+            fs::write(&path, bad).expect("room");
+            let Err(ended) = place.start_head() else { panic!("{name}: it has started") };
+            ended.fails(78, &[name, kept]);
+            assert_eq!(fs::read(&path).expect("there"), bad, "{name}");
+        }
+        fs::write(&path, good).expect("room");
+        if !name.starts_with("identity/") {
+            // No secret: it lies in a directory of mode 0700.
+            continue;
+        }
+        set_mode(&path, 0o640);
+        let Err(ended) = place.start_head() else { panic!("{name}: it has started") };
+        ended.fails(77, &[name, "its mode is 0640", "chmod 0600"]);
+        set_mode(&path, 0o600);
+    }
+    place.start_head().unwrap_or_else(|ended| panic!("{ended:?}"));
+}
+
+#[test]
+fn without_a_node_the_command_says_how_to_start_one() {
+    let place = Place::new();
+    for command in
+        [&["status"][..], &["node", "list"], &["job", "list"], &["token", "create"], &["summary"], &["list", "leases"]]
+    {
+        place.run(command).fails(69, &["no node of yours runs on this host", "mobula start --head", "MOBULA_HOME"]);
+    }
+    assert_eq!(place.run(&["stop"]).ok(), "no node of yours runs on this host\n");
+    assert!(place.run(&["doctor"]).ok().contains("none of this user runs here"));
+    assert!(!place.path("home").exists());
+}
+
+#[test]
+fn a_head_that_is_not_there_ends_with_69() {
+    let (place, cluster) = (Place::new(), Cluster::head());
+    let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let token = cluster.token(&[]);
+    let mut command = mobula(&place.path("home"));
+    let command = command.args(["start", "--address", &nobody.to_string(), "--port", "0", "--token-file", "-"]);
+    Program::start_with(command, Some(&token)).end().fails(69, &[&nobody.to_string()]);
+}
+
+#[test]
+fn a_node_that_is_not_the_head_says_where_the_head_is_asked() {
+    let mut cluster = Cluster::of(1);
+    let head = cluster.head.address.ip().to_string();
+    let node = cluster.node("node-1");
+    node.run(&["status"]).fails(1, &["this node is not the head", &head]);
+    node.run(&["token", "create"]).fails(1, &["this node is not the head"]);
+    assert!(node.run(&["doctor"]).ok().contains("this node is not the head"));
+}
+
+#[test]
+fn every_command_explains_itself() {
+    let place = Place::new();
+    let commands: [&[&str]; 21] = [
+        &[],
+        &["start"],
+        &["stop"],
+        &["status"],
+        &["summary"],
+        &["token"],
+        &["token", "create"],
+        &["token", "list"],
+        &["token", "revoke"],
+        &["node"],
+        &["node", "drain"],
+        &["node", "remove"],
+        &["job"],
+        &["job", "submit"],
+        &["job", "logs"],
+        &["job", "stop"],
+        &["list"],
+        &["get"],
+        &["logs"],
+        &["doctor"],
+        &["completions"],
+    ];
+    for command in commands {
+        let all: Vec<_> = command.iter().chain(&["--help"]).copied().collect();
+        let ended = place.run(&all);
+        assert!(ended.ok().contains("Usage: mobula") && ended.stdout.contains("--json"), "{ended:?}");
+    }
+    let start = place.run(&["start", "--help"]);
+    for flag in ["--head", "--address", "--token-file", "--port", "--num-cpus", "--memory", "--labels", "--block"] {
+        assert!(start.ok().contains(flag), "{flag}: {start:?}");
+    }
+    // Refused flags and inner ones are not offered.
+    assert!(!start.ok().contains("--detached") && !start.ok().contains("--token <"), "{start:?}");
+    for (shell, word) in [("bash", "_mobula"), ("zsh", "#compdef mobula"), ("fish", "complete -c mobula")] {
+        let ended = place.run(&["completions", shell]);
+        assert!(ended.ok().contains(word) && ended.stdout.contains("submit"), "{shell}");
+    }
+    place.run(&["completions", "cmd"]).fails(2, &["bash", "zsh", "fish"]);
+    let page = place.run(&["man"]);
+    assert!(page.ok().contains(".TH mobula 1") && page.stdout.contains("start"), "{page:?}");
+    assert!(place.run(&["--version"]).ok().starts_with("mobula 0."));
+}
