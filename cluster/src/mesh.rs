@@ -10,6 +10,7 @@ use mobula_control::handover::PeerWorker;
 use mobula_core::{NodeId, NodeUid};
 use mobula_identity::job_name;
 use mobula_transport::Lane;
+use mobula_transport::preface::Purpose;
 use mobula_transport::tls::{self, Accepted, Credentials, Endpoint, Secured, TlsError};
 use parking_lot::Mutex;
 
@@ -23,7 +24,7 @@ const REDIAL_MAX: Duration = Duration::from_secs(2);
 /// One process among those of its job.
 pub(crate) struct Mesh {
     node: Node,
-    endpoint: Endpoint,
+    endpoint: Arc<Endpoint>,
     job: String,
     /// Its number, if it is a worker. Of two the later one connects; a driver is the last.
     number: Option<u32>,
@@ -39,7 +40,7 @@ impl Mesh {
         number: Option<u32>,
     ) -> Result<Arc<Self>, TlsError> {
         let node = cluster.node().clone();
-        let endpoint = Endpoint::new(node.id().uid, credentials, false)?;
+        let endpoint = Arc::new(Endpoint::new(node.id().uid, credentials, false)?);
         Ok(Arc::new(Mesh { node, endpoint, job, number, cluster: cluster.downgrade(), known: Mutex::default() }))
     }
 
@@ -93,7 +94,7 @@ impl Mesh {
         });
     }
 
-    async fn welcome(&self, stream: TcpStream) -> Result<(), Unwelcome> {
+    async fn welcome(self: &Arc<Self>, stream: TcpStream) -> Result<(), Unwelcome> {
         let address = stream.peer_addr()?;
         stream.set_nonblocking(true)?;
         let stream = tokio::net::TcpStream::from_std(stream)?;
@@ -101,8 +102,25 @@ impl Mesh {
             return Err(TlsError::NotTheHead { address }.into());
         };
         self.check(&secured, address)?;
-        // The name comes with the hello; until then the proven uid has to do.
-        self.node.attach(dial.lane, NodeId::new("peer", dial.dialer), move || tls::wire(secured)).await?;
+        match (dial.purpose, secured.into_returned()) {
+            (Purpose::Open, Err(secured)) => {
+                let mesh = Arc::downgrade(self);
+                let address = move || Some(mesh.upgrade()?.known.lock().get(&dial.dialer)?.address);
+                let (session, runtime) = (secured.session(), self.node.control_runtime().clone());
+                let way_back =
+                    tls::ask_after_through(&self.endpoint, address, dial.dialer, dial.lane, session, runtime);
+                // The name comes with the hello; until then the proven uid has to do.
+                let peer = NodeId::new("peer", dial.dialer);
+                self.node.attach(dial.lane, peer, move || Ok(tls::wire(secured)?.with_way_back(way_back))).await?;
+            }
+            (Purpose::Resume, Ok(returned)) => {
+                if let Err((returned, reason)) = self.node.come_back(dial.dialer, returned) {
+                    returned.refuse(&reason).await;
+                }
+            }
+            // It wanted to see whether this life lives, and has its answer.
+            _ => {}
+        }
         Ok(())
     }
 
@@ -125,7 +143,9 @@ impl Mesh {
     async fn dial(&self, peer: &PeerWorker, lane: Lane) -> Result<(), Unwelcome> {
         let secured = self.endpoint.dial_through(peer.address, peer.id.uid, lane).await?;
         self.check(&secured, peer.address)?;
-        self.node.attach(lane, peer.id.clone(), move || tls::wire(secured)).await?;
+        let (session, runtime) = (secured.session(), self.node.control_runtime().clone());
+        let way_back = tls::redial_through(&self.endpoint, peer.address, peer.id.uid, lane, session, runtime);
+        self.node.attach(lane, peer.id.clone(), move || Ok(tls::wire(secured)?.with_way_back(way_back))).await?;
         Ok(())
     }
 
