@@ -91,7 +91,7 @@ impl Driver {
         let credentials = Arc::new(key.complete(certified));
         let client = match head {
             Some(address) => {
-                let (life, job) = (Some(uid), Some(job.to_string()));
+                let (life, job) = (uid, Some(job.to_string()));
                 let credentials = Arc::new(RwLock::new(Arc::clone(&credentials)));
                 Arc::new(Client::new(Target::Remote { address, credentials, life, job }))
             }

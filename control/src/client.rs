@@ -34,8 +34,8 @@ pub enum Target {
         address: SocketAddr,
         /// The certificate and its key, which may be renewed.
         credentials: SharedCredentials,
-        /// The life that the certificate is for, where that matters.
-        life: Option<NodeUid>,
+        /// The life that the certificate is for.
+        life: NodeUid,
         /// The job that it is for.
         job: Option<String>,
     },

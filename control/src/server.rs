@@ -41,6 +41,11 @@ impl Peer {
         self.is_local() || self.role.may(capability)
     }
 
+    /// The life that its certificate is of; none for a process on this host.
+    pub fn life(&self) -> Option<NodeUid> {
+        self.life
+    }
+
     /// True for a process of this user on this host.
     pub fn is_local(&self) -> bool {
         self.address.is_none()
@@ -145,7 +150,11 @@ pub async fn serve_certified(service: &impl Service, mut stream: ControlStream) 
     let Some(role) = role_of(&stream) else { return };
     let hello = tokio::time::timeout(limits::HANDSHAKE_DEADLINE, wire::read::<Hello>(&mut stream)).await;
     let Ok(Ok(Some(hello))) = hello else { return };
-    let life = hello.life.filter(|uid| stream.peer_is(&node_name(*uid)));
+    // Who does not say whose life it is cannot be cut off.
+    if !stream.peer_is(&node_name(hello.life)) {
+        return;
+    }
+    let life = Some(hello.life);
     let job = hello.job.filter(|job| stream.peer_is(&job_name(job)));
     let peer = Peer { role, address: Some(stream.address()), life, job };
     serve(service, &peer, Box::new(stream)).await;
@@ -192,8 +201,8 @@ async fn serve(service: &impl Service, peer: &Peer, mut stream: Box<dyn ByteStre
 }
 
 /// The first message of the holder of a certificate: which of its names count here. That it bears them is checked.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Hello {
-    pub(crate) life: Option<NodeUid>,
+    pub(crate) life: NodeUid,
     pub(crate) job: Option<String>,
 }

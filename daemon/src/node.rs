@@ -107,7 +107,7 @@ pub async fn run(options: NodeOptions, ready: impl FnOnce(&Ready) + Send) -> Res
             let uid = joined.uid;
             let Joined { credentials, .. } = &joined;
             let shared: SharedCredentials = Arc::new(RwLock::new(Arc::new(copy(credentials))));
-            let target = Target::Remote { address: head, credentials: Arc::clone(&shared), life: Some(uid), job: None };
+            let target = Target::Remote { address: head, credentials: Arc::clone(&shared), life: uid, job: None };
             let client = Arc::new(Client::new(target.clone()));
             let output = Output::start(Arc::new(Client::new(target.clone())), uid);
             let processes = Processes::new(facts(uid), client, Arc::clone(&programs), output);

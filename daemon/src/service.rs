@@ -37,12 +37,15 @@ impl Service for HeadService {
     async fn serve(&self, peer: &Peer, request: Request, mut reply: Reply<'_>) -> io::Result<()> {
         let keeper = &self.keeper;
         let now = UnixTime::now();
+        if self.is_cut_off(peer) {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         match request {
             Request::View(_) => reply.answer::<mobula_control::View>(Ok(self.view().await)).await,
             Request::WatchView(_) => {
                 let mut changes = keeper.views.subscribe();
                 changes.mark_changed();
-                self.stream(&mut reply, &mut changes, || Box::pin(async { Some((self.view().await, false)) })).await
+                self.stream(peer, &mut reply, &mut changes, || Box::pin(async { Some((self.view().await, false)) })).await
             }
             Request::ListLeases(_) => {
                 let leases = keeper.look(|head, _| head.leases()).await;
@@ -130,7 +133,7 @@ impl Service for HeadService {
                         Some((view, is_over))
                     })
                 };
-                self.stream(&mut reply, &mut changes, look).await
+                self.stream(peer, &mut reply, &mut changes, look).await
             }
             Request::PlaceLease(place) => {
                 let answer = match peer.must_be_of(&place.place.lease.job.to_string()) {
@@ -191,7 +194,7 @@ impl Service for HeadService {
                 let look = || -> Looking<'_, _> {
                     Box::pin(async { Some((keeper.look(|head, _| head.assignment(watch.node)).await?, false)) })
                 };
-                self.stream(&mut reply, &mut changes, look).await
+                self.stream(peer, &mut reply, &mut changes, look).await
             }
             Request::WorkerEnded(ended) => {
                 let answer = match peer.must_be(ended.node) {
@@ -239,6 +242,7 @@ impl HeadService {
     /// Sends what `look` sees, now and after each change, until it sees nothing or the last of it, or the asker goes.
     async fn stream<'a, T: serde::Serialize>(
         &'a self,
+        peer: &Peer,
         reply: &mut Reply<'_>,
         changes: &mut watch::Receiver<impl Send + Sync>,
         mut look: impl FnMut() -> Looking<'a, T>,
@@ -247,6 +251,9 @@ impl HeadService {
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return reply.end().await },
                 () = reply.gone() => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+            if self.is_cut_off(peer) {
+                return Err(io::ErrorKind::ConnectionAborted.into());
             }
             match look().await {
                 Some((item, is_last)) => {
@@ -258,6 +265,11 @@ impl HeadService {
                 None => return reply.end().await,
             }
         }
+    }
+
+    /// True if the peer was removed from the cluster: it hears nothing more.
+    fn is_cut_off(&self, peer: &Peer) -> bool {
+        peer.life().is_some_and(|life| self.identity.is_revoked(life))
     }
 
     async fn submit(&self, peer: &Peer, submit: SubmitJob) -> Result<JobId, Refusal> {

@@ -139,6 +139,11 @@ impl Head {
         Ok(list)
     }
 
+    /// True if a life is cut off.
+    pub fn is_revoked(&self, uid: NodeUid) -> bool {
+        self.state.lock().revocations.contains(uid)
+    }
+
     /// Who is cut off.
     pub fn revocations(&self) -> Revocations {
         self.state.lock().revocations.clone()
