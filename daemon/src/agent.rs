@@ -55,6 +55,8 @@ impl Agent {
         let Some(mut lease) = self.register(&client, &tell).await? else {
             return Ok(self.leave(&client).await);
         };
+        // With it the node is up: whoever has waited for it may use it.
+        self.beat(&client, &mut lease, &mut load, &tell).await?;
         self.ready.send_replace(true);
         let following = tokio::spawn(follow(Client::new(self.target.clone()), self.about.id.uid, tell.clone()));
         let end = loop {
