@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::Command;
 
-use common::{Ended, Program, job_program, mobula};
+use common::{Ended, Program, Root, job_program, mobula};
 
 const OPERATING: &str = include_str!("../../docs/book/operating.md");
 const FROM_RAY: &str = include_str!("../../docs/book/from-ray-commands.md");
@@ -32,11 +32,11 @@ shift
 MOBULA_HOME="$(dirname "$MOBULA_HOME")/$host" exec bash -c "$*"
 "#;
 
-struct Hosts(tempfile::TempDir);
+struct Hosts(Root);
 
 impl Hosts {
     fn new() -> Hosts {
-        let root = tempfile::Builder::new().prefix("mobula-").tempdir_in("/tmp").expect("a directory");
+        let root = Root::new();
         for directory in ["bin", "work/target/release"] {
             fs::create_dir_all(root.path().join(directory)).expect("room");
         }

@@ -6,13 +6,13 @@ use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
-use common::{Cluster, Ended, Node, Program, mobula};
+use common::{Cluster, Ended, Node, Program, Root, mobula};
 
-struct Place(tempfile::TempDir);
+struct Place(Root);
 
 impl Place {
     fn new() -> Place {
-        Place(tempfile::Builder::new().prefix("mobula-").tempdir_in("/tmp").expect("a directory"))
+        Place(Root::new())
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -3,7 +3,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Cluster, LONG, Program, mobula, outside, until, wait_until};
+use common::{Cluster, LONG, Program, Root, mobula, outside, until, wait_until};
 use serde_json::Value;
 
 /// What lists say of the node with that name; of several lives, of the one that is not over.
@@ -163,7 +163,7 @@ fn a_token_of_another_cluster_opens_nothing() {
 
 #[test]
 fn a_node_in_the_background_is_ready_when_the_command_ends() {
-    let root = tempfile::Builder::new().prefix("mobula-").tempdir_in("/tmp").expect("a directory");
+    let root = Root::new();
     let home = root.path().join("home");
     let start = ["start", "--head", "--port", "0", "--listen", "127.0.0.1", "--advertise", "127.0.0.1", "--json"];
     let started = Program::start(mobula(&home).args(start)).end().json();

@@ -25,10 +25,9 @@ impl Cluster {
 
     /// A new cluster, whose head has these options.
     pub fn head_with(arguments: &[&str]) -> Cluster {
-        // Short: the path of a socket has 107 bytes at most.
-        let root = Root(tempfile::Builder::new().prefix("mobula-").tempdir_in("/tmp").expect("a directory"));
+        let root = Root::new();
         let arguments: Vec<_> = ["--head"].iter().chain(arguments).copied().collect();
-        let head = Node::start(root.0.path(), "head", &arguments, None).unwrap_or_else(|ended| panic!("{ended:?}"));
+        let head = Node::start(root.path(), "head", &arguments, None).unwrap_or_else(|ended| panic!("{ended:?}"));
         Cluster { head, nodes: Vec::new(), root }
     }
 
@@ -57,7 +56,7 @@ impl Cluster {
     pub fn try_join(&self, name: &str, arguments: &[&str], token: &str) -> Result<Node, Ended> {
         let head = self.head.address.to_string();
         let arguments: Vec<_> = ["--address", &head].iter().chain(arguments).copied().collect();
-        Node::start(self.root.0.path(), name, &arguments, Some(token))
+        Node::start(self.root.path(), name, &arguments, Some(token))
     }
 
     /// A new token, made with these options of `token create`.
@@ -68,7 +67,7 @@ impl Cluster {
 
     /// A file or directory in the cluster's directory, which is nobody's home.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.root.0.path().join(name)
+        self.root.path().join(name)
     }
 
     /// The node with that name.
@@ -133,7 +132,7 @@ impl Cluster {
 
     /// The processes of all jobs on these nodes: what runs from their homes.
     pub fn job_processes(&self) -> Vec<Process> {
-        running_from(self.root.0.path())
+        running_from(self.root.path())
     }
 
     /// The processes of jobs on one node.
@@ -142,8 +141,21 @@ impl Cluster {
     }
 }
 
-/// The directory of all homes. What still runs from it ends before it goes.
-struct Root(TempDir);
+/// The directory of all homes. What still runs from it ends before it goes: keep it longer than the nodes.
+pub struct Root(TempDir);
+
+impl Root {
+    /// A new one.
+    pub fn new() -> Root {
+        // Short: the path of a socket has 107 bytes at most.
+        Root(tempfile::Builder::new().prefix("mobula-").tempdir_in("/tmp").expect("a directory"))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
 
 impl Drop for Root {
     fn drop(&mut self) {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Root};
 pub use mobula_integration_tests::process::{Process, Signal, wait_until};
 pub use node::Node;
 pub use program::{Ended, Program};
