@@ -389,6 +389,9 @@ async fn spawn(
     args: Vec<u8>,
     options: SpawnOptions,
 ) -> Result<ActorId, SpawnError> {
+    if node.is_leaving() {
+        return Err(SpawnError::NodeEnding);
+    }
     let Some(entry) = node.registry().actor(&actor_type) else {
         return Err(SpawnError::UnknownActorType { actor_type, node: node.id().clone() });
     };

@@ -142,6 +142,8 @@ struct Inner {
     links: Links,
     sessions: Sessions,
     placer: OnceLock<Placer>,
+    /// Why it is about to end, once it is.
+    leaves: OnceLock<String>,
     snapshots: SnapshotHost,
     /// Ends of actors whose creators are about to monitor them.
     kept: Mutex<IdMap<u64, Watch>>,
@@ -439,6 +441,7 @@ impl Node {
             links: Links::default(),
             sessions: Sessions::default(),
             placer: OnceLock::new(),
+            leaves: OnceLock::new(),
             snapshots: SnapshotHost::default(),
             kept: Mutex::default(),
         }));
@@ -718,6 +721,10 @@ impl Node {
             Lane::Control => links.control.get_or_insert_with(|| Arc::clone(link)),
         };
         drop(peers);
+        // After the entry: whoever says it to all has found the link, or has said it before.
+        if let Some(reason) = self.0.leaves.get() {
+            link.go_away(reason);
+        }
         if lane == Lane::Control {
             self.0.directory.peer_found(peer);
             self.0.peers_changed.send_replace(());
@@ -777,6 +784,25 @@ impl Node {
                 changes.changed().await.ok()?;
             }
         }
+    }
+
+    /// Says to all peers, also to those that connect later, that this node is about to end on purpose: it is to be followed by
+    /// [`shut_down`](Self::shut_down) when what is in progress has had its time.
+    ///
+    /// From then on other nodes' calls to actors here fail at once with [`CallError::Unreachable`], as not sent, and their spawns
+    /// with [`SpawnError::NodeEnding`]. What they have sent before is handled and answered, and calls from here go on. Peers
+    /// of older builds are not told.
+    pub fn go_away(&self, reason: &str) {
+        if self.0.leaves.set(reason.to_owned()).is_err() {
+            return;
+        }
+        let links: Vec<_> = self.0.peers.read().links.values().filter_map(|links| links.data.clone()).collect();
+        links.iter().for_each(|link| link.go_away(reason));
+    }
+
+    /// True once the node [goes away](Self::go_away).
+    pub fn is_leaving(&self) -> bool {
+        self.0.leaves.get().is_some()
     }
 
     /// Ends all links with a goodbye, and all actors of this node without running their hooks. Later spawns here fail

@@ -37,7 +37,7 @@ struct Server {
     place: Place,
     endpoint: Arc<Endpoint>,
     /// Of the session, once it is open.
-    party: Arc<Mutex<Option<(Arc<Link<Waiting>>, Arc<Seen>)>>>,
+    party: Party,
     task: JoinHandle<()>,
     _folder: TempDir,
 }
@@ -368,7 +368,7 @@ async fn a_peer_that_does_not_know_the_session_is_quarantined(kind: Kind) {
     server.end().await;
 }
 
-macro_rules! suite {
+macro_rules! suites {
     ($($name:ident on [$($kind:ident),+];)+) => {
         $(mod $name {
             $(
@@ -380,7 +380,7 @@ macro_rules! suite {
     };
 }
 
-suite! {
+suites! {
     many_messages_over_many_breaks_come_once_and_in_order on [Tcp, Tls, Unix];
     a_peer_whose_process_has_ended_is_known_at_once on [Tcp, Tls, Unix];
     another_life_at_the_address_is_proof_of_the_end on [Tcp, Tls];
