@@ -58,7 +58,6 @@ bugs! {
     BudgetEndless: "budget-endless", "failures are forgotten, so a supervisor restarts for ever";
     BackoffForgotten: "backoff-forgotten", "every restart comes as soon as the first";
     SiblingsKept: "siblings-kept", "a failure restarts nobody but the one that failed";
-    OneWayKept: "one-way-kept", "the head prolongs the lease of a node that does not hear it";
     NodeDownEarly: "node-down-early", "the head takes a node for dead as soon as it suspects it";
     GoneForgotten: "gone-forgotten", "a node that is over may come back under its uid";
     WorkerTwice: "worker-twice", "a worker is started again before the one before it was reaped";
@@ -70,8 +69,14 @@ bugs! {
     QuarantineIgnored: "quarantine-ignored", "a session goes on that its peer has given up";
     MuteUnnoticed: "mute-unnoticed", "a connection that carries nothing any more is not asked";
     MuteGivenUp: "mute-given-up", "a peer whose thread is at work is given up";
+    LeaseUnwritten: "lease-unwritten", "the head gives a lease and does not write it down";
+    NodeForgotten: "node-forgotten", "a node that was away while the head was is taken for dead at once";
     AnsweredTwice: "answered-twice", "an ask that has ended takes another answer";
 }
+
+/// Those of the head, which its own world finds.
+pub const HEAD_BUGS: &[Bug] =
+    &[Bug::NodeDownEarly, Bug::GoneForgotten, Bug::WorkerTwice, Bug::JobTwice, Bug::LeaseUnwritten, Bug::NodeForgotten];
 
 #[cfg(feature = "planted")]
 static PLANTED: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(u8::MAX);

@@ -6,6 +6,7 @@
 //! decisions, knows actix and tokio; nothing here knows sockets or threads.
 pub mod campaign;
 pub mod fact;
+pub mod head;
 pub mod judge;
 pub mod ledger;
 pub mod oracles;

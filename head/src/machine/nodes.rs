@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use mobula_core::cluster::{
-    Assignment, BadFlag, Beat, BeatAnswer, DeathProof, HeadTime, NodePhase, Refused, Registered, Registration, Revision,
+    Assignment, BadFlag, Beat, BeatAnswer, DeathProof, HeadTime, JobPhase, NodePhase, Refused, Registered,
+    Registration, Revision,
 };
 use mobula_core::planted::{self, Bug};
 use mobula_core::{NodeUid, limits};
@@ -46,7 +47,7 @@ impl Head {
         let Some(node) = self.nodes.get_mut(&uid) else { return Err(Refused::NotRegistered { uid }) };
         node.has_heard(beat.heard, term, moment.now);
         // Whoever hears no answer has no lease: a connection that works in one direction only is none.
-        if moment.now.saturating_sub(node.heard) > times.lease && !planted::is(Bug::OneWayKept) {
+        if moment.now.saturating_sub(node.heard) > times.lease {
             self.lose(uid);
             return Err(Refused::LeaseOver { uid });
         }
@@ -73,7 +74,8 @@ impl Head {
         self.wind_up(moment);
     }
 
-    /// A node is to take nothing new and to leave: when its work is done, or after `deadline` in any case. Asking again can only bring the
+    /// A node is to take nothing new and to leave after `deadline`: until then its workers go on, then they end, and jobs whose drivers run on it
+    /// fail. Asking again can only bring the
     /// deadline nearer. A head that comes back while a node drains gives it the whole time again.
     ///
     /// # Errors
@@ -246,7 +248,14 @@ impl Head {
         }
         over.into_iter().for_each(|uid| self.node_down(uid, DeathProof::Silence, moment));
         lost.into_iter().for_each(|uid| self.lose(uid));
-        drained.into_iter().for_each(|uid| self.unsettle_node(uid));
+        for uid in drained {
+            self.unsettle_node(uid);
+            let drivers = self.nodes.get(&uid).map(|node| node.drivers.keys().copied().collect::<Vec<_>>());
+            for job in drivers.unwrap_or_default() {
+                let reason = "the node of its driver was drained".to_owned();
+                self.end_job(job, JobPhase::Failed { reason }, moment);
+            }
+        }
     }
 
     pub(super) fn next_of_nodes(&self) -> Option<Duration> {

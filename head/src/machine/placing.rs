@@ -5,6 +5,7 @@ use std::time::Duration;
 use mobula_core::cluster::{
     GroupId, Infeasible, JobId, LeaseId, Place, PlaceStrategy, Placed, Placing, Refused, Resources, Shortfall, WhyNot,
 };
+use mobula_core::planted::{self, Bug};
 use mobula_core::{NodeUid, limits};
 
 use super::Head;
@@ -171,7 +172,9 @@ impl Head {
         let record = LeaseRecord { id, node, resources: asked.clone(), gpus, bundle };
         let placed = placed(&record);
         self.hold(record);
-        self.dirty(Key::Lease(id));
+        if !planted::is(Bug::LeaseUnwritten) {
+            self.dirty(Key::Lease(id));
+        }
         self.changes.view = true;
         self.unsettled.insert((id.job, node));
         Some(placed)

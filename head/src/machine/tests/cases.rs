@@ -431,6 +431,22 @@ fn a_drained_node_keeps_its_workers_until_the_deadline_and_gets_no_new_ones() {
 }
 
 #[test]
+fn a_driver_on_a_drained_node_ends_with_the_deadline() {
+    let mut house = House::new();
+    house.node(1, cpus(4));
+    let kind = JobKind::OnCluster { resources: cpus(1) };
+    let job = house.ask(|head, moment| head.create_job(new_job(1, kind), moment)).expect("a job").id;
+    house.beat(1).expect("it lives");
+    house.ask(|head, moment| head.drain(NodeUid(1), s(5), moment)).expect("known");
+    house.live(s(5) - ms(500), &[1]);
+    assert_eq!(house.head.job(job).expect("a job").phase, JobPhase::Running);
+    house.live(s(2), &[1]);
+    let phase = house.head.job(job).expect("a job").phase;
+    assert!(matches!(&phase, JobPhase::Failed { reason } if reason.contains("drained")), "{phase}");
+    assert!(house.head.assignment(NodeUid(1)).expect("known").drivers.is_empty());
+}
+
+#[test]
 fn a_removed_node_is_cut_off_and_its_things_are_free_after_its_lease() {
     let mut house = House::new();
     house.node(1, cpus(4));

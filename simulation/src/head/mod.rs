@@ -1,0 +1,465 @@
+//! The world of the head: the real head over a store whose process is killed at its writes, the real leases of nodes, and hosts, drivers and a
+//! network that are made up. Cuts in one direction, pauses, crashes, clocks that differ, requests that come again.
+//!
+//! Start at [`run`]. `simulate --world head` runs many seeds. What must hold is in `oracles/`.
+mod campaign;
+mod clients;
+mod fact;
+mod head_process;
+mod hosts;
+mod oracles;
+mod params;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::time::{Duration, Instant};
+
+use mobula_core::NodeUid;
+use mobula_core::cluster::{
+    Amount, Assignment, Beat, BeatAnswer, DriverStatus, JobId, JobRow, LeaseId, NewJob, Place, Placing, Refused,
+    Registered, Registration, Resources, Revision, WorkerId,
+};
+
+pub use campaign::{Summary, replay};
+pub use params::{Fault, Params, What};
+
+use self::clients::Client;
+use self::fact::{Fact, RestHost};
+use self::head_process::HeadProcess;
+use self::hosts::Host;
+use self::oracles::Oracle;
+use self::params::MS;
+use crate::judge::Violation;
+use crate::params::{SECOND, Time};
+use crate::random::Random;
+
+/// Cores of each host, in ten-thousandths.
+const HOST_PARTS: u64 = 40_000;
+
+/// How long after the last fault everything has to be in order: a lease and a margin, the time of a host to come back, and 5 s.
+const CALM: Time = 24 * SECOND;
+
+/// Events of a world that does something else than going round in circles.
+const EVENTS_MAX: u64 = 1_000_000;
+
+/// What came of a world.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The first promise that was broken.
+    pub violation: Option<Violation>,
+    /// Of all facts and their times.
+    pub hash: u64,
+    /// Facts.
+    pub facts: u64,
+    /// Virtual time.
+    pub lasted: Time,
+    /// Heads that were killed.
+    pub kills: u64,
+    /// Leases that clients were given.
+    pub leases: u64,
+    /// The trace, if it was asked for.
+    pub lines: Vec<String>,
+}
+
+/// Runs a world.
+pub fn run(params: &Params, traced: bool) -> Report {
+    let mut world = World::new(params.clone(), traced);
+    world.begin();
+    let end = params.calm_at + CALM;
+    let mut events = 0_u64;
+    while let Some(Reverse((at, _, event))) = world.queue.pop() {
+        events += 1;
+        if events > EVENTS_MAX && world.violation.is_none() {
+            let what = format!("{events} events, the last {event:?}");
+            world.violation = Some(Violation { promise: "I13 it gets on", what, at });
+        }
+        if at > end || world.violation.is_some() {
+            break;
+        }
+        world.now = at;
+        world.handle(event);
+    }
+    if world.violation.is_none() {
+        world.now = end;
+        world.rest();
+    }
+    Report {
+        violation: world.violation,
+        hash: world.hash,
+        facts: world.facts,
+        lasted: world.now,
+        kills: world.head.kills,
+        leases: world.leases_given,
+        lines: world.lines.unwrap_or_default(),
+    }
+}
+
+/// A request to the head.
+#[derive(Clone, Debug)]
+enum Request {
+    Register(Box<Registration>),
+    Beat(NodeUid, Box<Beat>),
+    Assignment(NodeUid),
+    WorkerEnded { uid: WorkerId, reaped: bool },
+    DriverEnded { job: JobId, uid: NodeUid, status: DriverStatus },
+    Leave(NodeUid),
+    Create(Box<NewJob>),
+    DriverBeat(JobId, NodeUid),
+    DriverDone(JobId, NodeUid),
+    Place(Box<Place>),
+    Release(LeaseId),
+    Stop(JobId),
+}
+
+/// An answer of the head.
+#[derive(Clone, Debug)]
+enum Reply {
+    Registered(Box<Result<Registered, Refused>>),
+    Beat(Result<BeatAnswer, Refused>),
+    Assignment(Option<Box<Assignment>>),
+    /// A worker or a driver is known to have ended.
+    Ended(NodeUid),
+    Left,
+    Created(u64, Box<Result<JobRow, Refused>>),
+    Driver(Result<Revision, Refused>),
+    Place(LeaseId, u64, Box<Result<Placing, Refused>>),
+    Released(LeaseId),
+    Stopped(JobId),
+    /// Nobody asked: it is worth to look again.
+    LookAgain,
+}
+
+/// Who talks to the head: hosts, then clients.
+type Peer = u32;
+
+#[derive(Clone, Debug)]
+enum Event {
+    /// What reaches a head of this life, from a peer in its life `of`.
+    ToHead {
+        life: u64,
+        from: Peer,
+        of: u64,
+        sent: Time,
+        request: Request,
+    },
+    /// What reaches a peer, in the life that it had when it asked.
+    ToPeer {
+        to: Peer,
+        life: u64,
+        sent: Time,
+        reply: Reply,
+    },
+    HostWakes(u32),
+    ClientWakes(u32),
+    HeadWakes(u64),
+    HeadBegins,
+    /// Nothing goes wrong any more.
+    Calm,
+    Acts {
+        host: u32,
+        life: u64,
+        process: NodeUid,
+    },
+    Fault(usize),
+    Heals(usize),
+}
+
+struct World {
+    params: Params,
+    random: Random,
+    now: Time,
+    queue: BinaryHeap<Reverse<(Time, u64, Event)>>,
+    next_event: u64,
+    base: Instant,
+    head: HeadProcess,
+    hosts: Vec<Host>,
+    clients: Vec<Client>,
+    /// Cuts: from, to; how many of each are in force.
+    cuts: Vec<(u32, u32)>,
+    /// For each fault in force that ends in a comparison: the host's life when it began, and the head's.
+    begun: BTreeMap<usize, (NodeUid, u64)>,
+    next_uid: u64,
+    oracles: Vec<Box<dyn Oracle>>,
+    violation: Option<Violation>,
+    hash: u64,
+    facts: u64,
+    leases_given: u64,
+    lines: Option<Vec<String>>,
+}
+
+// The order of events at one time is that of their numbers.
+impl PartialEq for Event {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Event {}
+
+impl PartialOrd for Event {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Event {
+    fn cmp(&self, _: &Self) -> std::cmp::Ordering {
+        std::cmp::Ordering::Equal
+    }
+}
+
+impl World {
+    fn new(params: Params, traced: bool) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "any instant will do: only differences matter")]
+        let base = Instant::now();
+        let mut random = Random::new(params.seed ^ 0x6865_6164);
+        World {
+            head: HeadProcess::new(),
+            hosts: (0..params.hosts).map(|_| Host::default()).collect(),
+            clients: (0..params.clients).map(|number| Client::new(number, &mut random)).collect(),
+            cuts: vec![(0, 0); (params.hosts + params.clients) as usize],
+            begun: BTreeMap::new(),
+            random,
+            now: 0,
+            queue: BinaryHeap::new(),
+            next_event: 0,
+            base,
+            next_uid: 1,
+            oracles: oracles::all(),
+            violation: None,
+            hash: 0xcbf2_9ce4_8422_2325,
+            facts: 0,
+            leases_given: 0,
+            lines: traced.then(Vec::new),
+            params,
+        }
+    }
+
+    fn begin(&mut self) {
+        self.at(0, Event::HeadBegins);
+        for host in 0..self.params.hosts {
+            let after = self.random.below(1_000) * MS;
+            self.at(after, Event::HostWakes(host));
+        }
+        for client in 0..self.params.clients {
+            let after = self.random.below(3_000) * MS;
+            self.at(after, Event::ClientWakes(client));
+        }
+        self.at(self.params.calm_at, Event::Calm);
+        for (number, fault) in self.params.faults.clone().iter().enumerate() {
+            self.at(fault.at, Event::Fault(number));
+        }
+    }
+
+    fn at(&mut self, at: Time, event: Event) {
+        self.next_event += 1;
+        self.queue.push(Reverse((at.max(self.now), self.next_event, event)));
+    }
+
+    fn after(&mut self, delay: Time, event: Event) {
+        self.at(self.now + delay, event);
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::ToHead { life, from, of, sent, request } => {
+                let paused = self.head.paused_until;
+                if paused > self.now {
+                    self.at(paused, Event::ToHead { life, from, of, sent, request });
+                } else if self.now - sent > SECOND && self.cuts[from as usize].0 > 0 {
+                    // What is stuck does not get through a cut.
+                } else if life == self.head.life {
+                    // What was sent to a head before is lost with its connections.
+                    self.serve(from, of, sent, request);
+                }
+            }
+            Event::ToPeer { to, life, sent, reply } => match self.frozen_until(to) {
+                Some(thaws) => self.at(thaws, Event::ToPeer { to, life, sent, reply }),
+                None if to < self.params.hosts => self.host_hears(to, life, sent, reply),
+                None => self.client_hears(to - self.params.hosts, sent, reply),
+            },
+            Event::HostWakes(host) => match self.frozen_until(host) {
+                Some(thaws) => self.at(thaws, Event::HostWakes(host)),
+                None => self.host_wakes(host),
+            },
+            Event::Acts { host, life, process } => match self.frozen_until(host) {
+                // A thawed process may be the first to run.
+                Some(thaws) => self.at(thaws, Event::Acts { host, life, process }),
+                None => self.process_acts(host, life, process),
+            },
+            Event::ClientWakes(client) => self.client_wakes(client),
+            Event::HeadWakes(life) => {
+                let paused = self.head.paused_until;
+                if paused > self.now {
+                    self.at(paused, Event::HeadWakes(life));
+                } else if life == self.head.life {
+                    self.head_wakes();
+                }
+            }
+            Event::HeadBegins => self.head_begins(),
+            Event::Calm => self.head.spare(),
+            Event::Fault(number) => self.fault(number),
+            Event::Heals(number) => self.heals(number),
+        }
+    }
+
+    fn frozen_until(&self, peer: Peer) -> Option<Time> {
+        self.hosts.get(peer as usize).map(|host| host.frozen_until).filter(|until| *until > self.now)
+    }
+
+    /// A message is on its way, or lost.
+    fn delay(&mut self, peer: Peer, to_head: bool) -> Option<Time> {
+        let (from, to) = self.cuts[peer as usize];
+        if (to_head && from > 0) || (!to_head && to > 0) {
+            return None;
+        }
+        let slow = self.random.one_in(50);
+        Some(if slow { self.random.between(20, 400) * MS } else { self.random.between(100, 5_000) })
+    }
+
+    fn ask(&mut self, from: Peer, request: Request) {
+        let sent = self.now;
+        let of = self.hosts.get(from as usize).map_or(0, |host| host.life);
+        // Now and then it comes twice.
+        let rare = if matches!(request, Request::Register(_)) { 3 } else { 30 };
+        let times = if self.random.one_in(rare) { 2 } else { 1 };
+        for _ in 0..times {
+            if let Some(mut delay) = self.delay(from, true) {
+                let life = self.head.life;
+                // One of the two may have been stuck somewhere for long.
+                if times == 2 && self.random.one_in(4) {
+                    delay += self.random.between(500, 25_000) * MS;
+                }
+                self.after(delay, Event::ToHead { life, from, of, sent, request: request.clone() });
+            }
+        }
+    }
+
+    fn answer(&mut self, to: Peer, life: u64, sent: Time, reply: Reply) {
+        if let Some(delay) = self.delay(to, false) {
+            self.after(delay, Event::ToPeer { to, life, sent, reply });
+        }
+    }
+
+    /// The time by a host's clock.
+    fn local(&self, host: u32, at: Time) -> Instant {
+        let rate = u128::from(self.params.rates[host as usize + 1]);
+        self.base + Duration::from_micros((u128::from(at) * rate / 1_000_000) as u64)
+    }
+
+    /// The time by the head's clock, since its start.
+    fn head_time(&self) -> Duration {
+        let since = u128::from(self.now - self.head.began);
+        Duration::from_micros((since * u128::from(self.params.rates[0]) / 1_000_000) as u64)
+    }
+
+    fn new_uid(&mut self) -> NodeUid {
+        self.next_uid += 1;
+        NodeUid(self.next_uid)
+    }
+
+    fn fact(&mut self, fact: Fact) {
+        self.facts += 1;
+        let text = format!("{:>12.6}  {fact:?}", self.now as f64 / 1e6);
+        for byte in text.bytes() {
+            self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        if let Fact::LeaseGiven { .. } = &fact {
+            self.leases_given += 1;
+        }
+        for oracle in &mut self.oracles {
+            if let Err(what) = oracle.fact(&fact, self.now)
+                && self.violation.is_none()
+            {
+                self.violation = Some(Violation { promise: oracle.promise(), what, at: self.now });
+            }
+        }
+        if let Some(lines) = &mut self.lines {
+            lines.push(text);
+            if let Some(Violation { promise, what, .. }) = &self.violation {
+                lines.push(format!("VIOLATION of \"{promise}\": {what}"));
+            }
+        }
+    }
+
+    /// Text for the trace only.
+    fn line(&mut self, text: impl FnOnce() -> String) {
+        if let Some(lines) = &mut self.lines {
+            lines.push(format!("{:>12.6}  {}", self.now as f64 / 1e6, text()));
+        }
+    }
+
+    fn fault(&mut self, number: usize) {
+        let Fault { lasts, what, .. } = self.params.faults[number];
+        // What begins late ends with everything else.
+        let until = (self.now + lasts).min(self.params.calm_at);
+        self.line(|| format!("fault until {:.3}: {what:?}", until as f64 / 1e6));
+        match what {
+            What::Cut { peer, from, to } => {
+                self.cuts[peer as usize].0 += u32::from(from);
+                self.cuts[peer as usize].1 += u32::from(to);
+                if let Some(uid) = self.hosts.get(peer as usize).and_then(Host::believes) {
+                    self.begun.insert(number, (uid, self.head.life));
+                }
+                self.at(until, Event::Heals(number));
+            }
+            What::Pause { host } => {
+                let host = &mut self.hosts[host as usize];
+                host.frozen_until = host.frozen_until.max(until);
+            }
+            What::PauseHead => self.head.paused_until = self.head.paused_until.max(until),
+            What::Crash { host } => self.host_crashes(host, until),
+            What::CrashHead => self.head_ends(until),
+            // A head that comes back gives the whole time again; it has to pass before the end.
+            What::Drain { host } => self.operator(host, Some(Duration::from_micros(lasts.min(6 * SECOND)))),
+            What::Remove { host } => self.operator(host, None),
+        }
+    }
+
+    fn heals(&mut self, number: usize) {
+        let Fault { at, what, .. } = self.params.faults[number];
+        let What::Cut { peer, from, to } = what else { return };
+        self.cuts[peer as usize].0 -= u32::from(from);
+        self.cuts[peer as usize].1 -= u32::from(to);
+        let Some((node, life)) = self.begun.remove(&number) else { return };
+        let lives_on = self.hosts[peer as usize].believes() == Some(node) && self.frozen_until(peer).is_none();
+        let head_was_there = self.head.life == life && self.head.head.is_some() && self.head.paused_until <= at;
+        let believed = self.head.head.as_ref().is_some_and(|head| head.assignment(node).is_some());
+        self.fact(Fact::Heals { node, lasted: self.now - at, lives_on, believed, head_was_there });
+    }
+
+    fn rest(&mut self) {
+        let now = self.head_time();
+        let Some(head) = &self.head.head else {
+            let violation = Violation { promise: "I13", what: "there is no head".to_owned(), at: self.now };
+            self.violation = Some(violation);
+            return;
+        };
+        let rows = head.nodes(now);
+        let hosts = self.hosts.iter().enumerate().map(|(number, host)| RestHost {
+            host: number as u32,
+            uid: host.believes(),
+            is_up: rows
+                .iter()
+                .any(|row| Some(row.uid) == host.believes() && row.phase == mobula_core::cluster::NodePhase::Up),
+            processes: host.processes(),
+        });
+        let hosts = hosts.collect();
+        let mut jobs: BTreeMap<JobId, BTreeMap<NodeUid, NodeUid>> = BTreeMap::new();
+        for row in head.jobs().into_iter().filter(|row| row.phase == mobula_core::cluster::JobPhase::Running) {
+            jobs.insert(row.id, BTreeMap::new());
+        }
+        for row in head.workers() {
+            if let Some(workers) = jobs.get_mut(&row.job) {
+                workers.insert(row.node, row.uid);
+            }
+        }
+        let leases = head.leases().into_iter().map(|lease| (lease.id, lease.node)).collect();
+        let unanswered = self.clients.iter().map(Client::unanswered).sum();
+        self.fact(Fact::Rest { hosts, jobs, leases, unanswered });
+    }
+}
+
+fn parts(parts: u64) -> Resources {
+    Resources::cpus(Amount::parts(parts))
+}

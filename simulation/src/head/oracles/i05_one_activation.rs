@@ -1,0 +1,48 @@
+//! Of a job there is one worker on a machine, one of each order, and one driver, whatever the head believes.
+
+use std::collections::BTreeMap;
+
+use mobula_core::NodeUid;
+use mobula_core::cluster::JobId;
+
+use super::{Fact, Oracle};
+use crate::params::Time;
+
+/// Processes that run.
+#[derive(Debug, Default)]
+pub(crate) struct Activations {
+    live: BTreeMap<NodeUid, (JobId, u32, Option<u32>)>,
+    /// Drivers that ever began.
+    drivers: BTreeMap<JobId, NodeUid>,
+}
+
+impl Oracle for Activations {
+    fn promise(&self) -> &'static str {
+        "I5 no overlapping activations"
+    }
+
+    fn fact(&mut self, fact: &Fact, _: Time) -> Result<(), String> {
+        match fact {
+            Fact::Begins { process, job, host, order, .. } => {
+                if order.is_none()
+                    && let Some(other) = self.drivers.insert(*job, *process)
+                {
+                    return Err(format!("{job} has a second driver, {process} after {other}"));
+                }
+                let same = |(other, at, its): &(JobId, u32, Option<u32>)| {
+                    other == job && order.is_some() && its.is_some() && (at == host || its == order)
+                };
+                if let Some((other, _)) = self.live.iter().find(|(_, live)| same(live)) {
+                    return Err(format!("{process} of {job} begins on machine {host} beside {other}, order {order:?}"));
+                }
+                self.live.insert(*process, (*job, *host, *order));
+                Ok(())
+            }
+            Fact::Ends { process, .. } => {
+                self.live.remove(process);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}

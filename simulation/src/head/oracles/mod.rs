@@ -1,0 +1,38 @@
+//! What must hold, one file each.
+mod i05_one_activation;
+mod i10_uids;
+mod i11_acknowledged;
+mod i12_views;
+mod i15_outages;
+mod i20_leases;
+mod i21_both_sides;
+mod i27_repeated;
+
+use super::fact::Fact;
+use crate::params::Time;
+
+/// Watches the facts of one world.
+pub(crate) trait Oracle {
+    /// What it stands for.
+    fn promise(&self) -> &'static str;
+
+    /// Something has happened.
+    ///
+    /// # Errors
+    /// How the promise was broken.
+    fn fact(&mut self, fact: &Fact, now: Time) -> Result<(), String>;
+}
+
+/// All of them.
+pub(crate) fn all() -> Vec<Box<dyn Oracle>> {
+    vec![
+        Box::new(i05_one_activation::Activations::default()),
+        Box::new(i10_uids::Uids::default()),
+        Box::new(i11_acknowledged::Acknowledged::default()),
+        Box::new(i12_views::Views),
+        Box::new(i15_outages::Outages::default()),
+        Box::new(i20_leases::Leases::default()),
+        Box::new(i21_both_sides::BothSides),
+        Box::new(i27_repeated::Repeated::default()),
+    ]
+}

@@ -1,0 +1,19 @@
+//! The world of the head as a test: a piece of every campaign, and every seed that ever failed.
+
+use mobula_simulation::head::Summary;
+
+/// As many as an unoptimized build runs in some seconds.
+const SEEDS: u64 = 300;
+
+/// Seeds that failed while the head or its world was made.
+const FAILED_ONCE: [u64; 14] = [0, 3, 9, 12, 26, 32, 46, 55, 57, 185, 229, 318, 364, 872];
+
+#[test]
+fn the_head_keeps_its_promises_in_many_worlds() {
+    let mut summary = Summary::default();
+    (0..SEEDS).chain(FAILED_ONCE).for_each(|seed| summary.run_seed(seed));
+    assert!(summary.failures.is_empty(), "replay with `simulate --world head --seed N`: {:#?}", summary.failures);
+    assert!(summary.compared >= SEEDS / 100);
+    // Worlds in which nothing happens prove nothing.
+    assert!(summary.kills > SEEDS / 10 && summary.leases > 10 * SEEDS, "{summary:?}");
+}
