@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use mobula_core::planted::{BUGS, HEAD_BUGS};
+use mobula_core::planted::{BUGS, Bug, HEAD_BUGS};
 use mobula_simulation::campaign::{Failure, Summary, Tier};
 use mobula_simulation::head;
 use mobula_simulation::params::{Params, SECOND};
@@ -52,7 +52,7 @@ struct Args {
     /// Switch a bug on (feature `planted`).
     #[arg(long, value_name = "NAME")]
     plant: Option<String>,
-    /// Print how many seeds each planted bug needs (feature `planted`).
+    /// Print how many seeds each planted bug needs, or the one that `--plant` names (feature `planted`).
     #[arg(long)]
     planted_table: bool,
 }
@@ -307,7 +307,11 @@ fn planted_table(args: &Args) -> anyhow::Result<ExitCode> {
     println!("| bug | what it does | found by | seeds: median | worst of {RUNS} |");
     println!("|---|---|---|---:|---:|");
     let mut all_found = true;
-    for (_, name, text) in BUGS.iter().filter(|(bug, ..)| !HEAD_BUGS.contains(bug)) {
+    let wanted = |bug: &Bug, name: &str| match &args.plant {
+        Some(one) => one == name,
+        None => !HEAD_BUGS.contains(bug),
+    };
+    for (_, name, text) in BUGS.iter().filter(|(bug, name, _)| wanted(bug, name)) {
         plant(Some(name))?;
         let (mut needed, mut finders) = (Vec::new(), std::collections::BTreeSet::new());
         for run in 0..RUNS {
