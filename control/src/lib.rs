@@ -20,3 +20,29 @@ pub use executable::{hand_in, identify};
 pub use local::{HOME_VARIABLE, Home, SOCKET};
 pub use request::*;
 pub use server::{Peer, Reply, Service, serve_certified, serve_local};
+
+/// For the fuzz targets; no promise holds for it.
+#[doc(hidden)]
+pub mod private {
+    use std::future::Future as _;
+    use std::io;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use crate::request::Request;
+    use crate::wire;
+
+    /// Reads all of `bytes` as a head reads what a peer sends. An error as it would end the connection.
+    pub fn read_requests(mut bytes: &[u8], mut take: impl FnMut(Request)) -> io::Result<()> {
+        loop {
+            let reading = pin!(wire::read(&mut bytes));
+            match reading.poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(Ok(Some(request))) => take(request),
+                Poll::Ready(Ok(None)) => return Ok(()),
+                Poll::Ready(Err(error)) => return Err(error),
+                // Bytes in memory are never waited for.
+                Poll::Pending => return Err(io::ErrorKind::WouldBlock.into()),
+            }
+        }
+    }
+}

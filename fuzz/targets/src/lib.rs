@@ -6,6 +6,7 @@
 //! A finding: put its bytes into the corpus under a name that says what it was, see the test fail, mend the code.
 
 mod bodies;
+mod control;
 mod frames;
 mod joining;
 mod session;
@@ -14,7 +15,7 @@ mod session;
 pub type Target = fn(&[u8]);
 
 /// All targets, by the name of their corpus.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("frame", frames::frame),
     ("frame_stream", frames::frame_stream),
     ("prescan", bodies::prescanned),
@@ -24,6 +25,7 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("join_request", joining::join_request),
     ("token", joining::token),
     ("session", session::two_peers),
+    ("control", control::requests),
 ];
 
 /// The target of that name.
