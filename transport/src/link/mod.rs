@@ -3,7 +3,8 @@
 //!
 //! Waking another thread costs some 20 us, a write some 5. So a sender on another thread writes at once while the link is
 //! quiet. Beside the driver, or on a link that is busy already, senders only append and wake the driver, which writes
-//! all of that together: a small write of its own would wake the peer early, for one message instead of many.
+//! all of that together: a small write of its own would wake the peer early, for one message instead of many. Who goes on sending
+//! without awaiting writes every 8 KiB, so that the peer works meanwhile. See `docs/decisions/0002` and `0014`.
 
 mod beside;
 mod driver;
