@@ -74,9 +74,8 @@ impl Head {
         self.wind_up(moment);
     }
 
-    /// A node is to take nothing new and to leave after `deadline`: until then its workers go on, then they end, and jobs whose drivers run on it
-    /// fail. Asking again can only bring the
-    /// deadline nearer. A head that comes back while a node drains gives it the whole time again.
+    /// A node is to take nothing new and to leave after `deadline`: until then its workers go on, then they end, and jobs whose
+    /// drivers run on it fail. Asking again can only bring the deadline nearer. A head that comes back while a node drains gives it the whole time again.
     ///
     /// # Errors
     /// [`Refused::NoSuchNode`].
