@@ -45,7 +45,8 @@ impl Service for HeadService {
             Request::WatchView(_) => {
                 let mut changes = keeper.views.subscribe();
                 changes.mark_changed();
-                self.stream(peer, &mut reply, &mut changes, || Box::pin(async { Some((self.view().await, false)) })).await
+                self.stream(peer, &mut reply, &mut changes, || Box::pin(async { Some((self.view().await, false)) }))
+                    .await
             }
             Request::ListLeases(_) => {
                 let leases = keeper.look(|head, _| head.leases()).await;
