@@ -192,7 +192,7 @@ pub(crate) enum Job {
 
 #[derive(Args)]
 pub(crate) struct Submit {
-    /// The program, whose main begins with #[mobula::main]
+    /// The program, whose main begins with `#[mobula::main]`
     pub(crate) program: PathBuf,
     /// Its arguments
     #[arg(last = true)]
