@@ -202,17 +202,12 @@ impl World {
                     }
                 }
             },
-            Reply::Beat(Ok(answer)) => {
-                if node.lease.answered(sent_local, answer.at, local) {
-                    host.last_answered = host.last_answered.max(sent);
-                    node.newest = node.newest.max(answer.assignment);
-                }
+            Reply::Beat(Ok(answer)) if node.lease.answered(sent_local, answer.at, local) => {
+                host.last_answered = host.last_answered.max(sent);
+                node.newest = node.newest.max(answer.assignment);
             }
-            Reply::Beat(Err(refused)) => {
-                if node.lease.refused(&refused) {
-                    node.registered = false;
-                }
-            }
+            Reply::Beat(Err(refused)) if node.lease.refused(&refused) => node.registered = false,
+            Reply::Beat(_) => {}
             Reply::Assignment(Some(assignment)) => self.obey(number, *assignment),
             Reply::LookAgain => {
                 let uid = node.uid;
