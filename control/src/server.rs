@@ -70,14 +70,15 @@ impl Peer {
     }
 
     /// # Errors
-    /// [`Refusal::Unauthorized`] for a process of another job. Who is none of a job's may speak of any.
+    /// [`Refusal::Unauthorized`] unless it is a process of that job, or may manage all jobs.
     pub fn must_be_of(&self, job: &str) -> Result<(), Refusal> {
-        match self.role == Role::Process && self.job.as_deref() != Some(job) {
-            false => Ok(()),
-            true => Err(Refusal::Unauthorized {
+        let is_of_it = self.role == Role::Process && self.job.as_deref() == Some(job);
+        match is_of_it || self.may(Capability::ManageJobs) {
+            true => Ok(()),
+            false => Err(Refusal::Unauthorized {
                 role: self.role.to_string(),
                 what: format!("speak for {job}"),
-                needed: "its certificate is of another job".to_owned(),
+                needed: "its certificate is not of that job".to_owned(),
             }),
         }
     }
@@ -205,4 +206,37 @@ async fn serve(service: &impl Service, peer: &Peer, mut stream: Box<dyn ByteStre
 pub(crate) struct Hello {
     pub(crate) life: NodeUid,
     pub(crate) job: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(role: Role, life: u64, job: Option<&str>) -> Peer {
+        let address = Some(SocketAddr::from(([10, 0, 0, 1], 1)));
+        Peer { role, address, life: Some(NodeUid(life)), job: job.map(str::to_owned) }
+    }
+
+    #[test]
+    fn nobody_speaks_for_another_life() {
+        for role in Role::ALL {
+            assert!(peer(role, 7, None).must_be(NodeUid(7)).is_ok());
+            let refusal = peer(role, 7, None).must_be(NodeUid(8)).expect_err("another");
+            assert!(refusal.to_string().contains(role.name()), "{refusal}");
+        }
+        assert!(Peer::local().must_be(NodeUid(8)).is_ok());
+    }
+
+    #[test]
+    fn a_job_is_for_its_own_processes_and_for_operators() {
+        assert!(peer(Role::Process, 7, Some("job-1")).must_be_of("job-1").is_ok());
+        assert!(peer(Role::Process, 7, Some("job-1")).must_be_of("job-2").is_err());
+        assert!(peer(Role::Process, 7, None).must_be_of("job-1").is_err());
+        // A name of a job in another certificate counts for nothing.
+        for role in [Role::Worker, Role::Client, Role::Observer, Role::Head] {
+            assert!(peer(role, 7, Some("job-1")).must_be_of("job-1").is_err(), "{role}");
+        }
+        assert!(peer(Role::Operator, 7, None).must_be_of("job-1").is_ok());
+        assert!(Peer::local().must_be_of("job-1").is_ok());
+    }
 }

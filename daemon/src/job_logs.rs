@@ -1,7 +1,7 @@
 //! What the jobs have printed, on the head's disk: a file a job, and the one before it once it has grown.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,6 +13,9 @@ use mobula_core::codec;
 use mobula_transport::unix::Directory;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+
+/// Files that are kept open beyond those that somebody reads.
+const OPEN_MAX: usize = 256;
 
 /// 16 MiB: a file that is larger makes way for another; with the one before it a job takes twice as much.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -67,6 +70,20 @@ impl JobLogs {
         Ok(())
     }
 
+    /// Forgets what other jobs have printed, which the head has forgotten. One that is later than all of these is not known here yet.
+    pub(crate) fn keep_only(&self, jobs: &BTreeSet<JobId>) {
+        let Some(newest) = jobs.last() else { return };
+        let is_kept = |job: &JobId| jobs.contains(job) || job > newest;
+        let Ok(entries) = fs::read_dir(self.directory.path()) else { return };
+        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+            let job = path.file_name().and_then(|name| name.to_str()?.split('.').next()?.parse().ok());
+            if job.is_some_and(|job| !is_kept(&job)) {
+                let _ = fs::remove_file(path);
+            }
+        }
+        self.open.lock().retain(|job, _| is_kept(job));
+    }
+
     /// Reads what a job has printed, from the start, and then what comes.
     pub(crate) fn read(&self, job: JobId) -> io::Result<LogReader> {
         let mut all = self.open.lock();
@@ -114,6 +131,10 @@ impl JobLogs {
     }
 
     fn opened<'a>(&self, all: &'a mut HashMap<JobId, Open>, job: JobId) -> io::Result<&'a mut Open> {
+        if all.len() >= OPEN_MAX && !all.contains_key(&job) {
+            // Who prints again opens it again.
+            all.retain(|_, open| open.changed.receiver_count() > 0);
+        }
         match all.entry(job) {
             Entry::Occupied(open) => Ok(open.into_mut()),
             Entry::Vacant(place) => {
@@ -163,6 +184,31 @@ mod tests {
 
     fn part(text: &str) -> LogPart {
         LogPart { source: "driver".to_owned(), bytes: text.as_bytes().to_vec() }
+    }
+
+    #[test]
+    fn what_the_head_has_forgotten_leaves_the_disk_and_open_files_are_bounded() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let directory = Directory::create(parent.path().join("logs")).expect("made");
+        let logs = JobLogs::new(directory);
+        let reader = logs.read(JobId(1)).expect("there");
+        for job in 1..=OPEN_MAX as u64 + 10 {
+            logs.append(JobId(job), &part("word\n")).expect("room");
+            assert!(logs.open.lock().len() <= OPEN_MAX);
+        }
+        assert!(logs.open.lock().contains_key(&JobId(1)), "somebody reads it");
+        drop(reader);
+        logs.keep_only(&BTreeSet::from([JobId(2), JobId(265)]));
+        let mut left: Vec<_> = fs::read_dir(parent.path().join("logs"))
+            .expect("there")
+            .map(|entry| entry.expect("there").file_name().into_string().expect("text"))
+            .collect();
+        left.sort();
+        assert_eq!(
+            left,
+            ["job-2.log", "job-265.log", "job-266.log"],
+            "the last may be newer than what the head has said"
+        );
     }
 
     fn rest(logs: &JobLogs, reader: &mut LogReader) -> Vec<String> {

@@ -99,12 +99,15 @@ impl Service for HeadService {
             }
             Request::SubmitJob(submit) => reply.answer::<SubmitJob>(self.submit(peer, submit).await).await,
             Request::StopJob(stop) => {
-                let stopped = keeper.decide(|head, moment| head.stop_job(stop.job, moment)).await;
-                reply.answer::<mobula_control::StopJob>(stopped.map(drop)).await
+                let stopped = match self.may_stop(peer, stop.job).await {
+                    Ok(()) => keeper.decide(|head, moment| head.stop_job(stop.job, moment)).await.map(drop),
+                    Err(refusal) => Err(refusal),
+                };
+                reply.answer::<mobula_control::StopJob>(stopped).await
             }
             Request::BeginDriver(begin) => reply.answer::<BeginDriver>(self.begin_driver(peer, begin).await).await,
             Request::BeatDriver(beat) => {
-                let answer = match of_job(peer, beat.job, Some(beat.driver)) {
+                let answer = match drives(peer, beat.job, beat.driver) {
                     Ok(()) => {
                         keeper.decide(|head, moment| head.driver_beat(beat.job, beat.driver, moment)).await.map(drop)
                     }
@@ -113,7 +116,7 @@ impl Service for HeadService {
                 reply.answer::<mobula_control::BeatDriver>(answer).await
             }
             Request::EndDriver(end) => {
-                let answer = match of_job(peer, end.job, Some(end.driver)) {
+                let answer = match drives(peer, end.job, end.driver) {
                     Ok(()) => {
                         keeper.decide(|head, moment| head.driver_ended(end.job, end.driver, end.status, moment)).await
                     }
@@ -122,7 +125,10 @@ impl Service for HeadService {
                 reply.answer::<mobula_control::EndDriver>(answer).await
             }
             Request::WatchJob(watch) => {
-                if let Err(refusal) = peer.must_be_of(&watch.job.to_string()) {
+                // Nodes tell the workers that they have started about each other.
+                let is_node = peer.may(Capability::BeANode);
+                let allowed = if is_node { Ok(()) } else { peer.must_be_of(&watch.job.to_string()) };
+                if let Err(refusal) = allowed {
                     return reply.refuse(refusal).await;
                 }
                 let mut changes = keeper.jobs.listen(watch.job);
@@ -268,6 +274,20 @@ impl HeadService {
         }
     }
 
+    /// The logs of jobs that the head has forgotten go with them.
+    async fn forget_logs(&self) {
+        let known = self.keeper.look(|head, _| head.jobs().iter().map(|job| job.id).collect()).await;
+        let logs = Arc::clone(&self.logs);
+        let _ = tokio::task::spawn_blocking(move || logs.keep_only(&known)).await;
+    }
+
+    /// Who has submitted a job may stop it, and who manages all jobs.
+    async fn may_stop(&self, peer: &Peer, job: JobId) -> Result<(), Refusal> {
+        let own = submitter(peer);
+        let is_own = self.keeper.look(|head, _| head.job(job).is_some_and(|row| row.submitter == own)).await;
+        if is_own { Ok(()) } else { peer.must_be_of(&job.to_string()) }
+    }
+
     /// True if the peer was removed from the cluster: it hears nothing more.
     fn is_cut_off(&self, peer: &Peer) -> bool {
         peer.life().is_some_and(|life| self.identity.is_revoked(life))
@@ -287,7 +307,9 @@ impl HeadService {
             submitter: submitter(peer),
             workers: WorkerPolicy::EveryNode,
         };
-        Ok(self.keeper.decide(|head, moment| head.create_job(new, moment)).await?.id)
+        let job = self.keeper.decide(|head, moment| head.create_job(new, moment)).await?.id;
+        self.forget_logs().await;
+        Ok(job)
     }
 
     async fn begin_driver(&self, peer: &Peer, begin: BeginDriver) -> Result<DriverBegun, Refusal> {
@@ -311,6 +333,7 @@ impl HeadService {
                     workers: WorkerPolicy::EveryNode,
                 };
                 let row = self.keeper.decide(|head, moment| head.create_job(new, moment)).await?;
+                self.forget_logs().await;
                 // Asked again, it is the driver that was drawn the first time.
                 (row.id, row.driver.unwrap_or(driver))
             }
@@ -397,18 +420,16 @@ impl HeadService {
     }
 }
 
-/// A process of the job, and the one with that life if it matters; whoever is no process of any job has been found to be allowed.
-fn of_job(peer: &Peer, job: JobId, life: Option<NodeUid>) -> Result<(), Refusal> {
+/// A process of the job with that life, or whoever manages all jobs.
+fn drives(peer: &Peer, job: JobId, life: NodeUid) -> Result<(), Refusal> {
     peer.must_be_of(&job.to_string())?;
-    match life {
-        Some(life) if peer.role() == mobula_identity::Role::Process => peer.must_be(life),
-        _ => Ok(()),
-    }
+    if peer.may(Capability::ManageJobs) { Ok(()) } else { peer.must_be(life) }
 }
 
+/// Who asks, as its connection has proven it.
 fn submitter(peer: &Peer) -> String {
-    match peer.address() {
+    match peer.life() {
         None => "local".to_owned(),
-        Some(address) => format!("{} at {}", peer.role(), address.ip()),
+        Some(life) => format!("{} {life}", peer.role()),
     }
 }
