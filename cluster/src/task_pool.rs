@@ -173,9 +173,13 @@ async fn serve(shared: &Shared, node: &Node, members: &Mutex<Members>) {
         reason: "the cluster has no node for it".to_owned(),
     };
     let mut changes = members.lock().subscribe();
-    // The first look is now.
-    changes.mark_changed();
-    let mut known: Vec<NodeId> = Vec::new();
+    let nodes = members.lock().nodes();
+    let mut known: Vec<NodeId> = nodes.into_iter().filter(|member| member.alive).map(|member| member.id).collect();
+    // Those that are there at the start are asked in their order, before the first task: of equally idle ones the first is taken.
+    for id in &known {
+        let found = node.task_runners_of(id).await;
+        add_slots(shared, &mut runners, &mut cause, id, found);
+    }
     let mut joining: FuturesUnordered<BoxFuture<'_, Joining>> = FuturesUnordered::new();
     let mut running: FuturesUnordered<BoxFuture<'static, Ended>> = FuturesUnordered::new();
     while !shared.over.load(Ordering::Acquire) {
@@ -205,19 +209,9 @@ async fn serve(shared: &Shared, node: &Node, members: &Mutex<Members>) {
                     }
                 }
             }
-            Some((id, found)) = joining.next(), if !joining.is_empty() => match found {
-                Ok(found) => {
-                    let mut queue = shared.queue.lock();
-                    for runner in found {
-                        queue.add_slot(id.clone());
-                        runners.push(runner);
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(node = %id, %error, "no task actors there");
-                    cause = CallError::Unreachable { node: id, sent: false, reason: error.to_string() };
-                }
-            },
+            Some((id, found)) = joining.next(), if !joining.is_empty() => {
+                add_slots(shared, &mut runners, &mut cause, &id, found);
+            }
             Some((slot, on, ended)) = running.next(), if !running.is_empty() => {
                 let mut queue = shared.queue.lock();
                 queue.ended(slot);
@@ -234,6 +228,29 @@ async fn serve(shared: &Shared, node: &Node, members: &Mutex<Members>) {
                 }
             }
             () = shared.more.notified() => {}
+        }
+    }
+}
+
+/// The task actors of a node take part from now on.
+fn add_slots(
+    shared: &Shared,
+    runners: &mut Vec<ActorRef<TaskRunner>>,
+    cause: &mut CallError,
+    id: &NodeId,
+    found: Result<Vec<ActorRef<TaskRunner>>, SpawnError>,
+) {
+    match found {
+        Ok(found) => {
+            let mut queue = shared.queue.lock();
+            for runner in found {
+                queue.add_slot(id.clone());
+                runners.push(runner);
+            }
+        }
+        Err(error) => {
+            tracing::warn!(node = %id, %error, "no task actors there");
+            *cause = CallError::Unreachable { node: id.clone(), sent: false, reason: error.to_string() };
         }
     }
 }
