@@ -11,7 +11,7 @@ use mobula_core::{NodeId, NodeUid};
 use mobula_identity::job_name;
 use mobula_transport::Lane;
 use mobula_transport::preface::Purpose;
-use mobula_transport::tls::{self, Accepted, Credentials, Endpoint, Secured, TlsError};
+use mobula_transport::tls::{self, Accepted, Credentials, Door, Endpoint, Secured, TlsError};
 use parking_lot::Mutex;
 
 use crate::cluster::{Cluster, WeakCluster};
@@ -25,6 +25,8 @@ const REDIAL_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct Mesh {
     node: Node,
     endpoint: Arc<Endpoint>,
+    /// The node's own has let them pass to us, and does not know how long they take here.
+    door: Door,
     job: String,
     /// Its number, if it is a worker. Of two the later one connects; a driver is the last.
     number: Option<u32>,
@@ -41,7 +43,8 @@ impl Mesh {
     ) -> Result<Arc<Self>, TlsError> {
         let node = cluster.node().clone();
         let endpoint = Arc::new(Endpoint::new(node.id().uid, credentials, false)?);
-        Ok(Arc::new(Mesh { node, endpoint, job, number, cluster: cluster.downgrade(), known: Mutex::default() }))
+        let (cluster, known) = (cluster.downgrade(), Mutex::default());
+        Ok(Arc::new(Mesh { node, endpoint, door: Door::default(), job, number, cluster, known }))
     }
 
     /// These are the workers of the job that have not ended.
@@ -88,8 +91,11 @@ impl Mesh {
         let mesh = Arc::clone(self);
         self.node.control_runtime().spawn(async move {
             let address = stream.peer_addr();
-            if let Err(error) = mesh.welcome(stream).await {
-                tracing::warn!(node = %mesh.node.id(), ?address, %error, "connection refused");
+            match mesh.welcome(stream).await {
+                Ok(()) => {}
+                // Of these there may be thousands a second.
+                Err(error @ Unwelcome::Full { .. }) => tracing::debug!(node = %mesh.node.id(), %error, "refused"),
+                Err(error) => tracing::warn!(node = %mesh.node.id(), ?address, %error, "connection refused"),
             }
         });
     }
@@ -98,9 +104,14 @@ impl Mesh {
         let address = stream.peer_addr()?;
         stream.set_nonblocking(true)?;
         let stream = tokio::net::TcpStream::from_std(stream)?;
-        let Accepted::Node(secured, dial) = self.endpoint.accept(stream, address).await? else {
+        let mut place = self.door.enter(address.ip(), mobula_transport::now()).ok_or(Unwelcome::Full { address })?;
+        let Some(accepted) = place.hold(self.endpoint.accept(stream, address)).await else {
+            return Err(Unwelcome::Full { address });
+        };
+        let Accepted::Node(secured, dial) = accepted? else {
             return Err(TlsError::NotTheHead { address }.into());
         };
+        drop(place);
         self.check(&secured, address)?;
         match (dial.purpose, secured.into_returned()) {
             (Purpose::Open, Err(secured)) => {
@@ -167,6 +178,8 @@ impl Mesh {
 enum Unwelcome {
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error("{address}: too many handshakes at once")]
+    Full { address: SocketAddr },
     #[error("{address}: Unauthorized: the peer is no process of {job}")]
     OtherJob { address: SocketAddr, job: String },
     #[error(transparent)]

@@ -5,12 +5,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use mobula_actors::Node;
-use mobula_core::{IdMap, NodeId, NodeUid, limits};
+use mobula_core::{IdMap, NodeId, NodeUid};
 use mobula_transport::preface::{self, Acceptor, Dial, PrefaceError, Purpose, Secret};
 use mobula_transport::tcp::{self, ConnectError};
+use mobula_transport::tls::Door;
 use mobula_transport::{Agreed, Lane};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 
 use crate::error::ClusterError;
 
@@ -65,20 +65,21 @@ pub fn open_door(node: &Node, listener: TcpListener, secret: Secret, addresses: 
             Err(error) => return tracing::error!(%error, "cannot listen"),
         };
         let acceptor = Arc::new(Mutex::new(Acceptor::new(secret.clone(), node.id().uid, preface::VERSIONS)));
-        let places = Arc::new(Semaphore::new(limits::HANDSHAKES_MAX));
+        let door = Door::on_loopback();
         loop {
             let (stream, address) = tcp::accept_next(&listener).await;
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                tracing::warn!(%address, max = limits::HANDSHAKES_MAX, "too many handshakes at once, refused");
+            let Some(mut place) = door.enter(address.ip(), mobula_transport::now()) else {
+                tracing::debug!(%address, "too many handshakes at once, refused");
                 continue;
             };
             let (node, acceptor) = (node.clone(), Arc::clone(&acceptor));
             let (secret, addresses) = (secret.clone(), addresses.clone());
             tokio::spawn(async move {
-                let accepted = tcp::accept(stream, address, &acceptor).await;
+                let accepted = place.hold(tcp::accept(stream, address, &acceptor)).await;
                 let (agreed, dial) = match accepted {
-                    Ok(accepted) => accepted,
-                    Err(error) => return tracing::warn!(node = %node.id(), %error, "connection refused"),
+                    None => return tracing::debug!(%address, "too slow for a full door, dropped"),
+                    Some(Ok(accepted)) => accepted,
+                    Some(Err(error)) => return tracing::warn!(node = %node.id(), %error, "connection refused"),
                 };
                 if dial.dialer == node.id().uid {
                     return tracing::warn!(node = %node.id(), %address, "connection refused: it claims to be this node");

@@ -169,13 +169,17 @@ pub const DOWN_AFTER: Duration = Duration::from_secs(10);
 /// Time a new connection has to prove who it is.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Connections that may be proving themselves at the same time; one more is closed at once. Costs 96 bytes and a
-/// descriptor each.
+/// Connections that may be proving themselves at the same time; one more is closed at once, or has the place of another, see
+/// [`HANDSHAKE_PATIENCE`]. Costs 96 bytes and a descriptor each.
 pub const HANDSHAKES_MAX: usize = 512;
 
 /// 16 KiB: what is read over TLS from one who has not proven yet who it is. A chain of two certificates and the preface take
 /// about 3 KiB. Costs up to 64 KiB of heap for each of [`HANDSHAKES_MAX`].
 pub const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
+
+/// Who is proving itself for so long loses its place to a newcomer where all are taken. Who comes from an address that has fewer
+/// places than another waits for nothing.
+pub const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Handshakes at the same time over TLS from one address; one more is closed at once. Less than [`HANDSHAKES_MAX`], so that one
 /// host cannot keep all others out.

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mobula_control::{Service, serve_certified};
-use mobula_identity::{Head as Identity, UnixTime};
-use mobula_transport::tls::{Accepted, Door, Endpoint, Knock, knock};
+use mobula_identity::{Asked, Head as Identity, UnixTime};
+use mobula_transport::tls::{Accepted, Door, Endpoint, Knock, Place, knock};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
@@ -31,16 +31,17 @@ pub(crate) async fn keep<S: Service + 'static>(
     let conversations = Arc::new(Semaphore::new(CONVERSATIONS_MAX));
     loop {
         let (stream, address) = mobula_transport::tcp::accept_next(&listener).await;
-        let Some(place) = door.enter(address.ip()) else {
+        let Some(mut place) = door.enter(address.ip(), mobula_transport::now()) else {
             tracing::debug!(%address, "too many handshakes at once, refused");
             continue;
         };
         let (processes, leading, conversations) = (Arc::clone(&processes), leading.clone(), Arc::clone(&conversations));
         tokio::spawn(async move {
-            match welcome(stream, address, &processes, leading.as_deref()).await {
-                Ok(Some((leading, accepted))) => serve(leading, accepted, place, &conversations).await,
-                Ok(None) => {}
-                Err(error) => tracing::debug!(%address, %error, "connection refused"),
+            match place.hold(welcome(stream, address, &processes, leading.as_deref())).await {
+                Some(Ok(Some((leading, accepted)))) => serve(leading, accepted, place, &conversations).await,
+                Some(Ok(None)) => {}
+                Some(Err(error)) => tracing::debug!(%address, %error, "connection refused"),
+                None => tracing::debug!(%address, "too slow for a full door, dropped"),
             }
         });
     }
@@ -64,16 +65,13 @@ async fn welcome<'a, S>(
     }
 }
 
-async fn serve<S: Service>(
-    leading: &Leading<S>,
-    accepted: Accepted,
-    place: mobula_transport::tls::Place,
-    conversations: &Semaphore,
-) {
+async fn serve<S: Service>(leading: &Leading<S>, accepted: Accepted, mut place: Place, conversations: &Semaphore) {
     match accepted {
         Accepted::Joiner(stream) => {
-            let address = stream.address();
-            match leading.identity.serve(stream, UnixTime::now()).await {
+            // What is decided is not broken off: a token is spent by it.
+            let Some(asked) = place.hold(Asked::read(stream)).await.filter(|_| place.settle()) else { return };
+            let address = asked.address();
+            match leading.identity.answer(asked, UnixTime::now()).await {
                 Ok(issued) => tracing::info!(%address, uid = %issued.uid, role = %issued.role, "certificate given"),
                 Err(refusal) => tracing::warn!(%address, %refusal, "join refused"),
             }

@@ -1,5 +1,6 @@
 //! The head: keeps the authority, the tokens and the list of those cut off, and answers who wants to join.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,30 @@ struct State {
     version: u32,
     tokens: Ledger,
     revocations: Revocations,
+}
+
+/// What one who wants a certificate has asked, and the connection on which the answer is due.
+pub struct Asked {
+    stream: JoinStream,
+    request: Result<Vec<u8>, Refusal>,
+}
+
+impl Asked {
+    /// Reads what is asked on `stream`. Gives up after [`limits::HANDSHAKE_DEADLINE`]. Cancel-safe: nothing was decided, and the
+    /// connection is closed.
+    pub async fn read(mut stream: JoinStream) -> Self {
+        let deadline = limits::HANDSHAKE_DEADLINE;
+        let request = match tokio::time::timeout(deadline, message::read(&mut stream)).await {
+            Ok(read) => read.map_err(|error| Refusal::BadRequest(error.to_string())),
+            Err(_) => Err(Refusal::BadRequest(format!("no request within {} s", deadline.as_secs()))),
+        };
+        Asked { stream, request }
+    }
+
+    /// Who asks.
+    pub fn address(&self) -> SocketAddr {
+        self.stream.address()
+    }
 }
 
 impl Head {
@@ -149,20 +174,24 @@ impl Head {
         self.state.lock().revocations.clone()
     }
 
-    /// Answers one who wants a certificate. Gives up after [`limits::HANDSHAKE_DEADLINE`]; the caller holds a
-    /// [`Place`](mobula_transport::tls::Place) meanwhile.
+    /// Answers one who wants a certificate: [`Asked::read`] and [`answer`](Self::answer) in one. Gives up after
+    /// [`limits::HANDSHAKE_DEADLINE`]; the caller holds a [`Place`](mobula_transport::tls::Place) meanwhile.
+    ///
+    /// # Errors
+    /// As for [`answer`](Self::answer). Not cancel-safe: a token may have been spent for nothing.
+    pub async fn serve(self: &Arc<Self>, stream: JoinStream, now: UnixTime) -> Result<Issued, Refusal> {
+        self.answer(Asked::read(stream).await, now).await
+    }
+
+    /// Answers what was asked.
     ///
     /// # Errors
     /// [`Refusal`], which is in the audit log already. The peer has learned nothing but that. Not cancel-safe: a token may have
     /// been spent for nothing.
-    pub async fn serve(self: &Arc<Self>, mut stream: JoinStream, now: UnixTime) -> Result<Issued, Refusal> {
-        let from = stream.address();
-        let deadline = limits::HANDSHAKE_DEADLINE;
-        let asked = match tokio::time::timeout(deadline, message::read(&mut stream)).await {
-            Ok(read) => read.map_err(|error| Refusal::BadRequest(error.to_string())),
-            Err(_) => Err(Refusal::BadRequest(format!("no request within {} s", deadline.as_secs()))),
-        };
-        let decided = match asked.and_then(|bytes| self.question(&bytes, &stream)) {
+    pub async fn answer(self: &Arc<Self>, asked: Asked, now: UnixTime) -> Result<Issued, Refusal> {
+        let Asked { mut stream, request } = asked;
+        let (from, deadline) = (stream.address(), limits::HANDSHAKE_DEADLINE);
+        let decided = match request.and_then(|bytes| self.question(&bytes, &stream)) {
             Ok(question) => {
                 // It writes to disk.
                 let head = Arc::clone(self);

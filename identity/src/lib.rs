@@ -21,7 +21,7 @@ mod token;
 pub use audit::Audit;
 pub use authority::{Authority, ClusterId, Issued};
 pub use error::{IdentityError, Refusal};
-pub use head::Head;
+pub use head::{Asked, Head};
 pub use join::{JoinError, Joined, join, renew};
 pub use ledger::{Ledger, TokenInfo};
 pub use message::Request;

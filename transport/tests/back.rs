@@ -397,3 +397,76 @@ async fn who_revokes_a_node_looks_for_it_no_more() {
     server.endpoint.revoke(Port::DIALER);
     server.end().await;
 }
+
+/// Keeps the port behind which the life `uid` is: takes the name off and carries the rest to it.
+fn keep_port(uid: NodeUid, to: SocketAddr, bytes: u64) -> (SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::from_std(tcp::listen(loopback()).expect("a free port")).expect("a fresh listener");
+    let address = listener.local_addr().expect("it is bound");
+    let task = tokio::spawn(async move {
+        loop {
+            let (mut from, _) = tcp::accept_next(&listener).await;
+            if tls::knock(&mut from).await.expect("it says whom it wants") != tls::Knock::For(uid) {
+                continue;
+            }
+            let Ok(to) = TcpStream::connect(to).await else { continue };
+            tokio::spawn(carry(from, to, bytes));
+        }
+    });
+    (address, task)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_through_a_port_that_another_process_keeps_comes_back_through_it() {
+    let mut server = Server::start(Kind::Tls, Port::UID, None);
+    let Place::Port(behind) = server.place.clone() else { panic!("a port is meant") };
+    let (address, keeper) = keep_port(Port::UID, behind, 60_000);
+    let endpoint = endpoint(Port::DIALER);
+    let (lane, runtime) = (Lane::Data, Handle::current());
+    let secured = within(endpoint.dial_through(address, Port::UID, lane)).await.expect("dialled");
+    let way = tls::redial_through(&endpoint, address, Port::UID, lane, secured.session(), runtime);
+    let wire = tls::wire(secured).expect("a fresh connection").with_way_back(way);
+    let (link, _) = Side::new(wire, 1, Mode::Echo, data()).run();
+    within(link.opened()).await.expect("open");
+    for n in 0..100_u32 {
+        // What goes there and back is more than four connections carry.
+        let payload = [&n.to_be_bytes()[..], &[7; 2_500]].concat();
+        assert_eq!(within(ask(&link, A, &payload)).await, Ok(End::Answer(payload)));
+    }
+    keeper.abort();
+    link.close("over");
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_accepted_asks_after_a_life_through_the_port_that_another_process_keeps() {
+    let (endpoint, listener) = (endpoint(Port::UID), tls::listen(loopback()).expect("a free port"));
+    // Where the dialer was behind a port there is another life now.
+    let mut next = Server::start(Kind::Tls, NodeUid(3), None);
+    let Place::Port(behind) = next.place.clone() else { panic!("a port is meant") };
+    let (asked_at, keeper) = keep_port(Port::DIALER, behind, u64::MAX);
+    let place = Place::Port(listener.local_addr().expect("it is bound"));
+    let middle = Middle::start(&place, || 20_000);
+    let Place::Port(address) = middle.place else { panic!("a port is meant") };
+    let dialer = self::endpoint(Port::DIALER);
+    let accepting = async {
+        let (stream, from) = tcp::accept_next(&listener).await;
+        endpoint.accept(stream, from).await
+    };
+    let (dialled, accepted) =
+        within(async { tokio::join!(dialer.dial(address, Port::UID, Lane::Data), accepting) }).await;
+    let Ok(Guest::Node(secured, dial)) = accepted else { panic!("a node is meant") };
+    let (session, runtime) = (secured.session(), Handle::current());
+    let way = tls::ask_after_through(&endpoint, move || Some(asked_at), dial.dialer, Lane::Data, session, runtime);
+    let wire = tls::wire(secured).expect("a fresh connection").with_way_back(way);
+    let (link, _) = Side::new(wire, 2, Mode::Echo, data()).run();
+    // The dialer has no way back: its end is the break.
+    let (other, _) = Side::new(tls::wire(dialled.expect("dialled")).expect("fresh"), 1, Mode::Echo, data()).run();
+    within(other.opened()).await.expect("open");
+    drop(ask(&other, A, &[7; 40_000]));
+    let closed =
+        tokio::time::timeout(Duration::from_secs(5), link.closed()).await.expect("not as long as a silent peer");
+    assert!(!closed.quarantined, "{closed:?}");
+    keeper.abort();
+    middle.task.abort();
+    next.end().await;
+}

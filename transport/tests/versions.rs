@@ -231,3 +231,58 @@ fn a_recorded_acceptor_of_version_1_is_understood() {
     assert_eq!(preface::check_answer(&recorded_secret(), &dial, &sent, answer), Ok(1));
     assert_eq!(hear(frames, Lane::Data, 1), expected());
 }
+
+/// What a node of version 3 sent, go-away among it; recorded when that was the newest.
+#[test]
+fn a_recorded_dialer_of_version_3_is_understood() {
+    let recording = recorded("v3-dialer");
+    let (preface, mut rest) = recording.split_first_chunk::<DIAL_BYTES>().expect("a preface");
+    let (own, dialer) = (NodeUid(0xfedc_ba98_7654_3210), NodeUid(0x0123_4567_89ab_cdef));
+    let mut acceptor = Acceptor::new(recorded_secret(), own, NEWEST);
+    let dial = acceptor.check(preface).0.expect("it knows the secret");
+    assert_eq!((acceptor.agreed(&dial), dial.lane, dial.purpose), (3, Lane::Control, Purpose::Open));
+    let now = start();
+    let hello =
+        Hello { node: NodeId::new("node-2", own), pid: 1, capabilities: Hello::CAPABILITIES, credit_messages: 1024 };
+    let config = SessionConfig { version: 3, ..SessionConfig::new(Lane::Control) };
+    let mut session: Session<u32> = Session::new(config, &hello, Some(dialer), now);
+    let call = Call {
+        target: ActorId(5),
+        key: MessageKey::of("test::Asked"),
+        name: "test::Asked",
+        schema: 1,
+        deadline: Deadline::NEVER,
+    };
+    let (mut heard, mut before) = (Vec::new(), None);
+    while let Some((frame, length)) = frame::decode(rest, limits::FRAME_BYTES_MAX).expect("whole frames") {
+        rest = &rest[length..];
+        if matches!(frame, Frame::GoAway { .. }) {
+            before = Some(session.ask(&call, 1, now, bytes(b"\xc0")).map_err(|(error, _)| error));
+        }
+        match session.receive(frame, now) {
+            Ok(Received::Nothing) => {}
+            Ok(Received::Define { index, name, .. }) => heard.push(format!("{} is {name}", index.0)),
+            Ok(Received::Request { request, post, target, payload, .. }) => {
+                let request = request.map(|id| id.0);
+                heard.push(format!("{request:x?} to {target}, post {post}: {:x?}", &payload[..]));
+            }
+            Ok(Received::Cancel { request }) => heard.push(format!("{:x} is cancelled", request.0)),
+            Ok(other) => panic!("that was not sent: {other:?}"),
+            Err(end) => heard.push(end.to_string()),
+        }
+    }
+    assert!(rest.is_empty());
+    assert!(matches!(before, Some(Ok(_))), "{before:?}");
+    let after = session.ask(&call, 2, now, bytes(b"\xc0")).map_err(|(error, _)| error);
+    assert!(matches!(&after, Err(error) if error.to_string().contains("draining")), "{after:?}");
+    let expected = [
+        "0 is counter::Increment",
+        "Some(100000000) to 7, post false: [81, a2, 62, 79, 5]",
+        "Some(100000000) to 7, post true: [81, a2, 62, 79, 5]",
+        "None to 7, post false: [81, a2, 62, 79, 5]",
+        "None to 7, post false: [81, a2, 62, 79, 5]",
+        "100000000 is cancelled",
+        "the peer said goodbye: draining",
+    ];
+    assert_eq!(heard, expected);
+}

@@ -26,8 +26,9 @@ use crate::preface::{self, Acceptor, Dial, PrefaceError, Purpose, Secret};
 use crate::resume::{self, Resume, Returned};
 use crate::session::Lane;
 
-/// Connections that the system may hold before they are accepted.
-const BACKLOG: u32 = 1024;
+/// Connections that the system may hold before they are accepted: as many as Linux allows by default. One more waits for its
+/// sender's next attempt, which is a second later.
+const BACKLOG: u32 = 4096;
 
 /// A connection of a dialer, past its handshakes.
 pub(super) type ClientStream = tokio_rustls::client::TlsStream<Limited>;
