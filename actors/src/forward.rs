@@ -10,6 +10,7 @@ use futures::future::{Either, select};
 use mobula_core::{CallError, RemoteMessage};
 
 use crate::actor_ref::ActorRef;
+use crate::begin;
 use crate::call_context::current_call;
 use crate::cell::Shared;
 use crate::reply::ReplyTo;
@@ -57,7 +58,7 @@ impl<T: 'static> Forward<T> {
             }
         };
         let passing = InScope::current(Box::pin(passing));
-        actix_rt::spawn(async move {
+        begin::on_this_thread(async move {
             let answer = passing.await;
             if let Some(reply) = reply {
                 reply.send(answer);
@@ -80,7 +81,7 @@ where
 {
     /// For callers that do not go by way of an [`ActorRef`]: they learn no error.
     fn handle(self, _: &mut Context<A>, answer: Option<OneshotSender<T>>) {
-        actix_rt::spawn(async move {
+        begin::on_this_thread(async move {
             if let (Ok(value), Some(answer)) = (self.0.await, answer) {
                 let _ = answer.send(value);
             }

@@ -10,6 +10,7 @@ use mobula_core::{CallError, Deadline, RemoteMessage, codec};
 use parking_lot::Mutex;
 
 use crate::acceptance::Acceptance;
+use crate::begin;
 use crate::cell::Shared;
 use crate::dead_letter::Undelivered;
 use crate::envelope::{Envelope, Owed};
@@ -47,7 +48,7 @@ impl<M: RemoteMessage> Late<M> {
     {
         let decoded = Decoded::default();
         let mut work = Work { shared: Arc::clone(shared), decoded: Arc::clone(&decoded), result: None };
-        tokio::task::spawn_blocking(move || {
+        begin::where_it_may_block(move || {
             let node = work.shared.node.clone();
             work.result = Some(scope::on_node(Some(&node), || decode(&bytes)));
             // Told before the bytes are freed, which takes a while as well.

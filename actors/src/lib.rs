@@ -10,6 +10,7 @@ mod acceptance;
 mod actor;
 mod actor_ref;
 mod ask;
+mod begin;
 mod call_context;
 mod cell;
 mod chance;

@@ -21,6 +21,7 @@ use mobula_core::{Generation, RemoteMessage, panic_text};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
+use crate::begin;
 use crate::cell::Shared;
 use crate::forward::Forward;
 use crate::inbound::FlowTicket;
@@ -111,7 +112,7 @@ where
     let (shared, generation) = (Arc::clone(shared), shared.generation());
     let running = InScope::current(AssertUnwindSafe(future).catch_unwind());
     let beside = Beside::begin(Arc::clone(&shared) as _);
-    actix_rt::spawn(async move {
+    begin::on_this_thread(async move {
         let ended = running.await;
         drop(beside);
         let answer = ended.map_err(|panic| {
@@ -208,8 +209,17 @@ fn left_to_itself<A, M>(
     let Some(reply) = reply else { return response.handle(ctx, None) };
     // One that came by actix's own mailbox has left its cause behind.
     drop(Cause::take());
-    let (sender, mut receiver) = oneshot::channel();
+    let (sender, receiver) = oneshot::channel();
     response.handle(ctx, Some(sender));
+    pass_on::<A, M>(receiver, reply, shared);
+}
+
+/// Answers with what was or will be sent.
+fn pass_on<A, M>(mut receiver: oneshot::Receiver<M::Reply>, reply: ReplyTo<M::Reply>, shared: &Arc<Shared<A>>)
+where
+    A: Actor<Context = Context<A>>,
+    M: RemoteMessage,
+{
     let cause = Cause::take();
     match receiver.try_recv() {
         Ok(value) => reply.send(Ok(value)),
@@ -218,7 +228,7 @@ fn left_to_itself<A, M>(
         Err(TryRecvError::Empty) => {
             // By the time the future is lost, the next life may have begun.
             let (shared, generation) = (Arc::clone(shared), shared.generation());
-            actix_rt::spawn(async move {
+            begin::on_this_thread(async move {
                 let answer = receiver.await.map_err(|_| match cause.and_then(|cause| cause.text()) {
                     Some(text) => shared.panicked_in(generation, M::NAME, &text),
                     None => shared.lost(generation, M::NAME),

@@ -19,6 +19,7 @@ use actix::{Actor, ActorContext, AsyncContext, Context, Message};
 use futures::FutureExt;
 use mobula_core::panic_text;
 
+use crate::begin;
 use crate::scope::{Place, Scope};
 
 /// The answer of a handler that runs beside all others, as an `async fn` with `&self` does.
@@ -88,7 +89,7 @@ where
         match place {
             Some(place) => place.tasks.spawn(task),
             // Not in one of our cells: nobody ends it with the actor.
-            None => drop(actix_rt::spawn(task)),
+            None => drop(begin::on_this_thread(task)),
         }
     }
 }

@@ -6,6 +6,7 @@ use mobula_core::ExitReason;
 use tokio::sync::oneshot;
 
 use crate::actor::{RemoteActor, SpawnOptions};
+use crate::begin;
 use crate::cell::{Cell, Shared};
 use crate::control::SpawnError;
 use crate::directory::Afterwards;
@@ -84,7 +85,7 @@ pub(crate) async fn spawn_as<A: RemoteActor>(
             }
             load
         }));
-        actix_rt::spawn(Cell::new(cell_shared, create, options.restart, started));
+        begin::on_this_thread(Cell::new(cell_shared, create, options.restart, started));
     });
     if !sent {
         return Err(SpawnError::NodeEnding);

@@ -8,6 +8,7 @@ use mobula_core::IdMap;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
+use crate::begin;
 use crate::cell::AnyShared;
 
 /// The concurrent handlers of one actor that run now. Costs a pointer until the first one does.
@@ -29,7 +30,7 @@ impl Tasks {
         let key = running.next;
         running.next += 1;
         let entry = Entry { running: Arc::clone(shared), key };
-        let task = actix_rt::spawn(async move {
+        let task = begin::on_this_thread(async move {
             work.await;
             drop(entry);
         });

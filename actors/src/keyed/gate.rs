@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{Handler, Message};
+use futures::FutureExt;
 use mobula_core::{CallError, RemoteMessage, codec, limits};
 use mobula_transport::now;
 use parking_lot::Mutex;
@@ -239,7 +240,7 @@ impl<A: RemoteActor> Gate<A> {
     fn create(self: &Arc<Self>, key: String, before: Option<Arc<Shared<A>>>) {
         let Some(node) = self.node.upgrade() else { return };
         let gate = Arc::clone(self);
-        node.control_runtime().spawn(async move {
+        let creating = async move {
             let mut before = before;
             loop {
                 if let Some(before) = before.take() {
@@ -252,7 +253,8 @@ impl<A: RemoteActor> Gate<A> {
                     Ok(shared) => before = Some(shared),
                 }
             }
-        });
+        };
+        node.control_runtime().spawn(creating.boxed());
     }
 
     /// Stops the actor when it is idle; forgets it when it has ended and nobody has called it since.
