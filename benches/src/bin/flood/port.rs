@@ -42,8 +42,12 @@ impl OtherProcess {
         OtherProcess { child, door: AtDoor { address: address.parse().expect("an address"), token } }
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+    /// What it has in memory now.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it is running");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process that has not ended");
+        let kib: u64 = line.trim().trim_end_matches("kB").trim_end().parse().expect("a number of kB");
+        kib * 1024
     }
 }
 

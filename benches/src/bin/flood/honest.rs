@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mobula::{ActorRef, RemoteActor};
+use actix::{Actor, Context, Handler};
+use mobula::{ActorRef, RemoteActor, RemoteMessage};
 use mobula_actors::{Node, NodeConfig};
 use mobula_core::frame::MessageIndex;
 use mobula_core::{CallError, NodeId, RequestId, limits};
 use mobula_identity::{Joined, Role, join};
-use mobula_integration_tests::tally::{Count, Tally};
 use mobula_transport::tls::{self, Endpoint};
 use mobula_transport::{Hello, Inbound, Lane, Link, Request, SessionConfig, SessionError, Waiter};
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::port::{AtDoor, UID};
@@ -151,10 +152,31 @@ impl Newcomers {
     }
 }
 
+/// What the session asks.
+struct Echo;
+
+impl Actor for Echo {
+    type Context = Context<Self>;
+}
+
+mobula::remote_actor!(Echo, args: (), create: |()| Echo, messages: [Number]);
+
+#[derive(Deserialize, RemoteMessage, Serialize)]
+#[rtype(result = "u64")]
+struct Number(u64);
+
+impl Handler<Number> for Echo {
+    type Result = u64;
+
+    fn handle(&mut self, Number(number): Number, _: &mut Context<Self>) -> u64 {
+        number
+    }
+}
+
 /// A node with both lanes to the flooded one, and an actor there. Its connections have no way back: to break one is to end it.
 pub(crate) struct Session {
     node: Node,
-    tally: ActorRef<Tally>,
+    echo: ActorRef<Echo>,
 }
 
 impl Session {
@@ -169,8 +191,8 @@ impl Session {
             let secured = endpoint.dial(door.address, UID, lane).await.expect("nobody else is there");
             node.attach(lane, head.clone(), move || tls::wire(secured)).await.expect("it says hello");
         }
-        let tally = node.spawn_on(&head, Tally::spec(())).await.expect("an actor");
-        Session { node, tally }
+        let echo = node.spawn_on(&head, Echo::spec(())).await.expect("an actor");
+        Session { node, echo }
     }
 
     /// Asks, a hundred times a second.
@@ -187,8 +209,12 @@ impl Session {
                 }
                 next.tick().await;
                 let begun = Instant::now();
-                let answer = self.tally.ask(Count(number)).await;
-                all.note(begun, answer.map(|_| ()).map_err(Into::into), "an ask");
+                let answer = self.echo.ask(Number(number)).await;
+                let right = answer.map_err(Into::into).and_then(|answer| match answer == number {
+                    true => Ok(()),
+                    false => Err(format!("{answer} instead of {number}").into()),
+                });
+                all.note(begun, right, "an ask");
             }
             self.node.shut_down("over");
             let _ = told.send(all);

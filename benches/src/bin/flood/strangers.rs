@@ -26,6 +26,9 @@ use crate::port::UID;
 /// One who is dropped comes back after so long.
 const REST: Duration = Duration::from_secs(2);
 
+/// One whose handshake is not answered any more goes.
+const GIVES_UP_AFTER: Duration = Duration::from_secs(10);
+
 /// All of them, on a thread of their own.
 pub(crate) struct Strangers {
     over: oneshot::Sender<()>,
@@ -76,7 +79,7 @@ impl Strangers {
                         let home = home(number);
                         tokio::spawn(async move {
                             counters.handshakes.fetch_add(1, Ordering::Relaxed);
-                            let _ = pretend(home, target, config).await;
+                            let _ = tokio::time::timeout(GIVES_UP_AFTER, pretend(home, target, config)).await;
                         });
                     }
                 };
