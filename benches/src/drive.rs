@@ -74,17 +74,19 @@ pub(crate) async fn pipelined<T, E: Display, F: Future<Output = Result<T, E>>>(
     mut call: impl FnMut() -> F,
 ) -> Result<f64> {
     let mut window: VecDeque<F> = (0..in_flight).map(|_| call()).collect();
+    // Large ones take long, and are few.
+    let per_look = CALLS_PER_LOOK.min(u32::try_from(in_flight).unwrap_or(CALLS_PER_LOOK));
     let mut replies_for = async |time| {
         let begun = Instant::now();
         let mut replies = 0u64;
         while begun.elapsed() < time {
-            for _ in 0..CALLS_PER_LOOK {
+            for _ in 0..per_look {
                 if let Some(oldest) = window.pop_front() {
                     oldest.await.map_err(failed)?;
                 }
                 window.push_back(call());
             }
-            replies += u64::from(CALLS_PER_LOOK);
+            replies += u64::from(per_look);
         }
         Ok::<_, anyhow::Error>(replies as f64 / begun.elapsed().as_secs_f64())
     };

@@ -96,6 +96,9 @@ enum Group {
     PingBesideLarge,
     SlowActor,
     LinkTcp,
+    LinkSizes,
+    LinkConnections,
+    LinkSenders,
     LinkTls,
     LinkUnix,
     LocalAsk,
@@ -114,6 +117,9 @@ impl Group {
             Group::PingBesideLarge => large::ping_beside(plan).await,
             Group::SlowActor => slow::actor(plan).await,
             Group::LinkTcp => wires::tcp(plan).await,
+            Group::LinkSizes => wires::sizes(plan).await,
+            Group::LinkConnections => wires::connections(plan).await,
+            Group::LinkSenders => wires::senders(plan).await,
             Group::LinkTls => wires::tls(plan).await,
             Group::LinkUnix => wires::unix(plan).await,
             Group::LocalAsk => local::same_arbiter(plan).await,
@@ -125,13 +131,16 @@ impl Group {
     }
 }
 
-const GROUPS: [Group; 13] = [
+const GROUPS: [Group; 16] = [
     Group::RemoteLatency,
     Group::RemotePipelined,
     Group::RemoteTell,
     Group::PingBesideLarge,
     Group::SlowActor,
     Group::LinkTcp,
+    Group::LinkSizes,
+    Group::LinkConnections,
+    Group::LinkSenders,
     Group::LinkTls,
     Group::LinkUnix,
     Group::LocalAsk,
@@ -141,7 +150,7 @@ const GROUPS: [Group; 13] = [
     Group::ClusterStart,
 ];
 
-const MEASURES: [Measure; 20] = [
+const MEASURES: [Measure; 30] = [
     Measure {
         name: "remote-ask-latency",
         group: Group::RemoteLatency,
@@ -203,6 +212,60 @@ const MEASURES: [Measure; 20] = [
         goal: "at least 0.7",
     },
     Measure {
+        name: "link-echo-64b",
+        group: Group::LinkSizes,
+        about: "64 bytes there and back over a link, on TCP",
+        goal: "none",
+    },
+    Measure {
+        name: "link-echo-1kib",
+        group: Group::LinkSizes,
+        about: "1 KiB there and back over a link, on TCP",
+        goal: "none",
+    },
+    Measure {
+        name: "link-echo-16kib",
+        group: Group::LinkSizes,
+        about: "16 KiB there and back over a link, on TCP",
+        goal: "none",
+    },
+    Measure {
+        name: "link-echo-256kib",
+        group: Group::LinkSizes,
+        about: "256 KiB there and back over a link, on TCP",
+        goal: "at least 0.7",
+    },
+    Measure {
+        name: "link-echo-16mib",
+        group: Group::LinkSizes,
+        about: "16 MiB there and back over a link, on TCP",
+        goal: "at least 0.7",
+    },
+    Measure {
+        name: "link-connections-10",
+        group: Group::LinkConnections,
+        about: "asks with 1000 in flight over 10 links together, on TCP",
+        goal: "at least 0.9",
+    },
+    Measure {
+        name: "link-connections-100",
+        group: Group::LinkConnections,
+        about: "asks with 1000 in flight over 100 links together, on TCP",
+        goal: "at least 0.9",
+    },
+    Measure {
+        name: "link-connections-1000",
+        group: Group::LinkConnections,
+        about: "asks with 1000 in flight over 1000 links together, on TCP",
+        goal: "at least 0.9",
+    },
+    Measure {
+        name: "link-senders-8",
+        group: Group::LinkSenders,
+        about: "asks of eight threads, 1000 in flight together, over one link, on TCP",
+        goal: "at least 0.9",
+    },
+    Measure {
         name: "tls-ask-pipelined",
         group: Group::LinkTls,
         about: "asks with 1000 in flight over a link, on TLS 1.3",
@@ -218,6 +281,12 @@ const MEASURES: [Measure; 20] = [
         name: "unix-ask-pipelined",
         group: Group::LinkUnix,
         about: "asks with 1000 in flight over a link, on a Unix socket",
+        goal: "more than 1",
+    },
+    Measure {
+        name: "unix-echo-1mib",
+        group: Group::LinkUnix,
+        about: "1 MiB there and back over a link, on a Unix socket",
         goal: "more than 1",
     },
     Measure {

@@ -15,6 +15,12 @@ use super::frame::{self, Frames};
 /// A handle that could be cloned and sent to other threads, as an `ActorRef` can.
 pub(crate) struct Client<T>(Arc<Shared<T>>);
 
+impl<T> Clone for Client<T> {
+    fn clone(&self) -> Self {
+        Client(Arc::clone(&self.0))
+    }
+}
+
 struct Shared<T> {
     state: Mutex<State<T>>,
     queued: Notify,

@@ -61,9 +61,12 @@ impl Frames {
 
     /// One system call; `false` at the end of the stream.
     pub(crate) async fn read(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> io::Result<bool> {
-        self.bytes.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
+        // Most of a large frame is moved only to make room.
+        if self.end - self.start < READ_BYTES / 4 || self.bytes.len() - self.end < READ_BYTES {
+            self.bytes.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
         let count = stream.read(&mut self.bytes[self.end..]).await?;
         self.end += count;
         Ok(count > 0)

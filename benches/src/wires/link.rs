@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use super::certificates::credentials;
 use super::{Address, Load, Road};
 use crate::drive::{self, Span};
+use crate::threads::{on_own_thread, runtime};
 
 const CLIENT: NodeUid = NodeUid(1);
 const SERVER: NodeUid = NodeUid(2);
@@ -28,39 +29,50 @@ fn secret() -> Secret {
     Secret::from_bytes([7; 32])
 }
 
-/// Takes one connection and echoes until it ends.
+/// Takes connections and echoes until it is dropped.
 pub(super) async fn serve(road: Road, listening: oneshot::Sender<Address>) -> Result<()> {
     let acceptor = Mutex::new(Acceptor::new(secret(), SERVER, VERSIONS));
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let wire = match road {
+    match road {
         Road::Tcp => {
             let listener = TcpListener::from_std(tcp::listen(loopback)?)?;
             tell(listening, Address::Port(listener.local_addr()?))?;
-            let (stream, address) = tcp::accept_next(&listener).await;
-            tcp::wire(tcp::accept(stream, address, &acceptor).await?.0)?
+            loop {
+                let (stream, address) = tcp::accept_next(&listener).await;
+                echo(tcp::wire(tcp::accept(stream, address, &acceptor).await?.0)?);
+            }
         }
         Road::Unix => {
             let folder = tempfile::tempdir()?;
             let directory = Directory::create(folder.path().join("mobula"))?;
             let listener = Listener::bind(&directory, SOCKET)?;
             tell(listening, Address::Folder(folder))?;
-            let stream = listener.accept_next().await;
-            unix::wire(listener.accept(stream, &acceptor).await?.0)?
+            loop {
+                let stream = listener.accept_next().await;
+                echo(unix::wire(listener.accept(stream, &acceptor).await?.0)?);
+            }
         }
         Road::Tls => {
             let listener = tls::listen(loopback)?;
             let endpoint = Endpoint::new(SERVER, &credentials(SERVER)?, false)?;
             tell(listening, Address::Port(listener.local_addr()?))?;
-            let (stream, address) = tcp::accept_next(&listener).await;
-            match endpoint.accept(stream, address).await? {
-                Accepted::Node(secured, _) => tls::wire(secured)?,
-                _ => bail!("the client came to join"),
+            loop {
+                let (stream, address) = tcp::accept_next(&listener).await;
+                match endpoint.accept(stream, address).await? {
+                    Accepted::Node(secured, _) => echo(tls::wire(secured)?),
+                    _ => bail!("the client came to join"),
+                }
             }
         }
-    };
-    let (_link, driver) = open(wire, SERVER, CLIENT);
-    driver.await;
-    Ok(())
+    }
+}
+
+fn echo(wire: Wire) {
+    let (link, driver) = open(wire, SERVER, CLIENT);
+    tokio::spawn(async move {
+        driver.await;
+        drop(link);
+    });
 }
 
 fn tell(listening: oneshot::Sender<Address>, address: Address) -> Result<()> {
@@ -101,12 +113,29 @@ fn open(wire: Wire, own: NodeUid, peer: NodeUid) -> (Arc<Link<Waiting>>, Driver<
 }
 
 pub(super) async fn rate(road: Road, address: &Address, load: Load, span: Span) -> Result<f64> {
-    let (link, payload) = (dial(road, address).await?, load.payload());
-    drive::pipelined(span, load.in_flight(), || ask(&link, &payload)).await
+    let mut links = Vec::new();
+    for _ in 0..load.connections {
+        links.push(dial(road, address).await?);
+    }
+    let payload = load.payload();
+    if load.senders == 0 {
+        let mut links = links.iter().cycle();
+        return drive::pipelined(span, load.in_flight, || match links.next() {
+            Some(link) => ask(link, &payload),
+            None => unreachable!("there is a connection"),
+        })
+        .await;
+    }
+    let senders = (0..load.senders).map(|_| {
+        let (link, payload) = (Arc::clone(&links[0]), payload.clone());
+        let in_flight = load.in_flight / load.senders;
+        on_own_thread(move || runtime()?.block_on(drive::pipelined(span, in_flight, || ask(&link, &payload))))
+    });
+    Ok(futures::future::try_join_all(senders).await?.iter().sum())
 }
 
 pub(super) async fn latency(road: Road, address: &Address, span: Span) -> Result<f64> {
-    let (link, payload) = (dial(road, address).await?, Load::Small.payload());
+    let (link, payload) = (dial(road, address).await?, Load::SMALL.payload());
     drive::latency(span, async || ask(&link, &payload).await).await
 }
 

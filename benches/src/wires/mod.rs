@@ -12,11 +12,11 @@ use crate::drive::Span;
 use crate::measure::{Line, Series};
 use crate::threads::{on_own_thread, runtime};
 
-/// Asks under way at any time.
+/// Small asks under way at any time.
 const SMALL_IN_FLIGHT: usize = 1000;
 
-const MIB: usize = 1024 * 1024;
-const LARGE_IN_FLIGHT: usize = 4;
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
 
 /// What carries the bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -28,69 +28,127 @@ enum Road {
 
 /// Which asks are made.
 #[derive(Clone, Copy)]
-enum Load {
-    /// A small message each, many in flight: asks a second.
-    Small,
-    /// 1 MiB there and back, few in flight: bytes a second.
-    Large,
+struct Load {
+    /// Bytes there, and as many back.
+    bytes: usize,
+    /// Under way at any time, on all connections together.
+    in_flight: usize,
+    connections: usize,
+    /// Threads that ask, beside the one that reads the connection; none: that one asks.
+    senders: usize,
+    unit: Unit,
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Unit {
+    Asks,
+    Bytes,
 }
 
 impl Load {
-    fn in_flight(self) -> usize {
-        match self {
-            Load::Small => SMALL_IN_FLIGHT,
-            Load::Large => LARGE_IN_FLIGHT,
-        }
+    const SMALL: Load = Load { bytes: 8, in_flight: SMALL_IN_FLIGHT, connections: 1, senders: 0, unit: Unit::Asks };
+
+    /// So many bytes there and back, 4 MiB or two messages under way.
+    const fn of(bytes: usize) -> Load {
+        let fit = 4 * MIB / bytes;
+        let in_flight = if fit > SMALL_IN_FLIGHT {
+            SMALL_IN_FLIGHT
+        } else if fit < 2 {
+            2
+        } else {
+            fit
+        };
+        Load { bytes, in_flight, unit: Unit::Bytes, ..Load::SMALL }
+    }
+
+    /// Small ones, shared out to so many connections.
+    const fn over(connections: usize) -> Load {
+        Load { connections, ..Load::SMALL }
+    }
+
+    /// Small ones of so many threads on one connection.
+    const fn from(senders: usize) -> Load {
+        Load { senders, ..Load::SMALL }
     }
 
     fn payload(self) -> Vec<u8> {
-        match self {
-            Load::Small => vec![7; 8],
-            Load::Large => vec![7; MIB],
-        }
+        vec![7; self.bytes]
     }
 
     /// What one ask counts for.
     fn worth(self) -> f64 {
-        match self {
-            Load::Small => 1.0,
-            Load::Large => MIB as f64,
+        match self.unit {
+            Unit::Asks => 1.0,
+            Unit::Bytes => self.bytes as f64,
         }
     }
 
     fn unit(self) -> &'static str {
-        match self {
-            Load::Small => "asks/s",
-            Load::Large => "bytes/s",
+        match self.unit {
+            Unit::Asks => "asks/s",
+            Unit::Bytes => "bytes/s",
         }
     }
 }
 
+/// Payloads of all sizes, on TCP.
+pub(crate) async fn sizes(plan: Plan) -> Result<Vec<Line>> {
+    let mut lines = Vec::new();
+    for (name, bytes) in [
+        ("link-echo-64b", 64),
+        ("link-echo-1kib", KIB),
+        ("link-echo-16kib", 16 * KIB),
+        ("link-echo-256kib", 256 * KIB),
+        ("link-echo-16mib", 16 * MIB),
+    ] {
+        lines.push(beside_raw(name, Road::Tcp, Load::of(bytes), plan).await?);
+    }
+    Ok(lines)
+}
+
+/// Small asks over many connections.
+pub(crate) async fn connections(plan: Plan) -> Result<Vec<Line>> {
+    let mut lines = Vec::new();
+    for (name, count) in [("link-connections-10", 10), ("link-connections-100", 100), ("link-connections-1000", 1000)] {
+        lines.push(beside_raw(name, Road::Tcp, Load::over(count), plan).await?);
+    }
+    Ok(lines)
+}
+
+/// Small asks of several threads over one connection.
+pub(crate) async fn senders(plan: Plan) -> Result<Vec<Line>> {
+    Ok(vec![beside_raw("link-senders-8", Road::Tcp, Load::from(8), plan).await?])
+}
+
 pub(crate) async fn unix(plan: Plan) -> Result<Vec<Line>> {
     let (mut unix, mut tcp) = (Series::default(), Series::default());
+    let (mut unix_bytes, mut tcp_bytes) = (Series::default(), Series::default());
     let (mut unix_latency, mut tcp_latency) = (Series::default(), Series::default());
     for _ in 0..plan.rounds {
-        unix.push(both_ends(Road::Unix, Side::Link(Load::Small, plan.span)).await?);
-        tcp.push(both_ends(Road::Tcp, Side::Link(Load::Small, plan.span)).await?);
+        unix.push(both_ends(Road::Unix, Side::Link(Load::SMALL, plan.span)).await?);
+        tcp.push(both_ends(Road::Tcp, Side::Link(Load::SMALL, plan.span)).await?);
+        unix_bytes.push(both_ends(Road::Unix, Side::Link(Load::of(MIB), plan.span)).await? * MIB as f64);
+        tcp_bytes.push(both_ends(Road::Tcp, Side::Link(Load::of(MIB), plan.span)).await? * MIB as f64);
         unix_latency.push(both_ends(Road::Unix, Side::Latency(plan.span)).await?);
         tcp_latency.push(both_ends(Road::Tcp, Side::Latency(plan.span)).await?);
     }
     let reference = "the same link over TCP on loopback";
     Ok(vec![
         Line { name: "unix-ask-pipelined", unit: "asks/s", reference, ours: unix, raw: tcp },
+        Line { name: "unix-echo-1mib", unit: "bytes/s", reference, ours: unix_bytes, raw: tcp_bytes },
         Line { name: "unix-ask-latency", unit: "us", reference, ours: unix_latency, raw: tcp_latency },
     ])
 }
 
 pub(crate) async fn tls(plan: Plan) -> Result<Vec<Line>> {
-    let asks = beside_raw("tls-ask-pipelined", Road::Tls, Load::Small, plan).await?;
-    let bytes = beside_raw("tls-echo-1mib", Road::Tls, Load::Large, plan).await?;
+    let asks = beside_raw("tls-ask-pipelined", Road::Tls, Load::SMALL, plan).await?;
+    let bytes = beside_raw("tls-echo-1mib", Road::Tls, Load::of(MIB), plan).await?;
     Ok(vec![asks, bytes])
 }
 
 pub(crate) async fn tcp(plan: Plan) -> Result<Vec<Line>> {
-    let asks = beside_raw("link-ask-pipelined", Road::Tcp, Load::Small, plan).await?;
-    let bytes = beside_raw("link-echo-1mib", Road::Tcp, Load::Large, plan).await?;
+    let asks = beside_raw("link-ask-pipelined", Road::Tcp, Load::SMALL, plan).await?;
+    let bytes = beside_raw("link-echo-1mib", Road::Tcp, Load::of(MIB), plan).await?;
     Ok(vec![asks, bytes])
 }
 
@@ -100,11 +158,11 @@ async fn beside_raw(name: &'static str, road: Road, load: Load, plan: Plan) -> R
         ours.push(both_ends(road, Side::Link(load, plan.span)).await? * load.worth());
         raw.push(both_ends(road, Side::Raw(load, plan.span)).await? * load.worth());
     }
-    let reference = match (road, load) {
-        (Road::Tls, Load::Small) => "ask().await over raw tokio-rustls",
-        (Road::Tls, Load::Large) => "frames of 1 MiB echoed over raw tokio-rustls",
-        (_, Load::Small) => "ask().await over raw tokio",
-        (_, Load::Large) => "frames of 1 MiB echoed over raw tokio",
+    let reference = match (road, load.unit) {
+        (Road::Tls, Unit::Asks) => "ask().await over raw tokio-rustls",
+        (Road::Tls, Unit::Bytes) => "the same frames echoed over raw tokio-rustls",
+        (_, Unit::Asks) => "ask().await over raw tokio",
+        (_, Unit::Bytes) => "the same frames echoed over raw tokio",
     };
     Ok(Line { name, unit: load.unit(), reference, ours, raw })
 }
@@ -130,7 +188,7 @@ async fn both_ends(road: Road, side: Side) -> Result<f64> {
                 served = async {
                     match side {
                         Side::Link(..) | Side::Latency(_) => link::serve(road, address).await,
-                        Side::Raw(..) => raw::serve(road, address).await,
+                        Side::Raw(load, _) => raw::serve(road, load, address).await,
                     }
                 } => served,
                 _ = over => Ok(()),

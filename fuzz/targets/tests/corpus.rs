@@ -54,6 +54,86 @@ fn no_input_allocates_more_than_four_times_itself_and_64_kib() {
     }
 }
 
+/// Looks for inputs that allocate much for their size, among changed copies of the corpus and streams made for it, and prints the worst of each
+/// target: `cargo test -p mobula-fuzz-targets --test corpus worst -- --nocapture`.
+#[test]
+fn the_worst_that_is_found_allocates_no_more_than_four_times_itself_and_64_kib() {
+    let _alone = ALONE.lock().expect("no other test has failed");
+    for (name, target) in TARGETS {
+        // Its steps ask for messages: what it allocates is not for what it receives. A session that receives is in `hello`.
+        if name == "session" {
+            continue;
+        }
+        let mut inputs = corpus(name);
+        if name == "hello" {
+            inputs.extend(session_streams());
+        }
+        let mut chance = Chance(0x2545_f491_4f6c_dd1d);
+        let (mut worst, mut look) = ((0.0, String::new(), 0, 0), 0);
+        while look < inputs.len() {
+            let (file, bytes) = inputs[look].clone();
+            look += 1;
+            let region = Region::new(ALLOCATOR);
+            target(&bytes);
+            let (allocated, length) = (region.change().bytes_allocated, bytes.len());
+            let most = 4 * length + 64 * 1024;
+            assert!(allocated <= most, "{name}: {file}: {allocated} bytes for {length}");
+            let share = allocated as f64 / most as f64;
+            // What is worse than all before is where to look further.
+            let tries = if share > worst.0 { 20 } else { usize::from(look < 100) };
+            if share > worst.0 {
+                worst = (share, file.clone(), allocated, length);
+            }
+            for _ in 0..tries {
+                inputs.push((format!("{file}, changed"), changed(&bytes, &inputs, &mut chance)));
+            }
+        }
+        let (share, file, allocated, length) = worst;
+        println!(
+            "{name}: {allocated} bytes allocated for {length}, {:.0}% of what is allowed, of {look} inputs: {}",
+            100.0 * share,
+            file.rsplit('/').next().unwrap_or(&file)
+        );
+    }
+}
+
+/// For the target `hello`: a good hello and then thousands of frames of one kind, each as small as it can be.
+fn session_streams() -> Vec<(String, Vec<u8>)> {
+    let good = corpus("hello").into_iter().find(|(file, _)| file.ends_with("/good")).expect("it is there").1;
+    // Its first byte says how long the hello is; frames follow.
+    let hello = &good[..usize::from(good[0]).min(good.len())];
+    let frame = |kind: u8, rest: &[u8]| [&(2 + rest.len() as u32).to_be_bytes()[..], &[kind, 0], rest].concat();
+    let number = |n: u32| n.to_be_bytes();
+    let long = |n: u32| u64::from(n).to_be_bytes();
+    let define = |n: u32| frame(0x10, &[&number(n)[..], b"\x82\xa4name\xa1a\xa6schema\x00"].concat());
+    let ask = |n: u32, kind: u8| {
+        let (request, target) = (long(n), long(n));
+        frame(kind, &[&request[..], &target[..], &number(0)[..], &number(u32::MAX)[..], b"\xc0"].concat())
+    };
+    let kinds: [(&str, Box<dyn Fn(u32) -> Vec<u8>>); 13] = [
+        ("pings", Box::new(|n| frame(0x01, &long(n)))),
+        ("defines", Box::new(define)),
+        ("asks", Box::new(move |n| if n == 0 { define(0) } else { ask(n, 0x11) })),
+        ("posts", Box::new(move |n| if n == 0 { define(0) } else { ask(n, 0x17) })),
+        ("cancels", Box::new(|n| frame(0x15, &long(n)))),
+        ("credits", Box::new(move |n| frame(0x16, &[&long(n)[..], &number(1)].concat()))),
+        ("replies", Box::new(|n| frame(0x13, &[&long(n)[..], b"\xc0"].concat()))),
+        ("items", Box::new(|n| frame(0x18, &[&long(n)[..], b"\xc0"].concat()))),
+        ("mores", Box::new(move |n| frame(0x19, &[&long(n)[..], &number(1)].concat()))),
+        ("fragments", Box::new(move |n| frame(0x20, &[&number(n % 16)[..], b"\x12"].concat()))),
+        ("empty fragments", Box::new(move |n| frame(0x20, &number(n % 16)))),
+        ("fragments that end", Box::new(move |n| frame(0x20 + (n % 2) as u8, &[&number(n / 2)[..], b"\x15"].concat()))),
+        ("fragments that are dropped", Box::new(move |n| frame(0x20 + 2 * (n % 2) as u8, &number(n / 2)))),
+    ];
+    kinds
+        .iter()
+        .map(|(kind, make)| {
+            let frames: Vec<u8> = (0..5_000).flat_map(make).collect();
+            ((*kind).to_owned(), [hello, &frames].concat())
+        })
+        .collect()
+}
+
 /// Short bytes that announce much.
 fn announcements() -> Vec<(String, Vec<u8>)> {
     let lengths: [&[u8]; 8] = [
