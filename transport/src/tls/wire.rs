@@ -23,8 +23,10 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use super::Secured;
 use crate::wire::{Wire, WireWrite};
 
-/// One read from the socket: two records.
-const READ_BYTES: usize = 32 * 1024;
+/// One read from the socket: four records.
+const READ_BYTES: usize = 64 * 1024;
+/// What one record holds, and so what TLS has in hand at a time.
+const RECORD_BYTES: usize = 16 * 1024;
 
 /// Registers a connection with the current runtime, whose thread will read it.
 ///
@@ -34,7 +36,7 @@ pub fn wire(secured: Secured) -> io::Result<Wire> {
     let version = secured.version;
     let (read, write) = TcpStream::from_std(secured.stream)?.into_split();
     let write = Write { socket: write, shared: Arc::clone(&secured.shared) };
-    let read = Read { socket: read, shared: secured.shared, cipher: Vec::new(), used: 0 };
+    let read = Read { socket: read, shared: secured.shared, cipher: Vec::new(), used: 0, failed: None };
     Ok(Wire::new(version, read, write))
 }
 
@@ -122,29 +124,41 @@ struct Read {
     /// Read from the socket; from `used` on not yet given to TLS.
     cipher: Vec<u8>,
     used: usize,
+    /// What came after bytes that were to be heard first.
+    failed: Option<io::Error>,
 }
 
 impl AsyncRead for Read {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if let Some(error) = this.failed.take() {
+            return Poll::Ready(Err(error));
+        }
         let socket: &TcpStream = this.socket.as_ref();
-        loop {
+        let before = out.filled().len();
+        // Until the room is used up, or nothing more is in hand: the link is locked once for all of it.
+        while out.remaining() > 0 {
             let mut state = this.shared.tls.lock();
-            let plain = state.connection.reader().read(out.initialize_unfilled());
-            match plain {
+            // No more than may come is made ready for it, which means to fill it with zeros.
+            let room = out.remaining().min(RECORD_BYTES);
+            match state.connection.reader().read(out.initialize_unfilled_to(room)) {
+                // The peer's close_notify.
+                Ok(0) => break,
                 Ok(count) => {
-                    // 0 is the peer's close_notify.
                     out.advance(count);
-                    return Poll::Ready(Ok(()));
+                    continue;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 // An end without farewell, as of a killed process. Frames carry their length, so nothing cut short is
                 // taken for whole.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Poll::Ready(Ok(())),
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+                Err(error) => return end(&mut this.failed, out.filled().len() > before, error),
             }
             if this.used == this.cipher.len() {
                 drop(state);
+                if out.filled().len() > before {
+                    break;
+                }
                 this.cipher.resize(READ_BYTES, 0);
                 this.used = READ_BYTES;
                 let count = loop {
@@ -161,7 +175,10 @@ impl AsyncRead for Read {
             }
             // The slice moves on as it is read; an empty one is the end of the connection.
             let mut left = &this.cipher[this.used..];
-            let count = state.connection.read_tls(&mut left)?;
+            let count = match state.connection.read_tls(&mut left) {
+                Ok(count) => count,
+                Err(error) => return end(&mut this.failed, out.filled().len() > before, error),
+            };
             this.used += count;
             let processed = state.connection.process_new_packets();
             // Answers to key updates, and the alert that names what was wrong. That nothing can be written is the writer's to
@@ -170,9 +187,22 @@ impl AsyncRead for Read {
                 // The rest goes with the next write, or when the socket takes more.
                 let _ = socket.poll_write_ready(cx);
             }
-            processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            if let Err(error) = processed {
+                let error = io::Error::new(io::ErrorKind::InvalidData, error);
+                return end(&mut this.failed, out.filled().len() > before, error);
+            }
         }
+        Poll::Ready(Ok(()))
     }
+}
+
+/// The connection has failed; what has come before is heard first.
+fn end(failed: &mut Option<io::Error>, has_come: bool, error: io::Error) -> Poll<io::Result<()>> {
+    if !has_come {
+        return Poll::Ready(Err(error));
+    }
+    *failed = Some(error);
+    Poll::Ready(Ok(()))
 }
 
 /// Writes to a socket without waiting; many records with one system call.
