@@ -110,7 +110,8 @@ fn session_streams() -> Vec<(String, Vec<u8>)> {
         let (request, target) = (long(n), long(n));
         frame(kind, &[&request[..], &target[..], &number(0)[..], &number(u32::MAX)[..], b"\xc0"].concat())
     };
-    let kinds: [(&str, Box<dyn Fn(u32) -> Vec<u8>>); 13] = [
+    type Make<'a> = Box<dyn Fn(u32) -> Vec<u8> + 'a>;
+    let kinds: [(&str, Make<'_>); 13] = [
         ("pings", Box::new(|n| frame(0x01, &long(n)))),
         ("defines", Box::new(define)),
         ("asks", Box::new(move |n| if n == 0 { define(0) } else { ask(n, 0x11) })),
