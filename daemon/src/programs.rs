@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -56,6 +56,9 @@ impl Programs {
         }
         let lock = self.lock(executable).await;
         let _held = lock.lock().await;
+        if self.find(executable).is_some() {
+            return Ok(());
+        }
         let (draft, path, executable) = (self.draft(executable), self.path(executable), *executable);
         let written = tokio::task::spawn_blocking(move || append(&draft, &path, &executable, &part)).await;
         let taken = written.unwrap_or_else(|error| Err(Refusal::Failed(error.to_string())));
@@ -128,9 +131,19 @@ fn append(draft: &PathBuf, path: &PathBuf, executable: &Executable, part: &Part)
     let bytes = part.bytes().map_err(|error| Refusal::Invalid(error.to_string()))?;
     let failed = |error: io::Error| Refusal::Failed(format!("the program cannot be kept: {error}"));
     let mut open = OpenOptions::new();
-    open.read(true).write(true).create(true).truncate(part.offset == 0).mode(0o700);
+    open.read(true).write(true).create(true).truncate(false).mode(0o700);
     let mut file = open.open(draft).map_err(failed)?;
-    let have = file.metadata().map_err(failed)?.len();
+    let mut have = file.metadata().map_err(failed)?.len();
+    if part.offset < have {
+        // Another one hands the same program in, and is ahead; or has given up, and left something else.
+        if is_there(&mut file, part.offset, &bytes).map_err(failed)? {
+            return Ok(());
+        }
+        if part.offset == 0 {
+            file.set_len(0).map_err(failed)?;
+            have = 0;
+        }
+    }
     if have != part.offset || have + bytes.len() as u64 > executable.bytes {
         return Err(Refusal::Invalid(format!(
             "a part at {} comes next to {have} bytes of {}",
@@ -150,6 +163,17 @@ fn append(draft: &PathBuf, path: &PathBuf, executable: &Executable, part: &Part)
     // A file that somebody has open for writing cannot be run.
     drop(file);
     fs::rename(draft, path).map_err(failed)
+}
+
+/// True if the file has these bytes there.
+fn is_there(file: &mut File, offset: u64, bytes: &[u8]) -> io::Result<bool> {
+    let mut found = vec![0; bytes.len()];
+    file.seek(SeekFrom::Start(offset))?;
+    match file.read_exact(&mut found) {
+        Ok(()) => Ok(found == bytes),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]
@@ -184,6 +208,25 @@ mod tests {
         assert_eq!(fs::read(path).expect("readable").len() as u64, executable.bytes);
         let again = programs.part(&executable, parts[1].offset).expect("there").bytes().expect("own");
         assert_eq!(again, parts[1].bytes().expect("own"));
+    }
+
+    #[tokio::test]
+    async fn two_may_hand_in_the_same_program_at_once() {
+        let (_parent, programs) = programs(u64::MAX);
+        let (executable, parts) = program(1, 3 * limits::EXECUTABLE_PART_BYTES + 5);
+        // Each its own in order, now one ahead and now the other.
+        for at in [0, 1, 0, 1, 2, 2, 3, 3] {
+            programs.take_in(&executable, parts[at].clone()).await.expect("in its order");
+        }
+        assert!(programs.find(&executable).is_some());
+        // What somebody has left there that is something else is replaced.
+        let (other, parts) = program(2, 2 * limits::EXECUTABLE_PART_BYTES);
+        let (_, wrong) = program(3, 2 * limits::EXECUTABLE_PART_BYTES);
+        programs.take_in(&other, wrong[0].clone()).await.expect("it is not known yet");
+        for part in &parts {
+            programs.take_in(&other, part.clone()).await.expect("in order");
+        }
+        assert!(programs.find(&other).is_some());
     }
 
     #[tokio::test]
