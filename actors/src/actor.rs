@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message};
+use mobula_core::cluster::{GroupId, LabelSelector, ToAmount};
 use mobula_core::{ActorAddress, CallError, IdMap, MessageKey, NodeId, RemoteMessage, RestartPolicy, limits};
 use mobula_transport::Payload;
 use parking_lot::Mutex;
@@ -22,6 +23,7 @@ use crate::inbound::Incoming;
 use crate::keyed;
 use crate::late::{self, Late};
 use crate::mailbox::{Letter, MailboxPolicy, Placed, Refused};
+use crate::placing::{self, Demand, Granted, Seat};
 use crate::recipient::Recipient;
 use crate::reply::ReplyTo;
 use crate::snapshot::SnapshotPolicy;
@@ -48,7 +50,7 @@ pub trait RemoteActor: Actor<Context = Context<Self>> {
 
     /// Describes a new actor, to be handed to a node or a cluster.
     fn spec(args: Self::Args) -> ActorSpec<Self> {
-        ActorSpec { args, options: SpawnOptions::default(), placement: Placement::Default }
+        ActorSpec { args, options: SpawnOptions::default(), demand: Demand::default() }
     }
 }
 
@@ -63,6 +65,27 @@ pub enum Placement {
     Spread,
     /// This life of this node and no other.
     Node(NodeId),
+    /// Whichever life there is of the node with this name.
+    Named {
+        /// The name.
+        name: String,
+        /// Any other will do.
+        soft: bool,
+    },
+    /// A node with such labels.
+    Labels {
+        /// Which.
+        selector: LabelSelector,
+        /// Any other will do.
+        soft: bool,
+    },
+    /// Within what a placement group has set aside.
+    Group {
+        /// Which.
+        group: GroupId,
+        /// In this bundle, counted from 0; without it in the first that has room.
+        bundle: Option<u32>,
+    },
 }
 
 /// A description of an actor that does not exist yet: its arguments, its options, its place.
@@ -70,7 +93,7 @@ pub enum Placement {
 pub struct ActorSpec<A: RemoteActor> {
     pub(crate) args: A::Args,
     pub(crate) options: SpawnOptions,
-    placement: Placement,
+    pub(crate) demand: Demand,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -98,6 +121,9 @@ pub(crate) struct SpawnOptions {
     /// Its end is kept for the monitor that the spawning node sets up behind the spawn.
     #[serde(default)]
     pub(crate) keep_end: bool,
+    /// What it has of its node.
+    #[serde(default)]
+    pub(crate) granted: Option<Box<Granted>>,
 }
 
 fn concurrent_max() -> u32 {
@@ -118,13 +144,14 @@ impl Default for SpawnOptions {
             snapshots: None,
             stuck: StuckPolicy::default(),
             keep_end: false,
+            granted: None,
         }
     }
 }
 
 impl<A: RemoteActor> Clone for ActorSpec<A> {
     fn clone(&self) -> Self {
-        ActorSpec { args: self.args.clone(), options: self.options.clone(), placement: self.placement.clone() }
+        ActorSpec { args: self.args.clone(), options: self.options.clone(), demand: self.demand.clone() }
     }
 }
 
@@ -140,14 +167,108 @@ impl<A: RemoteActor> ActorSpec<A> {
     /// Places the actor on this life of `node`.
     #[must_use]
     pub fn node_affinity(mut self, node: &NodeId) -> Self {
-        self.placement = Placement::Node(node.clone());
+        self.demand.placement = Placement::Node(node.clone());
         self
     }
 
-    /// Places the actor on the next node in turn.
+    /// Places the actor on the node with this name, whichever life of it there is.
+    #[must_use]
+    pub fn on_node(mut self, name: impl Into<String>) -> Self {
+        self.demand.placement = Placement::Named { name: name.into(), soft: false };
+        self
+    }
+
+    /// Places the actor on the node with this name, or on another if it cannot be there now.
+    #[must_use]
+    pub fn prefer_node(mut self, name: impl Into<String>) -> Self {
+        self.demand.placement = Placement::Named { name: name.into(), soft: true };
+        self
+    }
+
+    /// Places the actor on the next node in turn; if it asks for [resources](Self::cpus), on the least used one.
     #[must_use]
     pub fn spread(mut self) -> Self {
-        self.placement = Placement::Spread;
+        self.demand.placement = Placement::Spread;
+        self
+    }
+
+    /// Places the actor on a node with these labels, as in `zone=a,disk=ssd`.
+    #[must_use]
+    pub fn labels(mut self, labels: &str) -> Self {
+        if let Some(selector) = self.demand.check("labels", placing::selector(labels)) {
+            self.demand.placement = Placement::Labels { selector, soft: false };
+        }
+        self
+    }
+
+    /// Places the actor on a node with these labels, or on another if none of them has room.
+    #[must_use]
+    pub fn prefer_labels(mut self, labels: &str) -> Self {
+        if let Some(selector) = self.demand.check("labels", placing::selector(labels)) {
+            self.demand.placement = Placement::Labels { selector, soft: true };
+        }
+        self
+    }
+
+    /// Places the actor within what a placement group has set aside, in the first bundle that has room.
+    #[must_use]
+    pub fn in_group(mut self, group: impl Into<GroupId>) -> Self {
+        self.demand.placement = Placement::Group { group: group.into(), bundle: None };
+        self
+    }
+
+    /// Places the actor within this bundle of a placement group, counted from 0.
+    #[must_use]
+    pub fn in_bundle(mut self, group: impl Into<GroupId>, bundle: u32) -> Self {
+        self.demand.placement = Placement::Group { group: group.into(), bundle: Some(bundle) };
+        self
+    }
+
+    /// The actor takes so many cores of its node, as in `2` or `0.5`, from before it begins until its end is known. Nobody measures
+    /// what it uses: this is for placing. Default none.
+    ///
+    /// What no node can ever give fails at once, with [`PlacementError::Infeasible`](crate::PlacementError::Infeasible); what is in use now is
+    /// [waited for](Self::place_within).
+    #[must_use]
+    pub fn cpus(mut self, cpus: impl ToAmount) -> Self {
+        if let Some(amount) = self.demand.check("cpus", cpus.to_amount()) {
+            self.demand.resources.cpus = amount;
+        }
+        self
+    }
+
+    /// The actor takes so many GPUs: a part of one, as in `0.5`, or a whole number. Which they are says [`granted`](crate::granted).
+    #[must_use]
+    pub fn gpus(mut self, gpus: impl ToAmount) -> Self {
+        if let Some(amount) = self.demand.check("gpus", gpus.to_amount()) {
+            self.demand.resources.gpus = amount;
+        }
+        self
+    }
+
+    /// The actor takes so many bytes of memory.
+    #[must_use]
+    pub fn memory_bytes(mut self, bytes: u64) -> Self {
+        if let Some(amount) = self.demand.check("memory_bytes", bytes.to_amount()) {
+            self.demand.resources.memory = amount;
+        }
+        self
+    }
+
+    /// The actor takes so much of a resource that operators have given this name.
+    #[must_use]
+    pub fn resource(mut self, name: &str, amount: impl ToAmount) -> Self {
+        if let Some(amount) = self.demand.check(name, amount.to_amount()) {
+            self.demand.resources = std::mem::take(&mut self.demand.resources).with(name, amount);
+        }
+        self
+    }
+
+    /// How long the actor may wait for a node with room; zero for not at all. Default [`limits::PLACE_DEADLINE`], and never longer than the
+    /// call within which it is created.
+    #[must_use]
+    pub fn place_within(mut self, time: Duration) -> Self {
+        self.demand.within = Some(time);
         self
     }
 
@@ -227,7 +348,17 @@ impl<A: RemoteActor> ActorSpec<A> {
 
     /// Where the actor is to live.
     pub fn placement(&self) -> &Placement {
-        &self.placement
+        &self.demand.placement
+    }
+
+    /// What the actor takes, and where it may be.
+    pub fn demand(&self) -> &Demand {
+        &self.demand
+    }
+
+    /// The actor has what `seat` has.
+    pub fn seated(&mut self, seat: &Seat) {
+        self.options.granted = seat.granted();
     }
 }
 

@@ -31,6 +31,7 @@ use crate::link::Exit;
 use crate::mailbox::{Mailbox, Order};
 use crate::monitor::End;
 use crate::node::{Load, Node};
+use crate::placing::Granted;
 use crate::scope::{self, Place};
 use crate::snapshot::Keeper;
 use crate::stuck::StuckPolicy;
@@ -75,6 +76,7 @@ pub(crate) struct Shared<A: Actor<Context = Context<A>>> {
     /// The life that ended last, and the panic's text if it was one; it explains replies that were lost with that life.
     last_panic: Mutex<Option<Box<LastEnd>>>,
     pub(crate) stuck: StuckPolicy,
+    granted: Option<Box<Granted>>,
     /// Taken by whoever ends it: its cell, or the watchdog.
     on_end: Mutex<Option<OnEnd>>,
 }
@@ -98,6 +100,7 @@ impl<A: Actor<Context = Context<A>>> Shared<A> {
             trap: Mutex::new(None),
             last_panic: Mutex::new(None),
             stuck: options.stuck,
+            granted: options.granted.clone(),
             on_end: Mutex::new(None),
         }
     }
@@ -244,6 +247,8 @@ pub(crate) trait AnyShared: Send + Sync {
     fn order(&self, order: Order);
     /// Under which it holds its name.
     fn fence(&self) -> Option<Fence>;
+    /// What it has of its node.
+    fn granted(&self) -> Option<Granted>;
     fn unstash_all(&self) -> usize;
     fn snapshots(&self) -> Option<Arc<Keeper>>;
     /// A handler's future begins beside the others, or is over.
@@ -263,6 +268,10 @@ impl<A: Actor<Context = Context<A>>> AnyShared for Shared<A> {
 
     fn fence(&self) -> Option<Fence> {
         self.tenure().map(|tenure| tenure.fence)
+    }
+
+    fn granted(&self) -> Option<Granted> {
+        self.granted.as_deref().cloned()
     }
 
     fn unstash_all(&self) -> usize {

@@ -6,7 +6,8 @@ use mobula_core::{ActorAddress, ChildError, ChildState, RestartPolicy, RestartTy
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::actor::{ActorSpec, Placement, RemoteActor, SpawnOptions};
+use crate::actor::{ActorSpec, RemoteActor, SpawnOptions};
+use crate::placing::Demand;
 use crate::supervised::Orphans;
 use crate::supervisor::Supervisor;
 
@@ -68,7 +69,7 @@ pub struct ChildSpec {
     /// Or why they cannot be written.
     pub(crate) args: Result<ByteBuf, String>,
     pub(crate) options: SpawnOptions,
-    pub(crate) placement: Placement,
+    pub(crate) demand: Demand,
     pub(crate) restart: RestartType,
     pub(crate) shutdown: Duration,
     pub(crate) orphans: Orphans,
@@ -83,7 +84,7 @@ impl ChildSpec {
             actor_type: A::NAME.to_owned(),
             schema: A::SCHEMA,
             args: codec::encode(&spec.args).map(ByteBuf::from).map_err(|error| error.to_string()),
-            placement: spec.placement().clone(),
+            demand: spec.demand,
             options: spec.options,
             restart: RestartType::Permanent,
             shutdown: if A::NAME == Supervisor::NAME { Duration::MAX } else { limits::CHILD_SHUTDOWN },

@@ -20,6 +20,7 @@ use crate::link::Signal;
 use crate::mailbox::Order;
 use crate::monitor::Watch;
 use crate::node::{Node, NodeLink};
+use crate::placing::{LeaseAnswer, LeaseRequest, PlacementError};
 use crate::reply::{Answer as Reply, Pending, Slot};
 use crate::scope::{self, Within};
 use crate::serving::{Kind, NotBegun, Serving};
@@ -123,6 +124,9 @@ pub enum SpawnError {
         /// What there is.
         have: String,
     },
+    /// There is no place for it.
+    #[error("no place for the actor: {0}")]
+    NotPlaced(#[from] PlacementError),
     /// The node could not be asked, or did not answer.
     #[error("cannot reach the node: {0}")]
     Call(#[from] CallError),
@@ -204,6 +208,8 @@ pub(crate) enum Control {
     NextStuck {
         known: u64,
     },
+    /// To the head.
+    Lease(Box<LeaseRequest>),
     TaskRunners,
     Tree,
     Report,
@@ -226,6 +232,7 @@ pub(crate) enum ControlReply {
         told: u64,
         events: Vec<StuckActor>,
     },
+    Lease(Box<LeaseAnswer>),
     TaskRunners(Result<Vec<ActorId>, SpawnError>),
     Tree(SupervisionTree),
     Report(NodeReport),
@@ -233,7 +240,7 @@ pub(crate) enum ControlReply {
 
 impl RemoteMessage for Control {
     const NAME: &'static str = "mobula::Control";
-    const SCHEMA: u64 = schema_hash("4");
+    const SCHEMA: u64 = schema_hash("5");
     type Reply = ControlReply;
 }
 
@@ -263,7 +270,8 @@ pub(crate) fn serve(
         Control::AwaitEnd { .. }
         | Control::FollowGroup { .. }
         | Control::NextLife { .. }
-        | Control::NextStuck { .. } => Kind::Wait,
+        | Control::NextStuck { .. }
+        | Control::Lease(_) => Kind::Wait,
         _ => Kind::Work,
     };
     let begun = match serving.begin(id, kind) {
@@ -371,6 +379,9 @@ pub(crate) fn perform(node: &Node, from: &NodeId, control: Control) -> BoxFuture
         Control::NextStuck { known } => {
             let later = Arc::clone(node.watchdog()).later_than(known);
             Box::pin(later.map(|(told, events)| ControlReply::Stuck { told, events }))
+        }
+        Control::Lease(request) => {
+            Box::pin(node.serve_lease(from, *request).map(|answer| ControlReply::Lease(Box::new(answer))))
         }
         Control::TaskRunners => Box::pin(async move { ControlReply::TaskRunners(own.task_runners().await) }),
         Control::Tree => ready(ControlReply::Tree(SupervisionTree::of(node))),

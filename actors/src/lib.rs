@@ -33,6 +33,7 @@ mod link;
 mod mailbox;
 mod monitor;
 mod node;
+mod placing;
 mod recipient;
 mod registry;
 mod reply;
@@ -72,12 +73,13 @@ pub use link::{Exit, Linking, trap_exits};
 pub use mailbox::MailboxPolicy;
 pub use mobula_core::{Fence, LeaseTimes, schema_hash};
 pub use monitor::{Down, Monitor, MonitorGuard, MonitorRef};
-pub use node::{Node, NodeConfig, NodeError, NodeLink};
+pub use node::{Node, NodeConfig, NodeError, NodeLink, WeakNode};
+pub use placing::{Demand, Granted, LeaseAnswer, LeaseRequest, Lessor, NodeResources, PlacementError, Seat};
 pub use recipient::Recipient;
 pub use registry::{ActorEntry, KeyedEntry, Registry, RegistryError, TaskEntry};
 pub use reply::Pending;
 pub use router::{AskAll, MemberId, RoutedAsk, Routee, Router, RouterKeeper, Routing, Takes};
-pub use scope::{current_node, fence, put_off_stop, stop_with, this};
+pub use scope::{current_node, fence, granted, put_off_stop, stop_with, this};
 pub use snapshot::{
     MemorySnapshots, SaveSnapshot, Snapshot, SnapshotEntry, SnapshotError, SnapshotFailure, SnapshotPolicy,
     SnapshotStore, save_snapshot,

@@ -33,6 +33,7 @@ use crate::keyed::{self, KeyedActors};
 use crate::link::{Exit, Links};
 use crate::mailbox::Order;
 use crate::monitor::{End, Monitor, Watch};
+use crate::placing::Lessor;
 use crate::recipient::Recipient;
 use crate::registry::{Registry, RegistryError};
 use crate::reply::Pending;
@@ -108,10 +109,11 @@ pub struct Node(Arc<Inner>);
 
 /// A node that may have gone.
 #[derive(Clone)]
-pub(crate) struct WeakNode(Weak<Inner>);
+pub struct WeakNode(Weak<Inner>);
 
 impl WeakNode {
-    pub(crate) fn upgrade(&self) -> Option<Node> {
+    /// The node, if there is one still.
+    pub fn upgrade(&self) -> Option<Node> {
         self.0.upgrade().map(Node)
     }
 }
@@ -142,6 +144,7 @@ struct Inner {
     links: Links,
     sessions: Sessions,
     placer: OnceLock<Placer>,
+    lessor: OnceLock<Arc<dyn Lessor>>,
     /// Why it is about to end, once it is.
     leaves: OnceLock<String>,
     snapshots: SnapshotHost,
@@ -441,6 +444,7 @@ impl Node {
             links: Links::default(),
             sessions: Sessions::default(),
             placer: OnceLock::new(),
+            lessor: OnceLock::new(),
             leaves: OnceLock::new(),
             snapshots: SnapshotHost::default(),
             kept: Mutex::default(),
@@ -845,6 +849,10 @@ impl Node {
         &self.0.snapshots
     }
 
+    pub(crate) fn lessor_slot(&self) -> &OnceLock<Arc<dyn Lessor>> {
+        &self.0.lessor
+    }
+
     pub(crate) fn chance(&self) -> &Chance {
         &self.0.chance
     }
@@ -877,7 +885,8 @@ impl Node {
         ActorId(self.0.next_actor.fetch_add(1, Ordering::Relaxed))
     }
 
-    pub(crate) fn downgrade(&self) -> WeakNode {
+    /// A handle that does not keep the node.
+    pub fn downgrade(&self) -> WeakNode {
         WeakNode(Arc::downgrade(&self.0))
     }
 
@@ -891,7 +900,7 @@ impl Node {
     }
 
     /// True once it is shut down.
-    pub(crate) fn is_closed(&self) -> bool {
+    pub fn is_closed(&self) -> bool {
         self.0.actors.read().closed
     }
 

@@ -16,6 +16,7 @@ use crate::call_context::Caller;
 use crate::cell::{AnyShared, Shared};
 use crate::mailbox::Order;
 use crate::node::{Node, NodeLink};
+use crate::placing::Granted;
 use crate::stuck::Activity;
 use crate::waiting::{Beside, Stops, Tasks};
 
@@ -142,6 +143,13 @@ pub fn put_off_stop() -> bool {
 /// refuses smaller ones than it has seen, is safe from it.
 pub fn fence() -> Option<Fence> {
     current_actor()?.fence()
+}
+
+/// What the actor whose handler runs on this thread has of its node, if it has asked for [resources](crate::ActorSpec::cpus): above all,
+/// which GPUs. An environment variable such as `CUDA_VISIBLE_DEVICES` is of the whole process, which other actors live in; so the indices are given
+/// to whatever opens the device.
+pub fn granted() -> Option<Granted> {
+    current_actor()?.granted()
 }
 
 pub(crate) fn set_default_node(node: Option<Node>) {

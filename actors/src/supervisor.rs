@@ -22,6 +22,7 @@ use crate::child::{ChildInfo, ChildSpec, SupervisorError, SupervisorSpec};
 use crate::control::SpawnError;
 use crate::mailbox::Order;
 use crate::node::Node;
+use crate::placing::Seat;
 use crate::registry::ActorEntry;
 use crate::scope::{self, Within};
 use crate::supervised::{self, ChildOrder, Supervised};
@@ -276,11 +277,17 @@ impl Supervisor {
 }
 
 async fn spawn(node: &Node, spec: ChildSpec, by: Supervised) -> Result<ActorAddress, SpawnError> {
-    let ChildSpec { actor_type, schema, args, mut options, placement, .. } = spec;
+    let ChildSpec { actor_type, schema, args, mut options, demand, .. } = spec;
     let args = args.map_err(|reason| SpawnError::BadArguments { actor_type: actor_type.clone(), reason })?;
     options.supervised = Some(Box::new(by));
-    let at = node.place(&placement)?;
+    let seat = match demand.needs_lease() {
+        true => node.seat(&demand).await?,
+        false => Seat::free(node.place(&demand.placement)?),
+    };
+    options.granted = seat.granted();
+    let at = seat.node().clone();
     let actor = node.spawn_encoded(&at, actor_type, schema, args.into_vec(), options).await?;
+    seat.hold(actor);
     Ok(ActorAddress { node: at, actor })
 }
 

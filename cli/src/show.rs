@@ -41,6 +41,10 @@ pub(crate) fn status(view: &ClusterView) {
         println!();
         jobs(view);
     }
+    if !view.placement_groups.is_empty() {
+        println!();
+        groups(view);
+    }
 }
 
 /// In numbers.
@@ -162,15 +166,28 @@ pub(crate) fn job(job: &JobRow) {
 }
 
 fn groups(view: &ClusterView) {
+    let name = |uid: &NodeUid| {
+        let node = view.nodes.iter().find(|node| node.uid == *uid);
+        node.map_or_else(|| uid.to_string(), |node| node.name.to_string())
+    };
     let rows = view.placement_groups.iter().map(|group| {
+        let mut nodes: Vec<String> = group.bundles.iter().filter_map(|(_, node)| node.as_ref().map(name)).collect();
+        nodes.sort();
+        nodes.dedup();
         let placed = group.bundles.iter().filter(|(_, node)| node.is_some()).count();
         let strategy = serde_json::to_value(group.strategy).ok();
         let state = serde_json::to_value(group.phase).ok();
         let word =
             |value: Option<serde_json::Value>| value.and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
-        vec![group.id.to_string(), word(state), word(strategy), format!("{placed}/{}", group.bundles.len())]
+        vec![
+            group.id.to_string(),
+            word(state),
+            word(strategy),
+            format!("{placed}/{}", group.bundles.len()),
+            nodes.join(" "),
+        ]
     });
-    table(&["GROUP", "STATE", "STRATEGY", "BUNDLES"], rows);
+    table(&["GROUP", "STATE", "STRATEGY", "BUNDLES", "NODES"], rows);
 }
 
 /// Leases.

@@ -1,10 +1,12 @@
 //! How a cluster is to be started.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use mobula_actors::NodeConfig;
+use mobula_core::cluster::{Amount, Labels, Resources};
 use mobula_core::{LeaseTimes, limits};
 
 use crate::cluster::Cluster;
@@ -22,6 +24,8 @@ pub struct ClusterBuilder {
     pub(crate) lease: Option<Duration>,
     pub(crate) snapshots: Option<String>,
     pub(crate) encode_local_calls: bool,
+    resources: Resources,
+    of_node: BTreeMap<usize, (Resources, Labels)>,
 }
 
 impl ClusterBuilder {
@@ -35,6 +39,8 @@ impl ClusterBuilder {
             lease: None,
             snapshots: None,
             encode_local_calls: NodeConfig::default().encode_local_calls,
+            resources: Resources::new(),
+            of_node: BTreeMap::new(),
         }
     }
 
@@ -47,6 +53,19 @@ impl ClusterBuilder {
     /// Task slots of each node. Default: the machine's cores, shared out among the nodes, at least 1.
     pub fn cpus_per_node(mut self, cpus: u32) -> Self {
         self.cpus_per_node = Some(cpus);
+        self
+    }
+
+    /// What each node gives to actors that ask for resources, beside its cores. Cores that are named here are given instead of
+    /// [`cpus_per_node`](Self::cpus_per_node), which stay the task slots.
+    pub fn resources_per_node(mut self, resources: Resources) -> Self {
+        self.resources = resources;
+        self
+    }
+
+    /// What one node gives beside that, and its labels. The first of several has number 1; the only one of a cluster inside this process has 0.
+    pub fn node(mut self, number: usize, resources: Resources, labels: Labels) -> Self {
+        self.of_node.insert(number, (resources, labels));
         self
     }
 
@@ -143,6 +162,24 @@ impl ClusterBuilder {
                 value: format!("{lease:?}"),
                 valid: "from 100 ms to 1 hour",
             }),
+        }
+    }
+
+    /// What the node with this number gives, and its labels.
+    pub(crate) fn gives(&self, number: usize, cpus: u32) -> Result<(Resources, Labels), ClusterError> {
+        let mut all = self.resources.clone();
+        let mut labels = Labels::new();
+        if let Some((more, of_node)) = self.of_node.get(&number) {
+            all.put(more);
+            labels = of_node.clone();
+        }
+        if all.cpus.is_zero() {
+            all.cpus = Amount::units(u64::from(cpus));
+        }
+        let checked = all.check().and_then(|()| labels.check("--labels"));
+        match checked {
+            Ok(()) => Ok((all, labels)),
+            Err(bad) => Err(ClusterError::Unsupported(format!("node {number} cannot give that: {bad}"))),
         }
     }
 

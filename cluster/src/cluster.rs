@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use futures::Stream;
 use mobula_actors::{
-    ActorRef, ActorSpec, DeadLetter, Group, KeyedActor, KeyedRef, Monitor, Node, NodeConfig, NodeReport, RemoteActor,
-    RemoteTask, SpawnError, StuckActor, SupervisionTree, TaskSpec,
+    ActorRef, ActorSpec, DeadLetter, Group, KeyedActor, KeyedRef, LeaseAnswer, LeaseRequest, Monitor, Node, NodeConfig,
+    NodeReport, NodeResources, PlacementError, RemoteActor, RemoteTask, Seat, SpawnError, StuckActor, SupervisionTree,
+    TaskSpec,
 };
 use mobula_control::ControlError;
+use mobula_core::cluster::{GroupStrategy, Resources};
 use mobula_core::{CallError, NodeId, RemoteMessage};
 use mobula_transport::preface::Secret;
 use parking_lot::{Mutex, RwLock};
@@ -17,7 +19,8 @@ use crate::builder::ClusterBuilder;
 use crate::driver::{self, Driver, Wanted};
 use crate::error::ClusterError;
 use crate::handover::ToNode;
-use crate::members::{Members, NodeInfo, NodeState};
+use crate::leases::{self, Leases, PlacementGroup};
+use crate::members::{Members, NodeInfo};
 use crate::node_events::NodeEvents;
 use crate::node_process::node_info;
 use crate::peers;
@@ -133,19 +136,14 @@ impl Cluster {
         if let Some(store) = store {
             node.set_snapshot_store(store);
         }
-        let info = NodeInfo {
-            id: node.id().clone(),
-            pid: std::process::id(),
-            address: None,
-            cpus,
-            alive: true,
-            state: NodeState::Up,
-        };
+        let mut info = NodeInfo::new(node.id().clone(), std::process::id(), None, cpus);
+        (info.resources, info.labels) = builder.gives(0, cpus)?;
         Ok(Self::new(node, vec![info], Vec::new(), true))
     }
 
     pub(crate) async fn start_local(builder: &ClusterBuilder, nodes: usize) -> Result<Cluster, ClusterError> {
         let (cpus, arbiters) = (builder.cpus()?, builder.arbiters(1)?);
+        let gives: Vec<_> = (1..=nodes).map(|number| builder.gives(number, cpus)).collect::<Result<_, _>>()?;
         builder.port(nodes - 1)?;
         if let Some(url) = builder.snapshots.as_deref().filter(|url| mobula_snapshots::is_of_one_process(url)) {
             return Err(ClusterError::Unsupported(format!(
@@ -179,8 +177,11 @@ impl Cluster {
             };
             starting.push(NodeProcess::start(executable.clone(), part));
         }
-        let (mut processes, addresses): (Vec<_>, Vec<_>) =
+        let (mut processes, mut addresses): (Vec<_>, Vec<_>) =
             futures::future::try_join_all(starting).await?.into_iter().unzip();
+        for (address, gives) in addresses.iter_mut().zip(gives) {
+            (address.resources, address.labels) = gives;
+        }
         let joining = processes.iter_mut().map(|process| process.join(addresses.clone()));
         futures::future::try_join_all(joining).await?;
         futures::future::try_join_all(
@@ -194,20 +195,13 @@ impl Cluster {
     /// The cluster of `members` as `node`, one of them, sees it: for programs that start and connect nodes themselves,
     /// as test kits do. The nodes outlive the handle.
     pub fn over(node: Node, members: Vec<NodeReport>) -> Cluster {
-        let info = |NodeReport { node, pid, cpus, .. }| NodeInfo {
-            id: node,
-            pid,
-            address: None,
-            cpus,
-            alive: true,
-            state: NodeState::Up,
-        };
+        let info = |NodeReport { node, pid, cpus, .. }| NodeInfo::new(node, pid, None, cpus);
         Self::of_node(node, members.into_iter().map(info).collect())
     }
 
     /// The cluster as the driver of a job sees it, which has no workers yet.
-    pub(crate) fn of_driver(node: Node, driver: Driver) -> Cluster {
-        Self::with(node, Vec::new(), Vec::new(), Some(driver), true)
+    pub(crate) fn of_driver(node: Node, driver: Driver, leases: leases::Running) -> Cluster {
+        Self::with(node, Vec::new(), Vec::new(), Some((driver, leases)), true)
     }
 
     /// The cluster as a node process sees it.
@@ -223,7 +217,7 @@ impl Cluster {
         node: Node,
         members: Vec<NodeInfo>,
         processes: Vec<NodeProcess>,
-        driver: Option<Driver>,
+        driver: Option<(Driver, leases::Running)>,
         owns_node: bool,
     ) -> Cluster {
         let ids: Vec<NodeId> = members.iter().map(|member| member.id.clone()).collect();
@@ -231,6 +225,11 @@ impl Cluster {
         let members = Arc::new(Mutex::new(Members::new(members)));
         let placing = Arc::clone(&members);
         node.set_placer(move |placement| placing.lock().place(placement));
+        let (driver, source) = match driver {
+            Some((driver, leases)) => (Some(driver), leases::Source::Running(leases)),
+            None => (None, leases::Source::Embedded(Box::new(leases::Embedded::new(Arc::clone(&members))))),
+        };
+        node.set_lessor(Arc::new(Leases::new(source, Arc::clone(&members))));
         let tasks = TaskPool::new(node.clone(), Arc::clone(&members));
         for (index, id) in ids.into_iter().enumerate() {
             watch::watch(&node, &members, &id, processes.get(index).map(NodeProcess::ended));
@@ -245,9 +244,21 @@ impl Cluster {
     /// the way.
     /// # Cancel safety
     /// Dropping the future does not take the actor back: one that was being created lives on, without a reference.
-    pub async fn spawn<A: RemoteActor>(&self, spec: ActorSpec<A>) -> Result<ActorRef<A>, SpawnError> {
-        let node = self.0.members.lock().place(spec.placement())?;
-        self.0.node.spawn_on(&node, spec).await
+    pub async fn spawn<A: RemoteActor>(&self, mut spec: ActorSpec<A>) -> Result<ActorRef<A>, SpawnError> {
+        let seat = self.seat(&mut spec).await?;
+        let actor = self.0.node.spawn_on(seat.node(), spec).await?;
+        seat.hold(actor.id());
+        Ok(actor)
+    }
+
+    /// A node for an actor, with what it asks for.
+    async fn seat<A: RemoteActor>(&self, spec: &mut ActorSpec<A>) -> Result<Seat, SpawnError> {
+        if !spec.demand().needs_lease() {
+            return Ok(Seat::free(self.0.members.lock().place(spec.placement())?));
+        }
+        let seat = self.0.node.seat(spec.demand()).await?;
+        spec.seated(&seat);
+        Ok(seat)
     }
 
     /// As [`spawn`](Self::spawn), with a monitor that is in force before the actor begins: however early it ends, the
@@ -257,10 +268,12 @@ impl Cluster {
     /// As [`spawn`](Self::spawn).
     pub async fn spawn_monitor<A: RemoteActor>(
         &self,
-        spec: ActorSpec<A>,
+        mut spec: ActorSpec<A>,
     ) -> Result<(ActorRef<A>, Monitor), SpawnError> {
-        let node = self.0.members.lock().place(spec.placement())?;
-        self.0.node.spawn_monitor(&node, spec).await
+        let seat = self.seat(&mut spec).await?;
+        let (actor, monitor) = self.0.node.spawn_monitor(seat.node(), spec).await?;
+        seat.hold(actor.id());
+        Ok((actor, monitor))
     }
 
     /// As [`spawn`](Self::spawn), with a [link](ActorRef::link) between the new actor and `with` that is in force before
@@ -270,11 +283,13 @@ impl Cluster {
     /// As [`spawn`](Self::spawn). An actor that fails to start does not end `with`.
     pub async fn spawn_link<A: RemoteActor, B: RemoteActor>(
         &self,
-        spec: ActorSpec<A>,
+        mut spec: ActorSpec<A>,
         with: &ActorRef<B>,
     ) -> Result<ActorRef<A>, SpawnError> {
-        let node = self.0.members.lock().place(spec.placement())?;
-        self.0.node.spawn_link(&node, spec, with).await
+        let seat = self.seat(&mut spec).await?;
+        let actor = self.0.node.spawn_link(seat.node(), spec, with).await?;
+        seat.hold(actor.id());
+        Ok(actor)
     }
 
     /// A node has come, and can be reached or soon will be.
@@ -348,6 +363,48 @@ impl Cluster {
         self.0.members.lock().nodes()
     }
 
+    /// What all nodes have together for actors that ask for [resources](ActorSpec::cpus).
+    ///
+    /// # Errors
+    /// [`PlacementError`] if the driver or the head of a running cluster cannot be asked.
+    pub async fn resources(&self) -> Result<Resources, PlacementError> {
+        Ok(sum(self.node_resources().await?.iter().map(|node| &node.total)))
+    }
+
+    /// What of that is not in use now.
+    ///
+    /// # Errors
+    /// As for [`resources`](Self::resources).
+    pub async fn available_resources(&self) -> Result<Resources, PlacementError> {
+        Ok(sum(self.node_resources().await?.iter().map(|node| &node.available)))
+    }
+
+    /// What each node has, and what of it is not in use now. On a running cluster other jobs use it as well.
+    ///
+    /// # Errors
+    /// As for [`resources`](Self::resources).
+    pub async fn node_resources(&self) -> Result<Vec<NodeResources>, PlacementError> {
+        match self.0.node.ask_lessor(LeaseRequest::Look, leases::ANSWER).await? {
+            LeaseAnswer::Nodes(nodes) => Ok(nodes),
+            LeaseAnswer::Refused(error) => Err(error),
+            _ => Err(leases::unexpected()),
+        }
+    }
+
+    /// Sets resources aside, all of them or none: each bundle on one node. What is not free now is
+    /// [waited for](PlacementGroup::ready). Actors are placed [in the group](ActorSpec::in_group).
+    ///
+    /// # Errors
+    /// [`PlacementError::Infeasible`] if that can never be had on the nodes that there are. Not cancel-safe: what was set aside then stays so until the
+    /// job ends.
+    pub async fn placement_group(
+        &self,
+        strategy: GroupStrategy,
+        bundles: impl IntoIterator<Item = Resources>,
+    ) -> Result<PlacementGroup, PlacementError> {
+        PlacementGroup::create(&self.0.node, strategy, bundles.into_iter().collect()).await
+    }
+
     /// What a node says about itself.
     ///
     /// # Errors
@@ -401,6 +458,13 @@ impl Cluster {
             tracing::warn!("node processes were not reaped within {SHUTDOWN_WAIT:?}");
         }
     }
+}
+
+fn sum<'a>(all: impl Iterator<Item = &'a Resources>) -> Resources {
+    all.fold(Resources::new(), |mut sum, one| {
+        sum.put(one);
+        sum
+    })
 }
 
 impl Drop for Inner {

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use crate::builder::ClusterBuilder;
 use crate::cluster::Cluster;
 use crate::error::ClusterError;
+use crate::leases::Running;
 use crate::mesh::Mesh;
 
 /// The environment variable that says which cluster to join: `auto` for that of this user on this host, `local` for none, a home directory.
@@ -110,9 +111,10 @@ impl Driver {
         }
         let driver =
             Driver { client: Arc::clone(&client), job, uid, node: node.clone(), is_outside: submitted.is_none() };
-        let cluster = Cluster::of_driver(node.clone(), driver);
-        let mesh = Mesh::new(&cluster, &credentials, job.to_string(), None)?;
         let (tell, mut views) = watch::channel(None);
+        let leases = Running::new(&node, client.target().clone(), job, views.clone());
+        let cluster = Cluster::of_driver(node.clone(), driver, leases);
+        let mesh = Mesh::new(&cluster, &credentials, job.to_string(), None)?;
         let runtime = node.control_runtime();
         runtime.spawn(follow(Arc::clone(&client), job, mesh, tell));
         runtime.spawn(beat(Arc::clone(&client), job, uid, times.heartbeat * 2));
@@ -190,6 +192,9 @@ pub fn live_workers(view: &JobView) -> Vec<PeerWorker> {
             number: worker.worker.order,
             pid: worker.worker.pid.unwrap_or(0),
             cpus: worker.cpus,
+            host: worker.worker.node,
+            resources: worker.resources.clone(),
+            labels: worker.labels.clone(),
             address: worker.address.parse().ok()?,
             ready: worker.worker.phase == WorkerPhase::Ready,
         })

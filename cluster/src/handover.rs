@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 
+use mobula_core::cluster::{Labels, Resources};
 use mobula_core::{LeaseTimes, NodeId, codec};
 use mobula_transport::preface::Secret;
 use serde::de::DeserializeOwned;
@@ -56,6 +57,17 @@ pub(crate) struct PeerAddress {
     pub(crate) pid: u32,
     pub(crate) cpus: u32,
     pub(crate) address: SocketAddr,
+    /// What it gives, and what is said of it; the driver says so.
+    #[serde(default)]
+    pub(crate) resources: Resources,
+    #[serde(default)]
+    pub(crate) labels: Labels,
+}
+
+impl PeerAddress {
+    pub(crate) fn new(id: NodeId, pid: u32, cpus: u32, address: SocketAddr) -> Self {
+        PeerAddress { id, pid, cpus, address, resources: Resources::new(), labels: Labels::new() }
+    }
 }
 
 pub(crate) fn secret_from(bytes: &[u8]) -> Result<Secret, String> {

@@ -8,6 +8,7 @@ mod cluster;
 mod driver;
 mod error;
 mod handover;
+mod leases;
 mod members;
 mod mesh;
 mod node_events;
@@ -31,6 +32,7 @@ pub mod private {
 pub use builder::ClusterBuilder;
 pub use cluster::Cluster;
 pub use error::ClusterError;
+pub use leases::PlacementGroup;
 pub use members::{NodeInfo, NodeState};
 pub use node_events::NodeEvents;
 pub use pool::{Pool, PoolBuilder};

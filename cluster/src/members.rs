@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use mobula_actors::{Placement, SpawnError};
-use mobula_core::NodeId;
+use mobula_core::cluster::{Amount, Labels, Resources};
+use mobula_core::{NodeId, NodeUid};
 use tokio::sync::watch;
 
 /// One node of the cluster.
@@ -22,6 +23,21 @@ pub struct NodeInfo {
     pub alive: bool,
     /// What this process knows of its health.
     pub state: NodeState,
+    /// What it gives to actors that ask for [resources](mobula_actors::ActorSpec::cpus).
+    pub resources: Resources,
+    /// What is said of it.
+    pub labels: Labels,
+    /// The life of the node that has started it, which outlives it; on a cluster of its own processes its own.
+    pub host: NodeUid,
+}
+
+impl NodeInfo {
+    /// A node that is up and gives its cores.
+    pub(crate) fn new(id: NodeId, pid: u32, address: Option<SocketAddr>, cpus: u32) -> Self {
+        let (host, resources) = (id.uid, Resources::cpus(Amount::units(u64::from(cpus))));
+        let (alive, state, labels) = (true, NodeState::Up, Labels::new());
+        NodeInfo { id, pid, address, cpus, alive, state, resources, labels, host }
+    }
 }
 
 /// The health of a node, as another sees it.
@@ -99,6 +115,24 @@ impl Members {
         self.changed.subscribe()
     }
 
+    /// The host of a node that lives.
+    pub(crate) fn host_of(&self, node: &NodeId) -> Option<NodeUid> {
+        let live = self.members.iter().find(|member| member.info.alive && member.info.id == *node);
+        live.map(|member| member.info.host)
+    }
+
+    /// The host of the latest node of that name, which may be between two lives.
+    pub(crate) fn host_named(&self, name: &str) -> Option<NodeUid> {
+        let of_name = self.members.iter().rev().find(|member| *member.info.id.name == *name);
+        of_name.map(|member| member.info.host)
+    }
+
+    /// The node that lives on a host.
+    pub(crate) fn on_host(&self, host: NodeUid) -> Option<NodeId> {
+        let live = self.members.iter().rev().find(|member| member.info.alive && member.info.host == host);
+        live.map(|member| member.info.id.clone())
+    }
+
     /// Chooses the node for an actor, and counts it there.
     pub(crate) fn place(&mut self, placement: &Placement) -> Result<NodeId, SpawnError> {
         let chosen = match placement {
@@ -106,10 +140,20 @@ impl Members {
                 self.members.iter().position(|member| member.info.alive && member.info.id == *node)
             }
             Placement::Spread => self.next_alive(),
+            Placement::Named { name, soft } => {
+                let is_it = |member: &Member| member.info.alive && *member.info.id.name == **name;
+                let found = self.members.iter().position(is_it);
+                if *soft { found.or_else(|| self.least_placed()) } else { found }
+            }
             _ => self.least_placed(),
         };
         let Some(member) = chosen.and_then(|index| self.members.get_mut(index)) else {
-            return Err(self.no_such_node(placement));
+            let wanted = match placement {
+                Placement::Node(node) => node.to_string(),
+                Placement::Named { name, .. } => name.clone(),
+                _ => "any live node".to_owned(),
+            };
+            return Err(SpawnError::NoSuchNode { wanted, have: self.alive() });
         };
         member.placed += 1;
         Ok(member.info.id.clone())
@@ -127,15 +171,15 @@ impl Members {
         alive.min_by_key(|(_, member)| member.placed).map(|(index, _)| index)
     }
 
-    fn no_such_node(&self, placement: &Placement) -> SpawnError {
-        let wanted = match placement {
-            Placement::Node(node) => node.to_string(),
-            _ => "any live node".to_owned(),
-        };
-        let alive: Vec<_> =
-            self.members.iter().filter(|member| member.info.alive).map(|member| member.info.id.to_string()).collect();
-        let have = if alive.is_empty() { "no live node".to_owned() } else { alive.join(", ") };
-        SpawnError::NoSuchNode { wanted, have }
+    /// As the refusal of a node that is not there says it.
+    pub(crate) fn no_such_node(&self, wanted: String) -> String {
+        SpawnError::NoSuchNode { wanted, have: self.alive() }.to_string()
+    }
+
+    fn alive(&self) -> String {
+        let alive = self.members.iter().filter(|member| member.info.alive);
+        let alive: Vec<_> = alive.map(|member| member.info.id.to_string()).collect();
+        if alive.is_empty() { "no live node".to_owned() } else { alive.join(", ") }
     }
 }
 
@@ -147,7 +191,7 @@ mod tests {
 
     fn node(number: u64) -> NodeInfo {
         let id = NodeId::new(&format!("node-{number}"), NodeUid(number));
-        NodeInfo { id, pid: 0, address: None, cpus: 1, alive: true, state: NodeState::Up }
+        NodeInfo::new(id, 0, None, 1)
     }
 
     #[test]
@@ -181,6 +225,24 @@ mod tests {
         members.place(&Placement::Node(node(1).id)).expect("alive");
         let chosen: Vec<u64> = (0..5).map(|_| members.place(&Placement::Default).expect("alive").uid.0).collect();
         assert_eq!(chosen, [2, 3, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_node_is_found_by_its_name_whichever_life_it_has() {
+        let mut members = three();
+        let named = |soft| Placement::Named { name: "node-2".to_owned(), soft };
+        assert_eq!(members.place(&named(false)).expect("alive").uid.0, 2);
+        members.down(&node(2).id);
+        let error = members.place(&named(false)).expect_err("between two lives").to_string();
+        assert!(error.contains("node-2") && error.contains("node-1#"), "{error}");
+        assert_ne!(members.place(&named(true)).expect("another will do").uid.0, 2);
+        // A process that comes after it on the same host has its name.
+        let mut next = node(2);
+        next.id = NodeId::new("node-2", NodeUid(22));
+        assert!(members.add(next.clone()));
+        assert_eq!(members.place(&named(false)).expect("alive"), next.id);
+        assert_eq!((members.host_named("node-2"), members.on_host(NodeUid(2))), (Some(NodeUid(2)), Some(next.id)));
+        assert_eq!((members.host_of(&node(2).id), members.host_of(&node(1).id)), (None, Some(NodeUid(1))));
     }
 
     #[test]

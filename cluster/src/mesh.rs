@@ -15,7 +15,7 @@ use mobula_transport::tls::{self, Accepted, Credentials, Door, Endpoint, Secured
 use parking_lot::Mutex;
 
 use crate::cluster::{Cluster, WeakCluster};
-use crate::members::{NodeInfo, NodeState};
+use crate::members::NodeInfo;
 
 /// The first rest after a connection could not be made; it doubles.
 const REDIAL_MIN: Duration = Duration::from_millis(20);
@@ -189,6 +189,7 @@ enum Unwelcome {
 }
 
 pub(crate) fn info(peer: &PeerWorker) -> NodeInfo {
-    let (id, address) = (peer.id.clone(), Some(peer.address));
-    NodeInfo { id, pid: peer.pid, address, cpus: peer.cpus, alive: true, state: NodeState::Up }
+    let mut info = NodeInfo::new(peer.id.clone(), peer.pid, Some(peer.address), peer.cpus);
+    (info.resources, info.labels, info.host) = (peer.resources.clone(), peer.labels.clone(), peer.host);
+    info
 }

@@ -16,7 +16,7 @@ use rustix::process::{Signal, getpid, kill_process, set_parent_process_death_sig
 
 use crate::cluster::{self, Cluster};
 use crate::handover::{self, PeerAddress, ToDriver, ToNode};
-use crate::members::{NodeInfo, NodeState};
+use crate::members::NodeInfo;
 use crate::peers::{self, Addresses};
 use crate::process::NODE_VARIABLE;
 
@@ -138,7 +138,7 @@ async fn start(part: Part, socket: &Arc<UnixStream>) -> Result<Node, Failure> {
     let address = listener.local_addr().map_err(|error| failed(error.to_string()))?;
     let addresses = Addresses::default();
     peers::open_door(&node, listener, secret.clone(), addresses.clone());
-    let own = PeerAddress { id: node.id().clone(), pid: std::process::id(), cpus: part.cpus, address };
+    let own = PeerAddress::new(node.id().clone(), std::process::id(), part.cpus, address);
     handover::send(socket, &ToDriver::Ready { node: own }).map_err(|error| failed(error.to_string()))?;
 
     // The driver answers when all nodes listen; nothing needs this thread before that.
@@ -165,8 +165,9 @@ async fn join(node: &Node, peers: &[PeerAddress], secret: &Secret) -> Result<(),
 }
 
 pub(crate) fn node_info(peer: &PeerAddress) -> NodeInfo {
-    let (id, address) = (peer.id.clone(), Some(peer.address));
-    NodeInfo { id, pid: peer.pid, address, cpus: peer.cpus, alive: true, state: NodeState::Up }
+    let mut info = NodeInfo::new(peer.id.clone(), peer.pid, Some(peer.address), peer.cpus);
+    (info.resources, info.labels) = (peer.resources.clone(), peer.labels.clone());
+    info
 }
 
 /// Ends this process when the driver's end of the socket closes, however busy its arbiters are.

@@ -8,7 +8,7 @@ use mobula_actors::{Node, NodeConfig};
 use mobula_control::handover::{FromWorker, Part, Receiver, ToWorker, send};
 
 use crate::cluster::{self, Cluster};
-use crate::members::{NodeInfo, NodeState};
+use crate::members::NodeInfo;
 use crate::mesh::Mesh;
 use crate::node_process::{begin_process, end_now};
 
@@ -63,14 +63,8 @@ fn begin(part: Part) -> Result<(Node, Arc<Mesh>), String> {
         // Only a new life may come back. Its node sees its end.
         end_now();
     });
-    let own = NodeInfo {
-        id: node.id().clone(),
-        pid: std::process::id(),
-        address: None,
-        cpus: part.cpus,
-        alive: true,
-        state: NodeState::Up,
-    };
+    let mut own = NodeInfo::new(node.id().clone(), std::process::id(), None, part.cpus);
+    (own.resources, own.labels, own.host) = (part.resources, part.labels, part.host);
     let own_cluster = Cluster::of_node(node.clone(), vec![own]);
     let credentials = part.proof.credentials();
     let mesh = Mesh::new(&own_cluster, &credentials, part.job, Some(part.number)).map_err(|error| error.to_string())?;

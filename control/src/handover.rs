@@ -10,7 +10,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use mobula_core::{LeaseTimes, NodeId, codec, limits};
+use mobula_core::cluster::{Labels, Resources};
+use mobula_core::{LeaseTimes, NodeId, NodeUid, codec, limits};
 use mobula_transport::tls::Credentials;
 use mobula_transport::tls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustix::net::{
@@ -56,6 +57,12 @@ pub struct Part {
     pub driver: NodeId,
     /// Task slots.
     pub cpus: u32,
+    /// The life of the node that starts it.
+    pub host: NodeUid,
+    /// What that gives.
+    pub resources: Resources,
+    /// What is said of it.
+    pub labels: Labels,
     /// Threads for actors.
     pub arbiters: usize,
     /// How long a node may be without an answer.
@@ -115,6 +122,12 @@ pub struct PeerWorker {
     pub cpus: u32,
     /// The port of its node, behind which it is.
     pub address: SocketAddr,
+    /// The life of its node.
+    pub host: NodeUid,
+    /// What its node gives.
+    pub resources: Resources,
+    /// What is said of its node.
+    pub labels: Labels,
     /// It is known to take connections. A head that has come back does not know it yet of those that do.
     pub ready: bool,
 }

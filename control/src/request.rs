@@ -104,6 +104,8 @@ requests! {
     EndDriver needs Call to "drive a job", answers ();
     /// See [`WatchJob`].
     WatchJob needs Call to "watch a job", streams JobView;
+    /// See [`ListNodes`].
+    ListNodes needs Call to "look at the nodes of a job", answers Vec<NodeRow>;
     /// See [`PlaceLease`].
     PlaceLease needs Call to "take resources", answers Placed;
     /// See [`ReleaseLease`].
@@ -352,6 +354,13 @@ pub struct EndDriver {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct WatchJob {
     /// Which.
+    pub job: JobId,
+}
+
+/// The nodes on which a job may have something, for its processes.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ListNodes {
+    /// Which job.
     pub job: JobId,
 }
 

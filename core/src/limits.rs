@@ -276,6 +276,9 @@ pub const PLACES_WAITING_MAX: usize = 65_536;
 /// Leases of one job that are over and remembered, so that a late repetition of their request is none. 24 bytes each.
 pub const PAST_LEASES_MAX: usize = 4096;
 
+/// How long a new actor waits for a node with room, if nothing else is said. Costs a request at the head that waits.
+pub const PLACE_DEADLINE: Duration = Duration::from_secs(30);
+
 /// Placement groups of a cluster.
 pub const GROUPS_MAX: usize = 16_384;
 

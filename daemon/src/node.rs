@@ -69,6 +69,7 @@ pub async fn run(options: NodeOptions, ready: impl FnOnce(&Ready) + Send) -> Res
         home: home.directory().path().to_owned(),
         cpus: u32::try_from(resources.cpus.whole()).unwrap_or(u32::MAX).max(1),
         arbiters: 1,
+        labels: labels.clone(),
     };
     match part {
         NodePart::Head { times } => {

@@ -9,7 +9,9 @@ use std::time::Duration;
 use mobula_cluster::private::{driver_variable, live_workers};
 use mobula_control::handover::{Part, PeerWorker, Proof};
 use mobula_control::{Certify, Client, ControlError, WatchJob, WorkerEnded};
-use mobula_core::cluster::{Assignment, DriverSpec, DriverStatus, JobId, Revision, Running, RunningWorker, WorkerSpec};
+use mobula_core::cluster::{
+    Assignment, DriverSpec, DriverStatus, JobId, Labels, Revision, Running, RunningWorker, WorkerSpec,
+};
 use mobula_core::{LeaseTimes, NodeId, NodeUid};
 use mobula_identity::{Certified, KeyRequest};
 use parking_lot::Mutex;
@@ -31,6 +33,8 @@ pub(crate) struct NodeFacts {
     /// Task slots of each worker.
     pub(crate) cpus: u32,
     pub(crate) arbiters: usize,
+    /// What is said of it.
+    pub(crate) labels: Labels,
 }
 
 /// The processes of jobs on this node.
@@ -189,6 +193,9 @@ impl Processes {
             number: spec.order,
             driver: NodeId::new("driver", driver),
             cpus: facts.cpus,
+            host: facts.uid,
+            resources: spec.resources.clone(),
+            labels: facts.labels.clone(),
             arbiters: facts.arbiters,
             lease: self.times(),
             snapshots: spec.environment.get("MOBULA_SNAPSHOTS").cloned(),

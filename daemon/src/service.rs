@@ -142,6 +142,13 @@ impl Service for HeadService {
                 };
                 self.stream(peer, &mut reply, &mut changes, look).await
             }
+            Request::ListNodes(list) => {
+                let nodes = match peer.must_be_of(&list.job.to_string()) {
+                    Ok(()) => Ok(keeper.look(|head, now| head.nodes(now)).await),
+                    Err(refusal) => Err(refusal),
+                };
+                reply.answer::<mobula_control::ListNodes>(nodes).await
+            }
             Request::PlaceLease(place) => {
                 let answer = match peer.must_be_of(&place.place.lease.job.to_string()) {
                     Ok(()) => self.place(place.place).await,

@@ -22,6 +22,7 @@ pub mod stubborn;
 pub mod switchboard;
 pub mod tally;
 pub mod tasks;
+pub mod tenant;
 pub mod timekeeper;
 pub mod wait;
 pub mod waiter;

@@ -50,6 +50,7 @@ pub use mobula_actors::{
     put_off_stop, stop_with, trap_exits,
 };
 pub use mobula_actors::{AskAll, MemberId, RoutedAsk, Routee, Router, RouterKeeper, Routing, Takes};
+pub use mobula_actors::{Demand, Granted, NodeResources, PlacementError, granted};
 pub use mobula_actors::{Fence, Group, GroupEvent, GroupEvents, fence};
 pub use mobula_actors::{Forward, ItemSender, ReplyItems, ReplyStream, StreamMessage};
 pub use mobula_actors::{KeyedActor, KeyedEntry, KeyedRef, keyed_actor};
@@ -60,7 +61,11 @@ pub use mobula_actors::{
 pub use mobula_actors::{Stashable, Timer, Timers, timers, unstash_all};
 pub use mobula_actors::{StuckActor, ThreadLook};
 pub use mobula_cluster::{Cluster, ClusterBuilder, ClusterError, MainResult, NodeInfo, ObjectRef, run_main};
-pub use mobula_cluster::{NodeEvents, NodeState, Pool, PoolBuilder};
+pub use mobula_cluster::{NodeEvents, NodeState, PlacementGroup, Pool, PoolBuilder};
+pub use mobula_core::cluster::{
+    Amount, GpuShare, GroupId, GroupPhase, GroupStrategy, Infeasible, LabelSelector, Labels, LeaseId,
+    PlacementGroupRow, Refused, Resources, ToAmount,
+};
 pub use mobula_core::{
     ActorAddress, ActorId, CallError, ExitReason, Generation, Never, NodeId, NodeUid, Outcome, RemoteMessage,
     RestartPolicy, limits, schema_hash,

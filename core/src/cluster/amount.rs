@@ -115,6 +115,40 @@ impl Amount {
     }
 }
 
+/// What can be an amount: a whole number that is not negative, a decimal number with up to four places, or an [`Amount`].
+pub trait ToAmount {
+    /// The amount.
+    ///
+    /// # Errors
+    /// Why it is none: it is negative, no number, too large, or finer than 0.0001.
+    fn to_amount(self) -> Result<Amount, String>;
+}
+
+impl ToAmount for Amount {
+    fn to_amount(self) -> Result<Amount, String> {
+        Ok(self)
+    }
+}
+
+impl ToAmount for f64 {
+    fn to_amount(self) -> Result<Amount, String> {
+        // As people write it: 0.1 is one tenth, whatever its bits are.
+        decimal(&self.to_string()).map_err(|reason| format!("{self}: {reason}"))
+    }
+}
+
+macro_rules! whole_numbers {
+    ($($number:ty)*) => {$(
+        impl ToAmount for $number {
+            fn to_amount(self) -> Result<Amount, String> {
+                decimal(&self.to_string()).map_err(|reason| format!("{self}: {reason}"))
+            }
+        }
+    )*};
+}
+
+whole_numbers! { i32 i64 u32 u64 usize }
+
 /// The number that `text` is, or why it is none.
 fn decimal(text: &str) -> Result<Amount, &'static str> {
     let (whole, places) = text.split_once('.').unwrap_or((text, ""));
@@ -194,6 +228,18 @@ mod tests {
         for (text, bytes) in [("4GiB", 4 << 30), ("1.5KiB", 1536), ("0.5kB", 500), ("17", 17), ("2 MiB", 2 << 20)] {
             assert_eq!(Amount::parse_bytes("--memory", text), Ok(Amount::units(bytes)), "{text}");
         }
+    }
+
+    #[test]
+    fn numbers_of_programs_are_amounts() {
+        assert_eq!((2.to_amount(), 0.1.to_amount()), (Ok(Amount::units(2)), Ok(Amount::parts(1_000))));
+        assert_eq!((7_u64.to_amount(), 2.5.to_amount()), (Ok(Amount::units(7)), Ok(Amount::parts(25_000))));
+        assert_eq!(Amount::ONE.to_amount(), Ok(Amount::ONE));
+        for bad in [f64::NAN, f64::INFINITY, -1.0, 0.00001, 1e300] {
+            bad.to_amount().expect_err("no amount");
+        }
+        assert_eq!((-1).to_amount(), Err("-1: it is negative".to_owned()));
+        u64::MAX.to_amount().expect_err("too much");
     }
 
     #[test]

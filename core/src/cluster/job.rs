@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Executable, JobId, Resources, Revision, UnixTime, WorkerId};
+use super::{Executable, JobId, Labels, Resources, Revision, UnixTime, WorkerId};
 use crate::NodeUid;
 
 /// A job is to begin.
@@ -242,4 +242,10 @@ pub struct JobWorker {
     pub address: String,
     /// Task slots: whole cores that its node gives, at least one.
     pub cpus: u32,
+    /// What its node gives.
+    #[serde(default)]
+    pub resources: Resources,
+    /// What is said of its node.
+    #[serde(default)]
+    pub labels: Labels,
 }

@@ -12,7 +12,7 @@ mod placing;
 mod refused;
 mod resources;
 
-pub use amount::Amount;
+pub use amount::{Amount, ToAmount};
 pub use bad_flag::BadFlag;
 pub use ids::{Executable, ExecutableHash, GroupId, HeadTime, JobId, LeaseId, Revision, UnixTime, WorkerId};
 pub use job::{

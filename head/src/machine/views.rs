@@ -61,7 +61,8 @@ impl Head {
             let node = self.nodes.get(&slot.record.node)?;
             let (node_name, address) = (node.record.name.clone(), node.record.address.clone());
             let cpus = u32::try_from(node.record.resources.cpus.whole()).unwrap_or(u32::MAX).max(1);
-            Some(JobWorker { worker: worker_row(slot)?, node_name, address, cpus })
+            let (resources, labels) = (node.record.resources.clone(), node.record.labels.clone());
+            Some(JobWorker { worker: worker_row(slot)?, node_name, address, cpus, resources, labels })
         });
         let mut workers: Vec<JobWorker> = workers.collect();
         workers.sort_by_key(|worker| worker.worker.order);

@@ -5,6 +5,7 @@
 mod error;
 mod history;
 mod memory;
+#[cfg(feature = "redb")]
 mod redb_file;
 mod table;
 mod take_over;
@@ -17,6 +18,7 @@ use futures::future::BoxFuture;
 pub use error::StoreError;
 pub use history::Watch;
 pub use memory::{Kill, MemoryStore};
+#[cfg(feature = "redb")]
 pub use redb_file::RedbStore;
 pub use table::Clock;
 pub use take_over::{TakeOverError, take_over};

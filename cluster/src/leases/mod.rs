@@ -1,0 +1,379 @@
+//! The leases of a cluster's actors, kept by the driver: it asks the head, tells nodes of the head and nodes of actors apart, and gives
+//! back what belongs to nobody any more.
+//!
+//! The head is that of a running cluster ([`Running`]), or one inside the driver ([`Embedded`]): the same decisions, with nobody to ask them from outside.
+mod embedded;
+mod group;
+mod running;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use mobula_actors::{
+    Demand, Granted, LeaseAnswer, LeaseRequest, Lessor, Node, NodeResources, Placement, PlacementError,
+};
+use mobula_core::cluster::{
+    BadFlag, GroupId, GroupPhase, GroupStrategy, JobId, NewGroup, PlaceStrategy, Placed, PlacementGroupRow, Refused,
+    Resources,
+};
+use mobula_core::{ActorAddress, CallError, NodeId, limits};
+use mobula_transport::now;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use crate::members::Members;
+
+pub(crate) use embedded::Embedded;
+pub use group::PlacementGroup;
+pub(crate) use group::{ANSWER, unexpected};
+pub(crate) use running::Running;
+
+/// Where leases come from.
+pub(crate) enum Source {
+    /// From a head inside this process.
+    Embedded(Box<Embedded>),
+    /// From the head of a running cluster.
+    Running(Running),
+}
+
+/// A lease that is wanted.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) number: u64,
+    pub(crate) resources: Resources,
+    pub(crate) strategy: PlaceStrategy,
+}
+
+/// What became of a request at its end.
+pub(crate) enum Unplaced {
+    /// It has not its place in time.
+    InVain,
+    /// The lease was given, and is over again: its node is.
+    Over,
+    /// It is refused.
+    Refused(PlacementError),
+}
+
+impl Source {
+    async fn take(&self, wanted: &Wanted, until: Instant) -> Result<Placed, Unplaced> {
+        match self {
+            Source::Embedded(head) => head.take(wanted, until).await,
+            Source::Running(head) => head.take(wanted, until).await,
+        }
+    }
+
+    fn give_back(&self, node: &Node, number: u64) {
+        match self {
+            Source::Embedded(head) => head.give_back(number),
+            Source::Running(head) => head.give_back(node, number),
+        }
+    }
+
+    fn job(&self) -> JobId {
+        match self {
+            Source::Embedded(head) => head.job(),
+            Source::Running(head) => head.job(),
+        }
+    }
+
+    /// Rings when something may have changed that somebody waits for.
+    fn changes(&self) -> watch::Receiver<()> {
+        match self {
+            Source::Embedded(head) => head.changes(),
+            Source::Running(head) => head.changes(),
+        }
+    }
+
+    async fn group(&self, group: NewGroup, until: Instant) -> Result<PlacementGroupRow, PlacementError> {
+        match self {
+            Source::Embedded(head) => head.group(group),
+            Source::Running(head) => head.group(group, until).await,
+        }
+    }
+
+    async fn remove_group(&self, group: GroupId, until: Instant) -> Result<(), PlacementError> {
+        match self {
+            Source::Embedded(head) => head.remove_group(group),
+            Source::Running(head) => head.remove_group(group, until).await,
+        }
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeResources>, PlacementError> {
+        match self {
+            Source::Embedded(head) => Ok(head.nodes()),
+            Source::Running(head) => head.nodes().await,
+        }
+    }
+}
+
+/// Gives the actors of one cluster, or one job, their resources.
+pub(crate) struct Leases(Arc<Inner>);
+
+struct Inner {
+    source: Source,
+    members: Arc<Mutex<Members>>,
+    rows: Mutex<Rows>,
+}
+
+#[derive(Default)]
+struct Rows {
+    /// By the number that the asker has drawn.
+    leases: HashMap<u64, Row>,
+    groups: HashMap<GroupId, NewGroup>,
+}
+
+/// A lease that somebody has, or waits for.
+struct Row {
+    /// The number at the head: another one than the asker's once the first was over.
+    number: u64,
+    group: Option<GroupId>,
+    /// Whose it is, once that has begun.
+    actor: Option<ActorAddress>,
+    /// Watches the node that has asked, until an actor has it.
+    asker: Option<AbortHandle>,
+}
+
+impl Leases {
+    pub(crate) fn new(source: Source, members: Arc<Mutex<Members>>) -> Self {
+        Leases(Arc::new(Inner { source, members, rows: Mutex::default() }))
+    }
+}
+
+impl Lessor for Leases {
+    fn serve(&self, node: &Node, from: &NodeId, request: LeaseRequest) -> BoxFuture<'static, LeaseAnswer> {
+        let (inner, node) = (Arc::clone(&self.0), node.clone());
+        match request {
+            LeaseRequest::Take { number, demand } => {
+                inner.enter(&node, from, number, &demand);
+                Box::pin(async move { answer(inner.take(&node, number, demand).await) })
+            }
+            LeaseRequest::Hold { number, actor } => {
+                inner.hold(&node, number, actor);
+                done()
+            }
+            LeaseRequest::GiveBack { number } => {
+                inner.end(&node, number);
+                done()
+            }
+            LeaseRequest::CreateGroup { number, bundles, strategy } => {
+                let group = GroupId { job: inner.source.job(), number };
+                Box::pin(async move { answer(inner.create_group(group, bundles, strategy).await) })
+            }
+            LeaseRequest::AwaitGroup { group, within } => {
+                Box::pin(async move { answer(inner.await_group(group, within).await) })
+            }
+            LeaseRequest::RemoveGroup { group } => {
+                Box::pin(async move { answer(inner.remove_group(&node, group).await) })
+            }
+            LeaseRequest::Look => Box::pin(async move { answer(inner.source.nodes().await.map(LeaseAnswer::Nodes)) }),
+            _ => {
+                let error = PlacementError::Bad { reason: "the driver does not know the request".to_owned() };
+                Box::pin(futures::future::ready(LeaseAnswer::Refused(error)))
+            }
+        }
+    }
+}
+
+fn done() -> BoxFuture<'static, LeaseAnswer> {
+    Box::pin(futures::future::ready(LeaseAnswer::Done))
+}
+
+fn answer(answer: Result<LeaseAnswer, PlacementError>) -> LeaseAnswer {
+    answer.unwrap_or_else(LeaseAnswer::Refused)
+}
+
+/// So long a head that does not answer is tried again where nothing else is said.
+const HEAD_PATIENCE: Duration = limits::PLACE_DEADLINE;
+
+impl Inner {
+    /// From here on the lease ends with the node that asks for it, unless an actor holds it.
+    fn enter(self: &Arc<Self>, node: &Node, from: &NodeId, number: u64, demand: &Demand) {
+        let group = match &demand.placement {
+            Placement::Group { group, .. } => Some(*group),
+            _ => None,
+        };
+        let asker = (from != node.id()).then(|| {
+            let (inner, opened) = (Arc::clone(self), node.control_link_opened(from));
+            let watching = node.control_runtime().spawn(async move {
+                let Some((node, link)) = opened.await else { return };
+                link.closed().await;
+                inner.end(&node, number);
+            });
+            watching.abort_handle()
+        });
+        let before = self.rows.lock().leases.insert(number, Row { number, group, actor: None, asker });
+        if let Some(asker) = before.and_then(|row| row.asker) {
+            asker.abort();
+        }
+    }
+
+    async fn take(&self, node: &Node, number: u64, demand: Demand) -> Result<LeaseAnswer, PlacementError> {
+        let taken = self.try_take(node, number, &demand).await;
+        // Whoever gave up meanwhile has given back what it knew of.
+        let is_wanted = self.rows.lock().leases.contains_key(&number);
+        match taken {
+            Ok((at, placed)) if is_wanted => Ok(LeaseAnswer::Taken(at, Granted::new(placed, demand.resources))),
+            Ok((_, placed)) => {
+                self.source.give_back(node, placed.lease.number);
+                Err(PlacementError::Bad { reason: "nobody waits for it any more".to_owned() })
+            }
+            Err(error) => {
+                self.rows.lock().leases.remove(&number);
+                Err(error)
+            }
+        }
+    }
+
+    async fn try_take(&self, node: &Node, number: u64, demand: &Demand) -> Result<(NodeId, Placed), PlacementError> {
+        let within = demand.within.unwrap_or(limits::PLACE_DEADLINE);
+        let until = now() + within;
+        demand.resources.check().map_err(|bad| PlacementError::Bad { reason: in_programs(bad) })?;
+        let strategy = self.strategy(&demand.placement)?;
+        let no_room = || PlacementError::NoRoom { asked: demand.resources.clone(), waited: within };
+        let (mut members, mut news) = (self.members.lock().subscribe(), self.source.changes());
+        let mut wanted = Wanted { number, resources: demand.resources.clone(), strategy };
+        loop {
+            let placed = match self.source.take(&wanted, until).await {
+                Ok(placed) => placed,
+                Err(Unplaced::Refused(error)) => return Err(error),
+                Err(Unplaced::InVain) => return Err(no_room()),
+                Err(Unplaced::Over) => {
+                    // With a number of its own; the asker's stays the name by which it is given back.
+                    wanted.number = wanted.number.wrapping_add(1);
+                    match self.rows.lock().leases.get_mut(&number) {
+                        Some(row) => row.number = wanted.number,
+                        None => return Err(no_room()),
+                    }
+                    continue;
+                }
+            };
+            // A worker of the job may have just ended there, and another come soon.
+            if let Some(at) = self.members.lock().on_host(placed.node) {
+                return Ok((at, placed));
+            }
+            let changed = tokio::time::timeout_at(until.into(), async {
+                tokio::select! {
+                    changed = members.changed() => changed,
+                    changed = news.changed() => changed,
+                }
+            });
+            if !matches!(changed.await, Ok(Ok(()))) {
+                self.source.give_back(node, wanted.number);
+                return Err(no_room());
+            }
+        }
+    }
+
+    /// Where, in the words of the head: it knows nodes, not the processes of a job on them.
+    fn strategy(&self, placement: &Placement) -> Result<PlaceStrategy, PlacementError> {
+        let members = self.members.lock();
+        let unknown = |wanted: String| PlacementError::Bad { reason: members.no_such_node(wanted) };
+        Ok(match placement {
+            Placement::Spread => PlaceStrategy::Spread,
+            Placement::Node(id) => {
+                let node = members.host_of(id).ok_or_else(|| unknown(id.to_string()))?;
+                PlaceStrategy::Node { node, soft: false }
+            }
+            Placement::Named { name, soft } => match members.host_named(name) {
+                Some(node) => PlaceStrategy::Node { node, soft: *soft },
+                None if *soft => PlaceStrategy::Default,
+                None => return Err(unknown(name.clone())),
+            },
+            Placement::Labels { selector, soft } => PlaceStrategy::Labels { selector: selector.clone(), soft: *soft },
+            Placement::Group { group, bundle } => PlaceStrategy::Group { group: *group, bundle: *bundle },
+            _ => PlaceStrategy::Default,
+        })
+    }
+
+    /// The lease is the actor's, and ends with it.
+    fn hold(self: &Arc<Self>, node: &Node, number: u64, actor: ActorAddress) {
+        {
+            let mut rows = self.rows.lock();
+            let Some(row) = rows.leases.get_mut(&number) else { return };
+            if let Some(asker) = row.asker.take() {
+                asker.abort();
+            }
+            row.actor = Some(actor.clone());
+        }
+        let (inner, monitor) = (Arc::downgrade(self), node.monitor_address(&actor));
+        let own = node.downgrade();
+        node.control_runtime().spawn(async move {
+            monitor.await;
+            if let (Some(inner), Some(node)) = (inner.upgrade(), own.upgrade()) {
+                inner.end(&node, number);
+            }
+        });
+    }
+
+    /// Nobody has the lease any more.
+    fn end(&self, node: &Node, number: u64) {
+        let Some(row) = self.rows.lock().leases.remove(&number) else { return };
+        if let Some(asker) = row.asker {
+            asker.abort();
+        }
+        self.source.give_back(node, row.number);
+    }
+
+    async fn create_group(
+        &self,
+        group: GroupId,
+        bundles: Vec<Resources>,
+        strategy: GroupStrategy,
+    ) -> Result<LeaseAnswer, PlacementError> {
+        for bundle in &bundles {
+            bundle.check().map_err(|bad| PlacementError::Bad { reason: in_programs(bad) })?;
+        }
+        let new = NewGroup { group, bundles, strategy, for_new_nodes: false };
+        let row = self.source.group(new.clone(), now() + HEAD_PATIENCE).await?;
+        self.rows.lock().groups.insert(group, new);
+        Ok(LeaseAnswer::Group(row))
+    }
+
+    async fn await_group(&self, group: GroupId, within: Duration) -> Result<LeaseAnswer, PlacementError> {
+        let until = now() + within;
+        let mut news = self.source.changes();
+        let new = self.rows.lock().groups.get(&group).cloned();
+        let new = new.ok_or_else(|| PlacementError::from(Refused::NoSuchGroup { group }))?;
+        loop {
+            // Asking for it again is asking how it is doing.
+            let row = self.source.group(new.clone(), until).await?;
+            if row.phase == GroupPhase::Ready {
+                return Ok(LeaseAnswer::Group(row));
+            }
+            let changed = tokio::time::timeout_at(until.into(), news.changed()).await;
+            if !matches!(changed, Ok(Ok(()))) {
+                return Err(PlacementError::NotReady { group, waited: within });
+            }
+        }
+    }
+
+    async fn remove_group(&self, node: &Node, group: GroupId) -> Result<LeaseAnswer, PlacementError> {
+        let actors: Vec<ActorAddress> = {
+            let mut rows = self.rows.lock();
+            rows.groups.remove(&group);
+            let of_group = rows.leases.values().filter(|row| row.group == Some(group));
+            of_group.filter_map(|row| row.actor.clone()).collect()
+        };
+        // One that is not reached is on a node that is gone.
+        let killed: Vec<Result<(), CallError>> =
+            futures::future::join_all(actors.iter().map(|actor| node.kill_address(actor))).await;
+        tracing::debug!(%group, actors = killed.len(), "a placement group is removed, and the actors in it end");
+        self.source.remove_group(group, now() + HEAD_PATIENCE).await?;
+        Ok(LeaseAnswer::Done)
+    }
+}
+
+/// The words of a command line, as a program knows them.
+fn in_programs(bad: BadFlag) -> String {
+    let what = match bad.flag.as_str() {
+        "--num-cpus" => "cpus",
+        "--num-gpus" => "gpus",
+        "--memory" => "memory_bytes",
+        "--resources" => "resource",
+        other => other,
+    };
+    format!("{what} {}: {}; valid are {}", bad.value, bad.reason, bad.valid)
+}
