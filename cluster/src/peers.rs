@@ -8,7 +8,7 @@ use mobula_actors::Node;
 use mobula_core::{IdMap, NodeId, NodeUid};
 use mobula_transport::preface::{self, Acceptor, Dial, PrefaceError, Purpose, Secret};
 use mobula_transport::tcp::{self, ConnectError};
-use mobula_transport::tls::Door;
+use mobula_transport::tls::{Door, Entrance};
 use mobula_transport::{Agreed, Lane};
 use parking_lot::Mutex;
 
@@ -60,18 +60,14 @@ pub async fn connect(node: &Node, peer: &NodeId, address: SocketAddr, secret: &S
 pub fn open_door(node: &Node, listener: TcpListener, secret: Secret, addresses: Addresses) {
     let node = node.clone();
     node.clone().control_runtime().spawn(async move {
-        let listener = match tokio::net::TcpListener::from_std(listener) {
-            Ok(listener) => listener,
+        let listener = tokio::net::TcpListener::from_std(listener);
+        let entrance = match listener.and_then(|listener| Entrance::open(listener, Door::on_loopback())) {
+            Ok(entrance) => entrance,
             Err(error) => return tracing::error!(%error, "cannot listen"),
         };
         let acceptor = Arc::new(Mutex::new(Acceptor::new(secret.clone(), node.id().uid, preface::VERSIONS)));
-        let door = Door::on_loopback();
         loop {
-            let (stream, address) = tcp::accept_next(&listener).await;
-            let Some(mut place) = door.enter(address.ip(), mobula_transport::now()) else {
-                tracing::debug!(%address, "too many handshakes at once, refused");
-                continue;
-            };
+            let (stream, address, mut place) = entrance.next().await;
             let (node, acceptor) = (node.clone(), Arc::clone(&acceptor));
             let (secret, addresses) = (secret.clone(), addresses.clone());
             tokio::spawn(async move {

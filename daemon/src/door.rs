@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mobula_control::{Service, serve_certified};
 use mobula_identity::{Asked, Head as Identity, UnixTime};
-use mobula_transport::tls::{Accepted, Door, Endpoint, Knock, Place, knock};
+use mobula_transport::tls::{Accepted, Door, Endpoint, Entrance, Knock, Place, knock};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
@@ -27,14 +27,13 @@ pub(crate) async fn keep<S: Service + 'static>(
     processes: Arc<Processes>,
     leading: Option<Arc<Leading<S>>>,
 ) {
-    let door = Door::default();
+    let entrance = match Entrance::open(listener, Door::default()) {
+        Ok(entrance) => entrance,
+        Err(error) => return tracing::error!(%error, "the port cannot be kept"),
+    };
     let conversations = Arc::new(Semaphore::new(CONVERSATIONS_MAX));
     loop {
-        let (stream, address) = mobula_transport::tcp::accept_next(&listener).await;
-        let Some(mut place) = door.enter(address.ip(), mobula_transport::now()) else {
-            tracing::debug!(%address, "too many handshakes at once, refused");
-            continue;
-        };
+        let (stream, address, mut place) = entrance.next().await;
         let (processes, leading, conversations) = (Arc::clone(&processes), leading.clone(), Arc::clone(&conversations));
         tokio::spawn(async move {
             match place.hold(welcome(stream, address, &processes, leading.as_deref())).await {

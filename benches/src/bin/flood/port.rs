@@ -9,9 +9,8 @@ use std::time::Duration;
 use mobula_actors::{Node, NodeConfig};
 use mobula_core::{NodeId, NodeUid};
 use mobula_identity::{Asked, Head, Role, Token, UnixTime};
-use mobula_transport::tls::{self, Accepted, Door, Endpoint, Place};
+use mobula_transport::tls::{self, Accepted, Door, Endpoint, Entrance, Place};
 use mobula_transport::unix::Directory;
-use mobula_transport::{now, tcp};
 use tokio::net::TcpListener;
 
 /// The node's life.
@@ -82,10 +81,9 @@ pub(crate) fn serve() -> ExitCode {
 }
 
 async fn keep(listener: TcpListener, node: Node, endpoint: Arc<Endpoint>, identity: Arc<Head>) {
-    let door = Door::default();
+    let entrance = Entrance::open(listener, Door::default()).expect("a fresh listener");
     loop {
-        let (stream, address) = tcp::accept_next(&listener).await;
-        let Some(mut place) = door.enter(address.ip(), now()) else { continue };
+        let (stream, address, mut place) = entrance.next().await;
         let (node, endpoint, identity) = (node.clone(), Arc::clone(&endpoint), Arc::clone(&identity));
         tokio::spawn(async move {
             if let Some(Ok(accepted)) = place.hold(endpoint.accept(stream, address)).await {
