@@ -149,6 +149,15 @@ fn a_strictly_spread_group_has_a_node_for_each_bundle() {
     let view = cluster.view();
     assert_eq!(view["placement_groups"][0]["phase"], "ready", "{view}");
     assert_eq!(view["summary"]["available"]["cpus"], 4, "{view}");
+    // Ids are the same texts everywhere: as numbers some readers of JSON would change them.
+    let is_hex = |id: &Value| id.as_str().is_some_and(|id| id.len() == 16 && u64::from_str_radix(id, 16).is_ok());
+    assert_eq!(view["jobs"][0]["id"], "job-1", "{view}");
+    assert_eq!(view["placement_groups"][0]["job"], "job-1", "{view}");
+    assert!(is_hex(&view["placement_groups"][0]["id"]["number"]) && is_hex(&view["workers"][0]["uid"]), "{view}");
+    assert_eq!(view["head"], cluster.head.uid.as_str(), "{view}");
+    assert!(is_hex(&leases(&cluster)[0]["id"]["number"]));
+    let token = cluster.run(&["token", "list", "--json"]).json();
+    assert!(token.as_array().is_some_and(|tokens| tokens.iter().all(|token| is_hex(&token["id"]))), "{token}");
     let status = cluster.run(&["status"]);
     assert!(status.ok().contains("GROUP"), "{status:?}");
     let five = begin(&cluster, &["spread", "5", &over]).end();

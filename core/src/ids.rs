@@ -3,13 +3,28 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::readable;
 
 /// One life of a node process. Random at every start and never reused, so that nothing meant for an earlier
 /// life can reach a later one.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[serde(transparent)]
+///
+/// On the wire it is a number; in JSON 16 hexadecimal digits.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct NodeUid(pub u64);
+
+impl Serialize for NodeUid {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        readable::serialize(self.0, self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for NodeUid {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        readable::deserialize(deserializer, readable::from_hex).map(NodeUid)
+    }
+}
 
 impl fmt::Display for NodeUid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

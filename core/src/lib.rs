@@ -20,6 +20,8 @@ mod panic;
 #[doc(hidden)]
 pub mod planted;
 pub mod prescan;
+#[doc(hidden)]
+pub mod readable;
 mod rendezvous;
 mod restart;
 mod split_mix;

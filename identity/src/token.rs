@@ -3,16 +3,29 @@
 //! The head keeps the id and the public key. The seed never travels: who joins signs with it what fits one connection alone.
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
-use serde::{Deserialize, Serialize};
+use mobula_core::readable;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::{Zeroize, Zeroizing};
 
 /// Bytes of a token as text; the rest of what is given is not looked at.
 pub(crate) const TEXT_BYTES: usize = 5 + 64 + 1 + 16 + 1 + 64 + 1 + 8;
 
 /// Names a token, and is no secret.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[serde(transparent)]
+/// In JSON it is 16 hexadecimal digits, as everywhere.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct TokenId(pub u64);
+
+impl Serialize for TokenId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        readable::serialize(self.0, self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for TokenId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        readable::deserialize(deserializer, readable::from_hex).map(TokenId)
+    }
+}
 
 impl std::fmt::Display for TokenId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -8,15 +8,26 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::BadFlag;
-use crate::NodeUid;
+use crate::{NodeUid, readable};
 
 /// One life of a worker process. It is a node to the actors in it, so it is a node's uid.
 pub type WorkerId = NodeUid;
 
-/// A job. The head counts them, and gives no number twice.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[serde(transparent)]
+/// A job. The head counts them, and gives no number twice. In JSON it is `job-17`, as everywhere.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct JobId(pub u64);
+
+impl Serialize for JobId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        readable::serialize(self.0, self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for JobId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        readable::deserialize(deserializer, |text| text.parse().ok().map(|JobId(number)| number)).map(JobId)
+    }
+}
 
 impl fmt::Display for JobId {
     /// `job-17`.
@@ -44,6 +55,7 @@ pub struct LeaseId {
     /// Whose it is.
     pub job: JobId,
     /// Which, within the job.
+    #[serde(with = "number")]
     pub number: u64,
 }
 
@@ -59,12 +71,29 @@ pub struct GroupId {
     /// Whose it is.
     pub job: JobId,
     /// Which, within the job.
+    #[serde(with = "number")]
     pub number: u64,
 }
 
 impl fmt::Display for GroupId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/group-{:x}", self.job, self.number)
+    }
+}
+
+/// A number that was drawn: 16 hexadecimal digits in JSON.
+mod number {
+    use serde::{Deserializer, Serializer};
+
+    use crate::readable;
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    pub(super) fn serialize<S: Serializer>(number: &u64, to: S) -> Result<S::Ok, S::Error> {
+        readable::serialize(*number, &format_args!("{number:016x}"), to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        readable::deserialize(from, readable::from_hex)
     }
 }
 
@@ -176,6 +205,24 @@ mod tests {
         for text in ["", "job-", "job-x", "job--1", "job-+1", "17 ", "99999999999999999999"] {
             text.parse::<JobId>().expect_err(text);
         }
+    }
+
+    /// A format that people read, with texts alone.
+    fn read_back<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, serde::de::value::Error> {
+        T::deserialize(serde::de::value::BorrowedStrDeserializer::new(text))
+    }
+
+    #[test]
+    fn ids_are_texts_where_people_read_them_and_numbers_on_the_wire() {
+        assert_eq!(read_back("job-17"), Ok(JobId(17)));
+        assert_eq!(read_back("fedcba9876543210"), Ok(NodeUid(0xfedc_ba98_7654_3210)));
+        for text in ["17", "fedcba987654321", "+edcba9876543210", "fedcba987654321g"] {
+            read_back::<NodeUid>(text).expect_err(text);
+        }
+        let lease = LeaseId { job: JobId(7), number: u64::MAX };
+        let bytes = crate::codec::encode(&lease).expect("plain data");
+        assert_eq!(bytes, b"\x82\xa3job\x07\xa6number\xcf\xff\xff\xff\xff\xff\xff\xff\xff");
+        assert_eq!(crate::codec::decode::<LeaseId>(&bytes).expect("own bytes"), lease);
     }
 
     #[test]
