@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
-use mobula_core::frame::{self, Frame, FrameError};
+use mobula_core::frame::{self, Frame, FrameError, Kind};
 use mobula_core::limits;
 use tokio::io::AsyncRead;
 use tokio::time::Sleep;
@@ -19,7 +19,7 @@ use super::beside::Beside;
 use super::writer::Drained;
 use super::{Inbound, Link, Request, State, Waiter, deliver, now};
 use crate::resume::{Absence, Arrived, Found, Next, Resume, Returned, Suspicion, WayBack};
-use crate::session::{Received, SessionError};
+use crate::session::{Payload, Received, SessionError};
 
 /// Reads a link's connection, writes what others left queued, and keeps its timers. A future that ends with the link.
 pub struct Driver<R: Waiter, I: Inbound<R>> {
@@ -393,17 +393,32 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
 
     fn receive(&mut self) -> Result<(), End> {
         let now = now();
-        // Few at a time: they lie close together, and the session is locked for a moment only.
-        let mut batch = Vec::with_capacity(FRAMES_PER_LOCK);
+        let mut batch = Vec::new();
         let mut used = 0;
         let (mut result, mut violation) = (Ok(()), Ok(()));
         let mut acked = None;
         let (mut heartbeat, mut answered) = (false, false);
+        // Of how many types the session knows requests, once it does.
+        let mut types = None;
         let mut more = true;
         while more {
+            // Requests need nothing else of the session, and go on without its lock.
+            while let Some(types) = types
+                && let Some((request, length)) = plain_request(&self.buffer[used..], types, now)
+            {
+                if self.link.ending.load(Ordering::Relaxed) {
+                    break;
+                }
+                used += length;
+                self.arrived.count_bytes(length);
+                if violation.is_ok() {
+                    violation = self.inbound.request(&self.link, request);
+                }
+            }
             let mut opened = None;
             {
                 let mut session = self.link.session.lock();
+                // Few at a time: they lie close together, and the session is locked for a moment only.
                 while batch.len() < FRAMES_PER_LOCK {
                     let received = match frame::decode(&self.buffer[used..], limits::FRAME_BYTES_MAX) {
                         Ok(Some((frame, length))) => {
@@ -422,7 +437,13 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
                     match received {
                         Ok(Received::Nothing) => {}
                         Ok(Received::Ack { received }) => acked = Some(received),
-                        Ok(received) => batch.push(received),
+                        Ok(received) => {
+                            let is_request = matches!(received, Received::Request { .. });
+                            batch.push(received);
+                            if is_request {
+                                break;
+                            }
+                        }
                         Err(error) => {
                             result = Err(End::from(error));
                             more = false;
@@ -430,6 +451,7 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
                         }
                     }
                 }
+                types = session.types_of_requests();
                 if !self.opened
                     && let Some(hello) = session.peer()
                 {
@@ -511,6 +533,25 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
             }
         }
     }
+}
+
+/// The next frame, if it is a message of one of the first `types` of the peer, and its length.
+#[inline]
+fn plain_request(buffer: &[u8], types: u32, now: Instant) -> Option<(Request<'_>, usize)> {
+    let kind = buffer.get(4)?;
+    if *kind != Kind::Ask as u8 && *kind != Kind::Tell as u8 {
+        return None;
+    }
+    // What is wrong with a frame, the session says.
+    let (frame, length) = frame::decode(buffer, limits::FRAME_BYTES_MAX).ok()??;
+    let (request, target, message, budget, payload) = match frame {
+        Frame::Ask { request, target, message, budget, payload } => (Some(request), target, message, budget, payload),
+        Frame::Tell { target, message, budget, payload } => (None, target, message, budget, payload),
+        _ => return None,
+    };
+    let (deadline, payload) = (budget.deadline(now), Payload::Whole(payload));
+    let request = Request { request, post: false, target, message, deadline, payload };
+    (message.0 < types).then_some((request, length))
 }
 
 /// Hands on what has come. After a violation nothing is accepted, but answers still reach those who wait for them.

@@ -15,8 +15,13 @@ impl Arrived {
     /// A frame that took `bytes` has come.
     pub fn count(&mut self, frame: &Frame<'_>, bytes: usize) {
         if !matches!(frame, Frame::Ack { .. } | Frame::Resume { .. }) {
-            self.received += bytes as u64;
+            self.count_bytes(bytes);
         }
+    }
+
+    /// A frame of the stream has come, which is no ack and no resume.
+    pub fn count_bytes(&mut self, bytes: usize) {
+        self.received += bytes as u64;
     }
 
     /// The bytes of all frames that came whole.

@@ -71,6 +71,11 @@ impl Interned {
         Ok((name, schema))
     }
 
+    /// How many types the peer has introduced.
+    pub(super) fn theirs(&self) -> u32 {
+        self.theirs
+    }
+
     /// # Errors
     /// [`SessionError::UndefinedMessage`].
     pub(super) fn check(&self, message: MessageIndex) -> Result<(), SessionError> {

@@ -439,6 +439,12 @@ impl<R> Session<R> {
         self.take_in(frame, now)
     }
 
+    /// How many types of messages the peer has introduced, while asks and tells of such a type need nothing else of the
+    /// session: it is open. Whatever else comes, it [receives](Self::receive).
+    pub fn types_of_requests(&self) -> Option<u32> {
+        (self.closed.is_none() && self.peer.is_some()).then(|| self.interned.theirs())
+    }
+
     /// Takes in a frame that came in fragments, the first at `began`: from then its budget counts.
     fn take_in_reassembled(&mut self, mut bytes: BytesMut, began: Instant) -> Result<Received<'static, R>, SessionError>
     where
