@@ -606,6 +606,8 @@ impl<A: Actor<Context = Context<A>>> Cell<A> {
     }
 
     fn finish(&mut self) {
+        // What it has answered comes before the news of its end.
+        mobula_transport::settle();
         let context = self.leave();
         self.drop_silently(context);
         self.shared.timers.clear();

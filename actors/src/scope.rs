@@ -176,7 +176,9 @@ pub(crate) fn hold() {
 pub(crate) fn turn<T>(place: &Arc<Place>, turn: impl FnOnce() -> T) -> T {
     let held_before = HELD_TURNS.get();
     let _busy = Busy::begin(place);
+    let gathering = place.actor.is_some().then(mobula_transport::gather);
     let result = within(place, turn);
+    drop(gathering);
     let held = HELD_TURNS.get();
     if held == held_before || held > HELD_TURNS_MAX {
         HELD_TURNS.set(0);

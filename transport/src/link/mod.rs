@@ -8,6 +8,7 @@
 
 mod beside;
 mod driver;
+mod gathered;
 mod writer;
 
 use std::io;
@@ -18,12 +19,13 @@ use std::time::Instant;
 use bytes::BytesMut;
 use futures::task::AtomicWaker;
 use mobula_core::codec::EncodeError;
-use mobula_core::frame::MessageIndex;
+use mobula_core::frame::{Head, MessageIndex};
 use mobula_core::{ActorId, CallError, Deadline, NodeId, RequestId};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 pub use driver::Driver;
+pub use gathered::{Gathering, gather, settle};
 use writer::{Drained, Writer};
 
 use crate::resume::Returned;
@@ -118,6 +120,9 @@ const QUIET_NS: u64 = 20_000;
 /// 8 KiB, some 200 small asks: what goes on queueing beyond it would keep the peer idle.
 const EARLY_BYTES: usize = 8 * 1024;
 
+/// More than the fields of a frame take.
+const HEAD_ROOM_BYTES: usize = 32;
+
 /// One connection to one peer, to be shared by all who send to it.
 pub struct Link<R> {
     peer: NodeId,
@@ -133,6 +138,8 @@ pub struct Link<R> {
     written_ns: AtomicU64,
     /// With so many bytes queued, a sender beside the driver writes before it awaits anything.
     early_at: AtomicUsize,
+    /// Answers up to this wait for others of their turn.
+    gathered_bytes_max: usize,
     driver: AtomicWaker,
     /// The thread that polls the driver.
     home: OnceLock<usize>,
@@ -181,6 +188,11 @@ impl<R: Waiter> Link<R> {
             opened: now(),
             written_ns: AtomicU64::new(0),
             early_at: AtomicUsize::new(EARLY_BYTES),
+            gathered_bytes_max: config
+                .fragment_bytes
+                .min(config.message_bytes_max)
+                .min(gathered::ANSWER_BYTES_MAX)
+                .saturating_sub(HEAD_ROOM_BYTES),
             driver: AtomicWaker::new(),
             home: OnceLock::new(),
             state: watch::Sender::new(State::Opening),
@@ -206,8 +218,22 @@ impl<R: Waiter> Link<R> {
         waiter: R,
         body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
     ) -> Result<RequestId, (CallError, R)> {
+        self.ask_at(now(), call, waiter, body)
+    }
+
+    /// As [`ask`](Self::ask), where the clock has been read already: it is `now`.
+    ///
+    /// # Errors
+    /// With the waiter handed back: nothing was sent.
+    pub fn ask_at(
+        &self,
+        now: Instant,
+        call: &Call,
+        waiter: R,
+        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+    ) -> Result<RequestId, (CallError, R)> {
         let body = body.into_body();
-        let now = now();
+        gathered::settle_of(self);
         let mut session = self.session.lock();
         let (request, _) = session.ask(call, waiter, now, body)?;
         let queued_bytes = session.queued_bytes();
@@ -228,6 +254,7 @@ impl<R: Waiter> Link<R> {
     ) -> Result<Accepted, CallError> {
         let body = body.into_body();
         let now = now();
+        gathered::settle_of(self);
         let mut session = self.session.lock();
         let accepted = session.tell(call, waiter, now, body)?;
         let queued_bytes = session.queued_bytes();
@@ -248,6 +275,7 @@ impl<R: Waiter> Link<R> {
     ) -> Result<RequestId, (CallError, R)> {
         let body = body.into_body();
         let now = now();
+        gathered::settle_of(self);
         let mut session = self.session.lock();
         let (request, _) = session.post(call, waiter, now, body)?;
         let queued_bytes = session.queued_bytes();
@@ -263,6 +291,7 @@ impl<R: Waiter> Link<R> {
 
     /// Gives an ask up; its waiter comes back unanswered, unless the answer was there first.
     pub fn cancel(&self, request: RequestId) -> Option<R> {
+        gathered::settle_of(self);
         let waiter = self.session.lock().cancel(request);
         if waiter.is_some() {
             self.kick();
@@ -271,8 +300,16 @@ impl<R: Waiter> Link<R> {
     }
 
     /// Queues the answer to a request; [`kick`](Self::kick) sends it. A result that cannot be written becomes a failure.
-    pub fn reply(&self, request: RequestId, body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>) {
-        let body = body.into_body();
+    ///
+    /// Within a turn of an actor answers are [gathered](gather), and queued together.
+    pub fn reply(self: &Arc<Self>, request: RequestId, body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>) {
+        let body = match body.into_body() {
+            Ok(body) if gathered::is_on() && body.bytes().len() <= self.gathered_bytes_max => {
+                return gathered::put(self, Head::Reply { request }, body);
+            }
+            body => body,
+        };
+        gathered::settle_of(self);
         let mut session = self.session.lock();
         if let Err(error) = session.reply(request, body) {
             session.fail(request, &error);
@@ -282,6 +319,7 @@ impl<R: Waiter> Link<R> {
     /// As [`reply`](Self::reply), but not ahead of large messages and answers that were sent before.
     pub fn reply_in_order(&self, request: RequestId, body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>) {
         let body = body.into_body();
+        gathered::settle_of(self);
         let mut session = self.session.lock();
         if let Err(error) = session.reply_in_order(request, body) {
             session.fail(request, &error);
@@ -290,6 +328,7 @@ impl<R: Waiter> Link<R> {
 
     /// Queues the failure of a request; [`kick`](Self::kick) sends it.
     pub fn fail(&self, request: RequestId, error: &CallError) {
+        gathered::settle_of(self);
         self.session.lock().fail(request, error);
     }
 
@@ -303,21 +342,28 @@ impl<R: Waiter> Link<R> {
         body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
     ) -> Result<(), CallError> {
         let body = body.into_body();
+        gathered::settle_of(self);
         self.session.lock().item(request, body)
     }
 
     /// Queues leave to send more items in answer to an ask of this side; [`kick`](Self::kick) sends it.
     pub fn more(&self, request: RequestId, count: u32) {
+        gathered::settle_of(self);
         self.session.lock().more(request, count);
     }
 
     /// Queues the return of a tell that reached no handler; [`kick`](Self::kick) sends it.
     pub fn undelivered(&self, target: ActorId, message: MessageIndex, error: &CallError) {
+        gathered::settle_of(self);
         self.session.lock().undelivered(target, message, error);
     }
 
-    /// Queues credit for messages that `target` has taken up; [`kick`](Self::kick) sends it.
-    pub fn grant(&self, target: ActorId, count: u32) {
+    /// Queues credit for messages that `target` has taken up; [`kick`](Self::kick) sends it. Within a turn it is
+    /// [gathered](gather) as answers are.
+    pub fn grant(self: &Arc<Self>, target: ActorId, count: u32) {
+        if gathered::is_on() {
+            return gathered::grant(self, target, count);
+        }
         self.session.lock().grant(target, count);
     }
 
@@ -362,6 +408,7 @@ impl<R: Waiter> Link<R> {
 
     /// Sends what is queued: now and from this thread, unless the driver is about to.
     pub fn kick(&self) {
+        gathered::settle_of(self);
         self.held.store(false, Ordering::Release);
         if self.hot.swap(true, Ordering::AcqRel) {
             return;
@@ -440,6 +487,7 @@ impl<R: Waiter> Link<R> {
 
     /// Says goodbye to the peer, as far as the socket takes it at once, and ends the link.
     pub fn goodbye(&self, reason: &str) {
+        gathered::settle_of(self);
         self.session.lock().goodbye(reason);
         let _ = self.drain(&mut self.writer.lock());
         self.close(reason);

@@ -38,7 +38,7 @@ impl<F: FnOnce(&mut BytesMut) -> Result<(), EncodeError>> IntoBody for F {
 }
 
 /// Keeps a buffer for the next body of this thread.
-pub(super) fn spare(body: Body) {
+pub(crate) fn spare(body: Body) {
     let buffer = body.into_buffer();
     if buffer.capacity() <= SPARE_BYTES_MAX {
         SPARE.set(buffer);

@@ -92,9 +92,14 @@ impl Fragmenting {
         self.under_way.is_empty() && self.waiting.is_empty()
     }
 
+    /// True if nothing is under way or waits, answers behind large ones among it.
+    pub(super) fn holds_nothing(&self) -> bool {
+        self.is_idle() && self.held.is_empty()
+    }
+
     /// True if there is an answer to `request` that later ones must not overtake.
     pub(super) fn is_answering(&self, request: RequestId) -> bool {
-        if self.is_idle() && self.held.is_empty() {
+        if self.holds_nothing() {
             return false;
         }
         let waits = |one: &Waiting| matches!(one, Waiting::Answer { request: other, .. } if *other == request);

@@ -20,9 +20,10 @@ use bytes::BytesMut;
 use mobula_core::codec;
 use mobula_core::frame::{self, Frame, FrameError, Head, Kind, MessageIndex, WriteError};
 use mobula_core::planted::{self, Bug};
-use mobula_core::{ActorId, CallError, NodeId, NodeUid, RequestId};
+use mobula_core::{ActorId, CallError, NodeId, NodeUid, RequestId, limits};
 
 pub use body::IntoBody;
+pub(crate) use body::spare as keep_spare;
 pub use error::SessionError;
 pub(crate) use error::cut;
 use error::{bad_body, check_name};
@@ -286,6 +287,29 @@ impl<R> Session<R> {
             return Ok(());
         }
         self.put_answer(Head::Reply { request }, request, body).map_err(reply_failure)
+    }
+
+    /// Takes over answers that were written beside the session, whole reply frames that are not large, and credit.
+    pub(crate) fn put_answers(&mut self, frames: &[u8], credit: Option<(ActorId, u32)>) {
+        if self.closed.is_some() {
+            return;
+        }
+        if let Some((target, count)) = credit {
+            self.out.put_bare(Head::Credit { target, count });
+        }
+        if self.fragmenting.holds_nothing() {
+            return self.out.put_frame(frames);
+        }
+        let mut rest = frames;
+        while let Ok(Some((Frame::Reply { request, payload }, length))) = frame::decode(rest, limits::FRAME_BYTES_MAX) {
+            let body = |out: &mut BytesMut| {
+                out.extend_from_slice(payload);
+                Ok(())
+            };
+            // Copying cannot fail.
+            let _ = self.put_answer(Head::Reply { request }, request, body);
+            rest = &rest[length..];
+        }
     }
 
     /// As [`reply`](Self::reply), behind every large message and answer that was sent before: a small answer that
