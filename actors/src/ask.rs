@@ -23,7 +23,8 @@ use crate::way::{Expiry, Way};
 /// its answer is dropped.
 #[must_use = "the message is sent, but dropping the future gives the ask up"]
 pub struct Ask<M: RemoteMessage> {
-    slot: Arc<Slot<M::Reply>>,
+    /// Until it is dropped.
+    slot: Option<Arc<Slot<M::Reply>>>,
     way: Way,
     over: bool,
 }
@@ -34,7 +35,7 @@ pub(crate) fn default_deadline() -> Deadline {
 
 impl<M: RemoteMessage> Ask<M> {
     pub(crate) fn near(slot: Arc<Slot<M::Reply>>, deadline: Deadline, node: Node) -> Self {
-        Ask { slot, way: Way::near(node, deadline), over: false }
+        Ask { slot: Some(slot), way: Way::near(node, deadline), over: false }
     }
 
     pub(crate) fn far(
@@ -43,10 +44,10 @@ impl<M: RemoteMessage> Ask<M> {
         sent: Result<RequestId, (CallError, Pending)>,
     ) -> Self {
         match sent {
-            Ok(request) => Ask { slot, way: Way::far(link, request), over: false },
+            Ok(request) => Ask { slot: Some(slot), way: Way::far(link, request), over: false },
             Err((error, _)) => {
                 slot.put(Err(error));
-                Ask { slot, way: Way::Failed, over: false }
+                Ask { slot: Some(slot), way: Way::Failed, over: false }
             }
         }
     }
@@ -54,7 +55,7 @@ impl<M: RemoteMessage> Ask<M> {
     pub(crate) fn failed(error: CallError) -> Self {
         let slot = Slot::new();
         slot.put(Err(error));
-        Ask { slot, way: Way::Failed, over: false }
+        Ask { slot: Some(slot), way: Way::Failed, over: false }
     }
 
     /// As dropping it; it is never ready after this.
@@ -68,7 +69,7 @@ impl<M: RemoteMessage> Ask<M> {
         if std::mem::replace(&mut self.over, true) {
             return None;
         }
-        match self.slot.withdraw() {
+        match self.slot.as_ref().map_or(Withdrawn::Over, |slot| slot.withdraw()) {
             Withdrawn::Open => {
                 self.way.cancel();
                 None
@@ -92,12 +93,13 @@ impl<M: RemoteMessage> Future for Ask<M> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let Poll::Ready(answer) = this.slot.poll(cx) {
+        let Some(slot) = &this.slot else { return Poll::Pending };
+        if let Poll::Ready(answer) = slot.poll(cx) {
             this.over = true;
             this.way.forget_deadline();
             return Poll::Ready(answer);
         }
-        this.way.arm(&this.slot);
+        this.way.arm(slot);
         Poll::Pending
     }
 }
@@ -105,6 +107,9 @@ impl<M: RemoteMessage> Future for Ask<M> {
 impl<M: RemoteMessage> Drop for Ask<M> {
     fn drop(&mut self) {
         self.give_up();
+        if let Some(slot) = self.slot.take() {
+            Slot::spare(slot);
+        }
     }
 }
 

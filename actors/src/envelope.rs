@@ -16,8 +16,12 @@ use crate::mailbox::Letter;
 use crate::reply::ReplyTo;
 use crate::respond::respond;
 use crate::scope;
+use crate::spares;
 
-pub(crate) struct Envelope<M: RemoteMessage> {
+pub(crate) struct Envelope<M: RemoteMessage>(Option<Content<M>>);
+
+/// What is in an envelope until it is opened, after which the envelope is used again.
+struct Content<M: RemoteMessage> {
     message: M,
     owed: Owed<M::Reply>,
     deadline: Deadline,
@@ -58,16 +62,16 @@ impl<T> Owed<T> {
 
 impl<M: RemoteMessage> Envelope<M> {
     pub(crate) fn tell(message: M, deadline: Deadline) -> Box<Self> {
-        Box::new(Envelope { message, owed: Owed::Nothing, deadline, ticket: None })
+        Self::seal(Content { message, owed: Owed::Nothing, deadline, ticket: None })
     }
 
     /// A tell that its handler has put aside, with its way back if it came from another node.
     pub(crate) fn put_aside(message: M, deadline: Deadline, ticket: Option<FlowTicket>) -> Box<Self> {
-        Box::new(Envelope { message, owed: Owed::Nothing, deadline, ticket })
+        Self::seal(Content { message, owed: Owed::Nothing, deadline, ticket })
     }
 
     pub(crate) fn ask(message: M, reply: ReplyTo<M::Reply>, deadline: Deadline) -> Box<Self> {
-        Box::new(Envelope { message, owed: Owed::Answer(reply), deadline, ticket: None })
+        Self::seal(Content { message, owed: Owed::Answer(reply), deadline, ticket: None })
     }
 
     /// From another node. An answer that is owed keeps the ticket itself.
@@ -77,7 +81,24 @@ impl<M: RemoteMessage> Envelope<M> {
         deadline: Deadline,
         ticket: Option<FlowTicket>,
     ) -> Box<Self> {
-        Box::new(Envelope { message, owed, deadline, ticket })
+        Self::seal(Content { message, owed, deadline, ticket })
+    }
+
+    fn seal(content: Content<M>) -> Box<Self> {
+        match spares::take::<Box<Self>>() {
+            Some(mut spare) => {
+                spare.0 = Some(content);
+                spare
+            }
+            None => Box::new(Envelope(Some(content))),
+        }
+    }
+
+    /// Empty only if it was opened before.
+    fn open(mut self: Box<Self>) -> Option<Content<M>> {
+        let content = self.0.take();
+        spares::keep::<Self, _>(self);
+        content
     }
 }
 
@@ -86,17 +107,17 @@ where
     A: Actor<Context = Context<A>> + Handler<M>,
     M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
 {
-    fn deliver(mut self: Box<Self>, actor: &mut A, ctx: &mut Context<A>, shared: &Arc<Shared<A>>, now: Instant) {
+    fn deliver(self: Box<Self>, actor: &mut A, ctx: &mut Context<A>, shared: &Arc<Shared<A>>, now: Instant) {
         if let Some(error) = Letter::<A>::unwanted(&*self, now) {
             return shared.dismiss(self, error);
         }
-        if let Owed::Answer(reply) = &mut self.owed
+        let Some(Content { message, mut owed, deadline, ticket }) = self.open() else { return };
+        if let Owed::Answer(reply) = &mut owed
             && !reply.begin()
         {
             // Given up this very moment: its caller has been told that it never began.
             return;
         }
-        let Envelope { message, owed, deadline, ticket } = *self;
         let reply = match owed {
             Owed::Answer(reply) => Some(reply),
             Owed::Acceptance(_) | Owed::Nothing => None,
@@ -122,7 +143,7 @@ where
     }
 
     fn refuse(self: Box<Self>, error: CallError) -> Option<Undelivered> {
-        let Envelope { message, owed, ticket, .. } = *self;
+        let Content { message, owed, ticket, .. } = self.open()?;
         let (error, acceptance) = owed.refuse(error)?;
         Some(match ticket {
             Some(ticket) => Undelivered::Far { ticket, reason: error },
@@ -131,11 +152,12 @@ where
     }
 
     fn unwanted(&self, now: Instant) -> Option<CallError> {
-        if let Owed::Answer(reply) = &self.owed
+        let Content { owed, deadline, .. } = self.0.as_ref()?;
+        if let Owed::Answer(reply) = owed
             && reply.is_cancelled()
         {
             Some(CallError::Cancelled { started: false })
-        } else if self.deadline.is_over(now) {
+        } else if deadline.is_over(now) {
             Some(CallError::DeadlineExceeded { started: false })
         } else {
             None
@@ -143,10 +165,11 @@ where
     }
 
     fn stand_in_line(&mut self) -> Option<Arc<Acceptance>> {
+        let Content { owed, ticket, .. } = self.0.as_mut()?;
         // A tell from another node is on its way for its sender, who has waited for credit.
-        if matches!(self.owed, Owed::Nothing) && self.ticket.is_none() {
-            self.owed = Owed::Acceptance(Acceptance::near());
+        if matches!(owed, Owed::Nothing) && ticket.is_none() {
+            *owed = Owed::Acceptance(Acceptance::near());
         }
-        self.owed.acceptance()
+        owed.acceptance()
     }
 }

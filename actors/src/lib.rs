@@ -45,6 +45,7 @@ mod serving;
 mod sessions;
 pub mod shapes;
 mod snapshot;
+mod spares;
 mod spawn;
 mod stash;
 mod stream;

@@ -17,6 +17,7 @@ use crate::expiry::Expire;
 use crate::inbound::FlowTicket;
 use crate::node::Node;
 use crate::scope;
+use crate::spares;
 
 /// Where one answer of type `T` is put and picked up, once.
 #[derive(Debug)]
@@ -51,11 +52,28 @@ pub(crate) enum Withdrawn<T> {
     Over,
 }
 
-impl<T> Slot<T> {
+impl<T> State<T> {
+    fn new() -> Self {
+        State::Empty { waker: None, begun: false, aside: false, token: None }
+    }
+}
+
+impl<T: 'static> Slot<T> {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Slot { state: Mutex::new(State::Empty { waker: None, begun: false, aside: false, token: None }) })
+        spares::take().unwrap_or_else(|| Arc::new(Slot { state: Mutex::new(State::new()) }))
     }
 
+    /// Its one asker has gone: if nobody else holds it, it serves the next.
+    pub(crate) fn spare(mut slot: Arc<Self>) {
+        if let Some(unused) = Arc::get_mut(&mut slot) {
+            let before = std::mem::replace(unused.state.get_mut(), State::new());
+            spares::keep::<Self, _>(slot);
+            drop(before);
+        }
+    }
+}
+
+impl<T> Slot<T> {
     pub(crate) fn put(&self, answer: Result<T, CallError>) {
         drop(self.offer(answer));
     }
