@@ -1,9 +1,10 @@
 //! MessagePack bodies: named fields (safe between versions), bytes as bytes, checked before they are decoded.
 
 use std::any::Any;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 use rmp_serde::config::BytesMode;
 use serde::{Serialize, de, de::DeserializeOwned, ser};
 
@@ -31,11 +32,32 @@ pub enum DecodeError {
 /// # Errors
 /// [`EncodeError`] if the type's `Serialize` fails or panics; `out` then holds a part of the value, and the caller truncates.
 pub fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), EncodeError> {
-    let mut serializer = rmp_serde::Serializer::new(out.writer()).with_struct_map().with_bytes(BytesMode::ForceAll);
+    let mut serializer = rmp_serde::Serializer::new(Out(out)).with_struct_map().with_bytes(BytesMode::ForceAll);
     // A user's `Serialize` may panic; that must not leave half a frame among those of others.
     catch_unwind(AssertUnwindSafe(|| value.serialize(&mut serializer)))
         .unwrap_or_else(|panic| Err(ser::Error::custom(panicked(&*panic))))?;
     Ok(())
+}
+
+/// Small writes, of constant length most of them, go straight into the buffer.
+struct Out<'a>(&'a mut BytesMut);
+
+impl io::Write for Out<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// `value` as a vector of its own.

@@ -46,7 +46,9 @@ impl Deadline {
     #[inline]
     pub fn budget(self, now: Instant) -> Budget {
         let Some(at) = self.0 else { return Budget::NEVER };
-        let left_ms = at.saturating_duration_since(now).as_millis();
+        let left = at.saturating_duration_since(now);
+        // In 64 bits: half a billion years fit.
+        let left_ms = left.as_secs().saturating_mul(1000).saturating_add(left.subsec_millis().into());
         Budget(u32::try_from(left_ms).unwrap_or(Budget::NEVER.0 - 1).min(Budget::NEVER.0 - 1))
     }
 }
