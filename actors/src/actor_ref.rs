@@ -6,6 +6,7 @@ use std::time::Duration;
 use actix::{Actor, Context, Handler, Message};
 use futures::Stream;
 use mobula_core::{ActorAddress, ActorId, CallError, Deadline, ExitReason, NodeId, RemoteMessage};
+use mobula_transport::now;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use crate::actor::RemoteActor;
@@ -61,7 +62,8 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
         A: Handler<M>,
         M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
     {
-        let deadline = self.wait.of_ask();
+        let now = now();
+        let deadline = self.wait.of_ask_at(now);
         match &self.target {
             Target::Near(shared) if scope::is_exclusive(shared) => {
                 Ask::failed(CallError::Deadlock { actor: shared.id })
@@ -78,7 +80,7 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
                 }
                 Ask::near(slot, deadline, shared.node.clone())
             }
-            Target::Far(far) => far.ask(message, deadline),
+            Target::Far(far) => far.ask(message, now, deadline),
         }
     }
 

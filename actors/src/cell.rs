@@ -661,7 +661,7 @@ impl<A: Actor<Context = Context<A>>> ActorFuture<A> for Pump<A> {
             return Poll::Pending;
         }
         let mut begun = None;
-        let mut spent = Duration::ZERO;
+        let mut quick = true;
         for _ in 0..limits::TURN_MESSAGES_MAX {
             if ctx.waiting() || self.shared.concurrent.load(Ordering::Relaxed) >= self.shared.concurrent_max {
                 return Poll::Pending;
@@ -677,8 +677,9 @@ impl<A: Actor<Context = Context<A>>> ActorFuture<A> for Pump<A> {
             }
             // The clock is read once a message, and not for an empty mailbox.
             let now = now();
-            spent = now.saturating_duration_since(*begun.get_or_insert(now));
-            if spent >= limits::TURN_TIME_MAX {
+            let (quick_until, until) = *begun.get_or_insert((now + QUICK_TURN, now + limits::TURN_TIME_MAX));
+            quick = now < quick_until;
+            if now >= until {
                 // Answers of this turn go out before a handler that may take as long as the one before.
                 self.shared.mailbox.put_back(letter);
                 step_back(cx);
@@ -695,7 +696,7 @@ impl<A: Actor<Context = Context<A>>> ActorFuture<A> for Pump<A> {
             return Poll::Pending;
         }
         // The turn is used up: the neighbours on this arbiter first.
-        if spent < QUICK_TURN {
+        if quick {
             scope::hold();
         }
         step_back(cx);

@@ -1,7 +1,7 @@
 //! An actor of another node, and how messages get there.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use mobula_core::codec::{self, EncodeError};
@@ -29,13 +29,15 @@ impl Far {
         Far { node, actor, via, link: OnceLock::new() }
     }
 
-    pub(crate) fn ask<M: RemoteMessage>(&self, message: M, deadline: Deadline) -> Ask<M> {
-        self.ask_with(deadline, |out| codec::encode_into(&message, out))
+    /// Sends an ask at `now`.
+    pub(crate) fn ask<M: RemoteMessage>(&self, message: M, now: Instant, deadline: Deadline) -> Ask<M> {
+        self.ask_with(now, deadline, |out| codec::encode_into(&message, out))
     }
 
     /// As [`ask`](Self::ask), the message as `body` writes it.
     pub(crate) fn ask_with<M: RemoteMessage>(
         &self,
+        now: Instant,
         deadline: Deadline,
         body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
     ) -> Ask<M> {
@@ -45,7 +47,7 @@ impl Far {
         };
         let slot = Slot::new();
         let waiter = Pending(Arc::clone(&slot) as _);
-        let sent = link.ask(&self.call::<M>(deadline), waiter, body);
+        let sent = link.ask_at(now, &self.call::<M>(deadline), waiter, body);
         Ask::far(slot, link, sent)
     }
 
@@ -194,9 +196,13 @@ pub(crate) enum Wait {
 impl Wait {
     /// No later than the call that is being handled.
     pub(crate) fn of_ask(self) -> Deadline {
+        self.of_ask_at(now())
+    }
+
+    pub(crate) fn of_ask_at(self, now: Instant) -> Deadline {
         let own = match self {
-            Wait::Default => Deadline::after(now(), limits::ASK_DEADLINE),
-            Wait::For(wait) => Deadline::after(now(), wait),
+            Wait::Default => Deadline::after(now, limits::ASK_DEADLINE),
+            Wait::For(wait) => Deadline::after(now, wait),
             Wait::ForEver => Deadline::NEVER,
         };
         own.min(scope::deadline())

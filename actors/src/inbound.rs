@@ -160,12 +160,18 @@ impl NodeInbound {
 
     fn deliver(&mut self, link: &Arc<NodeLink>, request: Request<'_>) -> Result<Result<(), CallError>, SessionError> {
         let id = request.target;
-        if !self.targets.contains_key(&id.0)
-            && let Err(error) = self.find(link, id)
-        {
-            return Ok(Err(error));
-        }
-        let Some(target) = self.targets.get_mut(&id.0) else { return Ok(Err(CallError::NoSuchActor { actor: id })) };
+        let target = match self.targets.get_mut(&id.0) {
+            Some(target) => target,
+            None => {
+                if let Err(error) = self.find(link, id) {
+                    return Ok(Err(error));
+                }
+                let Some(found) = self.targets.get_mut(&id.0) else {
+                    return Ok(Err(CallError::NoSuchActor { actor: id }));
+                };
+                found
+            }
+        };
         target.flow.credit.on_message()?;
         let ticket = FlowTicket { flow: Arc::clone(&target.flow), message: request.message, holds_credit: true };
         let index = request.message.0 as usize;

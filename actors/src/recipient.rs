@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message};
 use mobula_core::{ActorId, CallError, Deadline, NodeId, RemoteMessage};
+use mobula_transport::now;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 
 use crate::actor_ref::ActorRef;
@@ -97,7 +98,8 @@ struct FarPost {
 
 impl<M: RemoteMessage> Post<M> for FarPost {
     fn ask(&self, message: M) -> Ask<M> {
-        self.far.ask(message, self.wait.of_ask())
+        let now = now();
+        self.far.ask(message, now, self.wait.of_ask_at(now))
     }
 
     fn open_stream(&self, message: M, reader: Arc<dyn StreamReader>) -> Result<Way, CallError> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use actix::{Handler, Message};
 use mobula_core::{CallError, NodeId, NodeUid, RemoteMessage, codec};
+use mobula_transport::now;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::gate::Gate;
@@ -45,7 +46,8 @@ impl<A: KeyedActor> KeyedRef<A> {
         A: Handler<M>,
         M: RemoteMessage + Message<Result = <M as RemoteMessage>::Reply>,
     {
-        let deadline = self.wait.of_ask();
+        let now = now();
+        let deadline = self.wait.of_ask_at(now);
         match self.way() {
             Ok(Way::Near(node, gate)) => {
                 let slot = Slot::new();
@@ -56,7 +58,7 @@ impl<A: KeyedActor> KeyedRef<A> {
                 }
                 Ask::near(slot, deadline, node)
             }
-            Ok(Way::Far(far)) => far.ask_with(deadline, |out| codec::encode_into(&(&*self.key, &message), out)),
+            Ok(Way::Far(far)) => far.ask_with(now, deadline, |out| codec::encode_into(&(&*self.key, &message), out)),
             Err(error) => Ask::failed(error),
         }
     }
