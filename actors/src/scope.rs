@@ -82,6 +82,8 @@ thread_local! {
     static BEGUN_ALONE: Cell<bool> = const { Cell::new(false) };
     /// An exclusive handler's future is polled.
     static EXCLUSIVE: Cell<bool> = const { Cell::new(false) };
+    /// It is an actor's turn.
+    static IN_TURN: Cell<bool> = const { Cell::new(false) };
     static HELD_TURNS: Cell<u32> = const { Cell::new(0) };
     static TOUCHED: RefCell<Vec<Arc<NodeLink>>> = const { RefCell::new(Vec::new()) };
 }
@@ -176,7 +178,7 @@ pub(crate) fn hold() {
 pub(crate) fn turn<T>(place: &Arc<Place>, turn: impl FnOnce() -> T) -> T {
     let held_before = HELD_TURNS.get();
     let _busy = Busy::begin(place);
-    let gathering = place.actor.is_some().then(mobula_transport::gather);
+    let gathering = place.actor.is_some().then(Gathering::begin);
     let result = within(place, turn);
     drop(gathering);
     let held = HELD_TURNS.get();
@@ -188,6 +190,24 @@ pub(crate) fn turn<T>(place: &Arc<Place>, turn: impl FnOnce() -> T) -> T {
         TOUCHED.with_borrow(|touched| touched.iter().for_each(|link| link.hold()));
     }
     result
+}
+
+/// What the turn answers is queued together; see [`mobula_transport::gather`].
+struct Gathering {
+    before: bool,
+    _answers: mobula_transport::Gathering,
+}
+
+impl Gathering {
+    fn begin() -> Self {
+        Gathering { before: IN_TURN.replace(true), _answers: mobula_transport::gather() }
+    }
+}
+
+impl Drop for Gathering {
+    fn drop(&mut self) {
+        IN_TURN.set(self.before);
+    }
 }
 
 /// A turn of an actor, for whoever watches its thread.
@@ -248,6 +268,11 @@ pub(crate) fn send_touched() {
 
 /// Something was queued on `link`: sent at the end of the actor's turn, or now if there is no turn.
 pub(crate) fn touch(link: &Arc<NodeLink>) {
+    // The answers of a turn mostly go to one node.
+    let known = |touched: &Vec<Arc<NodeLink>>| touched.last().is_some_and(|last| Arc::ptr_eq(last, link));
+    if IN_TURN.get() && TOUCHED.with_borrow(known) {
+        return;
+    }
     let in_turn = PLACE.with_borrow(|place| place.as_ref().is_some_and(|place| place.actor.is_some()));
     if !in_turn {
         return link.kick();

@@ -542,17 +542,22 @@ impl Body {
     ///
     /// # Errors
     /// [`EncodeError`], as `body` says.
+    #[inline]
     pub fn write(
         mut buffer: BytesMut,
         body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
     ) -> Result<Self, EncodeError> {
-        buffer.clear();
-        buffer.extend_from_slice(&[0; HEAD_BYTES_MAX]);
+        // What stands there is written over.
+        buffer.truncate(HEAD_BYTES_MAX);
+        if buffer.len() < HEAD_BYTES_MAX {
+            buffer.resize(HEAD_BYTES_MAX, 0);
+        }
         body(&mut buffer)?;
         Ok(Body(buffer))
     }
 
     /// The bytes of the body.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         &self.0[HEAD_BYTES_MAX..]
     }
@@ -582,6 +587,7 @@ impl Body {
     }
 
     /// The buffer, to be used again.
+    #[inline]
     pub fn into_buffer(self) -> BytesMut {
         self.0
     }

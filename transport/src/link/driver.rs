@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,6 +27,8 @@ pub struct Driver<R: Waiter, I: Inbound<R>> {
     link: Arc<Link<R>>,
     read: Box<dyn AsyncRead + Send + Unpin>,
     buffer: BytesMut,
+    /// Answers of the buffer and where they stand, to be handed on without the session's lock. Empty in between.
+    answers: Vec<(R, Range<usize>)>,
     inbound: I,
     sleep: Pin<Box<Sleep>>,
     armed: Option<Instant>,
@@ -106,6 +109,7 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
             link,
             read,
             buffer: BytesMut::new(),
+            answers: Vec::new(),
             inbound,
             sleep: Box::pin(tokio::time::sleep_until(tokio::time::Instant::from_std(now()))),
             armed: None,
@@ -393,7 +397,7 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
 
     fn receive(&mut self) -> Result<(), End> {
         let now = now();
-        let mut batch = Vec::new();
+        let mut answers = std::mem::take(&mut self.answers);
         let mut used = 0;
         let (mut result, mut violation) = (Ok(()), Ok(()));
         let mut acked = None;
@@ -415,12 +419,21 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
                     violation = self.inbound.request(&self.link, request);
                 }
             }
-            let mut opened = None;
+            let (mut opened, mut other) = (None, None);
             {
                 let mut session = self.link.session.lock();
+                types = session.types_of_requests();
                 // Few at a time: they lie close together, and the session is locked for a moment only.
-                while batch.len() < FRAMES_PER_LOCK {
+                while answers.len() < FRAMES_PER_LOCK {
                     let received = match frame::decode(&self.buffer[used..], limits::FRAME_BYTES_MAX) {
+                        Ok(Some((Frame::Reply { request, payload }, length))) if types.is_some() => {
+                            used += length;
+                            self.arrived.count_bytes(length);
+                            if let Some(to) = session.answered(request, now) {
+                                answers.push((to, used - payload.len()..used));
+                            }
+                            continue;
+                        }
                         Ok(Some((frame, length))) => {
                             used += length;
                             self.arrived.count(&frame, length);
@@ -438,11 +451,8 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
                         Ok(Received::Nothing) => {}
                         Ok(Received::Ack { received }) => acked = Some(received),
                         Ok(received) => {
-                            let is_request = matches!(received, Received::Request { .. });
-                            batch.push(received);
-                            if is_request {
-                                break;
-                            }
+                            other = Some(received);
+                            break;
                         }
                         Err(error) => {
                             result = Err(End::from(error));
@@ -473,10 +483,14 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
                     return Ok(());
                 }
             }
-            for received in batch.drain(..) {
+            for (to, payload) in answers.drain(..) {
+                to.answer(Ok(&self.buffer[payload]));
+            }
+            if let Some(received) = other {
                 hand_over(&self.link, &mut self.inbound, received, &mut violation);
             }
         }
+        self.answers = answers;
         self.buffer.advance(used);
         if used > 0
             && let Some(beside) = &mut self.beside
@@ -577,7 +591,7 @@ fn hand_over<R: Waiter, I: Inbound<R>>(
     }
 }
 
-impl<R: Waiter, I: Inbound<R> + Unpin> Future for Driver<R, I> {
+impl<R: Waiter + Unpin, I: Inbound<R> + Unpin> Future for Driver<R, I> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {

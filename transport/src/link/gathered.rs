@@ -8,8 +8,8 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use mobula_core::ActorId;
 use mobula_core::frame::{Body, Head};
+use mobula_core::{ActorId, RequestId};
 
 use super::Link;
 use crate::session::keep_spare;
@@ -24,7 +24,7 @@ thread_local! {
     static ON: Cell<bool> = const { Cell::new(false) };
     /// The address of the link for which there is something; 0 if there is nothing.
     static FILLED: Cell<usize> = const { Cell::new(0) };
-    static FRAMES: Cell<BytesMut> = Cell::new(BytesMut::new());
+    static FRAMES: Cell<Option<BytesMut>> = const { Cell::new(None) };
     static CREDIT: Cell<Option<(ActorId, u32)>> = const { Cell::new(None) };
     /// Whose answers are gathered.
     static LINK: RefCell<Option<Arc<dyn TakesOver>>> = const { RefCell::new(None) };
@@ -66,12 +66,12 @@ impl Drop for Gathering {
 pub fn settle() {
     if FILLED.replace(0) != 0 {
         LINK.with_borrow(|link| {
-            let mut frames = FRAMES.take();
+            let mut frames = FRAMES.take().unwrap_or_default();
             if let Some(link) = link {
                 link.take_over(&frames, CREDIT.take());
             }
             frames.clear();
-            FRAMES.set(frames);
+            FRAMES.set(Some(frames));
         });
     }
 }
@@ -94,12 +94,16 @@ fn address<R>(link: &Link<R>) -> usize {
 }
 
 /// What follows is for `link`.
+#[inline]
 fn begin<R: Send + 'static>(link: &Arc<Link<R>>) {
-    let own = address(link);
-    let filled = FILLED.get();
-    if filled == own {
-        return;
+    if FILLED.get() != address(link) {
+        begin_first(link);
     }
+}
+
+#[cold]
+fn begin_first<R: Send + 'static>(link: &Arc<Link<R>>) {
+    let own = address(link);
     settle();
     LINK.with_borrow_mut(|known| {
         if known.as_ref().is_none_or(|known| Arc::as_ptr(known).addr() != own) {
@@ -110,13 +114,14 @@ fn begin<R: Send + 'static>(link: &Arc<Link<R>>) {
 }
 
 /// Collects an answer that is not large.
-pub(super) fn put<R: Send + 'static>(link: &Arc<Link<R>>, head: Head, body: Body) {
+#[inline]
+pub(super) fn reply<R: Send + 'static>(link: &Arc<Link<R>>, request: RequestId, body: Body) {
     begin(link);
-    let mut frames = FRAMES.take();
+    let mut frames = FRAMES.take().unwrap_or_default();
     // It is far below every limit.
-    let _ = body.append_to(&mut frames, head, usize::MAX);
+    let _ = body.append_to(&mut frames, Head::Reply { request }, usize::MAX);
     let full = frames.len() >= GATHERED_BYTES_MAX;
-    FRAMES.set(frames);
+    FRAMES.set(Some(frames));
     keep_spare(body);
     if full {
         settle();

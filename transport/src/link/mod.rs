@@ -19,13 +19,14 @@ use std::time::Instant;
 use bytes::BytesMut;
 use futures::task::AtomicWaker;
 use mobula_core::codec::EncodeError;
-use mobula_core::frame::{Head, MessageIndex};
+use mobula_core::frame::MessageIndex;
 use mobula_core::{ActorId, CallError, Deadline, NodeId, RequestId};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 pub use driver::Driver;
 pub use gathered::{Gathering, gather, settle};
+pub use ticks::Ticks;
 use writer::{Drained, Writer};
 
 use crate::resume::Returned;
@@ -370,7 +371,9 @@ impl<R: Waiter> Link<R> {
     /// Something was queued by a sender at `now`; all in all `queued_bytes` are.
     fn sent(&self, now: Instant, queued_bytes: usize) {
         if !self.is_home() && self.is_quiet(now) {
-            return self.kick();
+            self.kick();
+            // It may have to look after an earlier deadline.
+            return self.driver.wake();
         }
         // Beside the driver there is no thread to wake: it comes round as soon as the sender awaits anything.
         if !self.hot.swap(true, Ordering::AcqRel) {

@@ -13,7 +13,7 @@ use mobula_core::frame::Body;
 const SPARE_BYTES_MAX: usize = 64 * 1024;
 
 thread_local! {
-    static SPARE: Cell<BytesMut> = Cell::new(BytesMut::new());
+    static SPARE: Cell<Option<BytesMut>> = const { Cell::new(None) };
 }
 
 /// What a session takes for a body: one that is written already, or what will write it.
@@ -33,14 +33,15 @@ impl IntoBody for Result<Body, EncodeError> {
 
 impl<F: FnOnce(&mut BytesMut) -> Result<(), EncodeError>> IntoBody for F {
     fn into_body(self) -> Result<Body, EncodeError> {
-        Body::write(SPARE.take(), self)
+        Body::write(SPARE.take().unwrap_or_default(), self)
     }
 }
 
 /// Keeps a buffer for the next body of this thread.
+#[inline]
 pub(crate) fn spare(body: Body) {
     let buffer = body.into_buffer();
     if buffer.capacity() <= SPARE_BYTES_MAX {
-        SPARE.set(buffer);
+        SPARE.set(Some(buffer));
     }
 }

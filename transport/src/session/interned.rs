@@ -19,6 +19,8 @@ struct Definition {
 
 #[derive(Default)]
 pub(super) struct Interned {
+    /// What was sent last: mostly what is sent next.
+    latest: Option<(u64, MessageIndex)>,
     ours: IdMap<u64, MessageIndex>,
     /// Our names by their index: the peer names by it what it could not deliver.
     names: Vec<&'static str>,
@@ -28,7 +30,19 @@ pub(super) struct Interned {
 
 impl Interned {
     /// The index of the message's type, introduced to the peer if it is new.
+    #[inline]
     pub(super) fn index(&mut self, call: &Call, out: &mut Outgoing) -> Result<MessageIndex, CallError> {
+        if let Some((key, index)) = self.latest
+            && key == call.key.0
+        {
+            return Ok(index);
+        }
+        let index = self.find(call, out)?;
+        self.latest = Some((call.key.0, index));
+        Ok(index)
+    }
+
+    fn find(&mut self, call: &Call, out: &mut Outgoing) -> Result<MessageIndex, CallError> {
         if let Some(index) = self.ours.get(&call.key.0) {
             return Ok(*index);
         }

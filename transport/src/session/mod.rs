@@ -469,6 +469,13 @@ impl<R> Session<R> {
         (self.closed.is_none() && self.peer.is_some()).then(|| self.interned.theirs())
     }
 
+    /// Whoever waits for the answer to `request` that came at `now`, if anybody does. To be called only while it is
+    /// [open](Self::types_of_requests).
+    pub(crate) fn answered(&mut self, request: RequestId, now: Instant) -> Option<R> {
+        self.heard = now;
+        self.take_answered(request)
+    }
+
     /// Takes in a frame that came in fragments, the first at `began`: from then its budget counts.
     fn take_in_reassembled(&mut self, mut bytes: BytesMut, began: Instant) -> Result<Received<'static, R>, SessionError>
     where
