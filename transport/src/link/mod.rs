@@ -413,14 +413,35 @@ impl<R: Waiter> Link<R> {
     pub fn kick(&self) {
         gathered::settle_of(self);
         self.held.store(false, Ordering::Release);
-        if self.hot.swap(true, Ordering::AcqRel) {
-            return;
+        if !self.hot.swap(true, Ordering::AcqRel) && !self.write_all() {
+            self.driver.wake();
         }
-        if let Some(mut writer) = self.writer.try_lock() {
+    }
+
+    /// Writes what is queued, as the one who made it hot. False if there is something left to do for the driver.
+    fn write_all(&self) -> bool {
+        // Once more for what others queue meanwhile.
+        for _ in 0..2 {
+            let Some(mut writer) = self.writer.try_lock() else { return false };
             // A broken connection is found by the driver, too, and handled there.
-            let _ = self.drain(&mut writer);
+            let done = matches!(self.drain(&mut writer), Ok(Drained::All));
+            drop(writer);
+            if !done {
+                return false;
+            }
+            self.hot.store(false, Ordering::SeqCst);
+            let session = self.session.lock();
+            let (queued, told) = (session.has_transmit(), session.has_event());
+            drop(session);
+            if told {
+                return false;
+            }
+            // Who queued that may have seen that it was hot.
+            if !queued || self.hot.swap(true, Ordering::AcqRel) {
+                return true;
+            }
         }
-        self.driver.wake();
+        false
     }
 
     fn drain(&self, writer: &mut Writer) -> io::Result<Drained> {

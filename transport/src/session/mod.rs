@@ -623,6 +623,16 @@ impl<R> Session<R> {
         self.out.take(bytes);
     }
 
+    /// True if there are [bytes to be written](Self::take_transmit).
+    pub fn has_transmit(&self) -> bool {
+        self.out.has_any()
+    }
+
+    /// True if there is an [event](Self::poll_event).
+    pub fn has_event(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// The driver has written so many bytes; senders that waited for the window go on.
     pub fn handle_written(&mut self, bytes: usize, now: Instant) {
         self.out.written(bytes);

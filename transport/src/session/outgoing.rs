@@ -136,6 +136,11 @@ impl Outgoing {
         }
     }
 
+    /// True if there is anything that [`take`](Self::take) would give.
+    pub(super) fn has_any(&self) -> bool {
+        !self.urgent.is_empty() || !self.data.is_empty()
+    }
+
     /// Moves all into `bytes`, which is empty, and goes on with its allocation.
     pub(super) fn take(&mut self, bytes: &mut BytesMut) {
         bytes.clear();
