@@ -4,8 +4,8 @@
 //! nothing, and leaves nothing behind.
 
 use std::collections::hash_map::Entry;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use mobula_core::{IdMap, RequestId, limits};
 use mobula_transport::CreditViolation;
@@ -16,23 +16,26 @@ use crate::stream::Gate;
 
 #[derive(Default)]
 pub(crate) struct Requests {
+    /// Requests of which nothing is known but that they are in progress: their ids, each at the place that its low half
+    /// says, which counts up from 0 in the peers that we know. 0 where there is none.
+    plain: OnceLock<Box<[AtomicU64]>>,
+    /// What found its place there taken, has a larger number, or was looked at.
     rows: Mutex<Rows>,
+    /// How many rows there are or are about to be.
+    others: AtomicUsize,
     /// Rows that are cancelled. Zero nearly always, and then a look costs no lock.
     cancelled: AtomicUsize,
 }
 
 #[derive(Default)]
 struct Rows {
-    /// By the low half of the id, which counts up from 0 in the peers that we know.
-    dense: Vec<Option<(RequestId, Row)>>,
-    /// What found its place there taken, or has a larger number.
-    others: IdMap<u64, Row>,
+    by_id: IdMap<u64, Row>,
     /// The connection has ended.
     closed: bool,
 }
 
-/// Rows that are found without hashing. What a peer makes of its ids is its own affair: 64 KiB at most.
-const DENSE_ROWS_MAX: usize = 1024;
+/// Requests that take no lock. What a peer makes of its ids is its own affair: 8 KiB a connection.
+const PLAIN_MAX: usize = 1024;
 
 #[derive(Default)]
 struct Row {
@@ -43,23 +46,43 @@ struct Row {
     gate: Option<Arc<Gate>>,
 }
 
-impl Rows {
-    /// False if there is one already.
-    fn insert(&mut self, request: RequestId) -> bool {
-        let place = place(request);
-        if place >= self.dense.len() && place < DENSE_ROWS_MAX {
-            self.dense.resize_with(place + 1, || None);
+impl Requests {
+    /// Where a request is that nobody has looked at.
+    fn plain(&self, request: RequestId) -> Option<&AtomicU64> {
+        let place = (request.0 & 0xffff_ffff) as usize;
+        if place >= PLAIN_MAX || request.0 == 0 {
+            return None;
         }
-        match self.dense.get_mut(place) {
-            Some(Some((there, _))) if *there == request => false,
-            // A peer that counts on has given this id to one of the others before.
-            Some(free @ None) if self.others.is_empty() || !self.others.contains_key(&request.0) => {
-                *free = Some((request, Row::default()));
-                true
+        self.plain.get_or_init(|| (0..PLAIN_MAX).map(|_| AtomicU64::new(0)).collect()).get(place)
+    }
+
+    /// Takes a request out of its plain place. False if it is not there.
+    fn leave_plain(&self, request: RequestId) -> bool {
+        let leave =
+            |place: &AtomicU64| place.compare_exchange(request.0, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        self.plain(request).is_some_and(leave)
+    }
+
+    /// A request has arrived. False if one with this id is in progress already. Called by the thread that reads the
+    /// connection, and by no other.
+    pub(crate) fn begin(&self, request: RequestId) -> bool {
+        let taken =
+            self.plain(request).map(|place| place.compare_exchange(0, request.0, Ordering::SeqCst, Ordering::SeqCst));
+        match taken {
+            Some(Ok(_)) if self.others.load(Ordering::SeqCst) == 0 => true,
+            // It may be in progress as one of the others.
+            Some(Ok(_)) => {
+                let known = self.rows.lock().by_id.contains_key(&request.0);
+                if known {
+                    self.leave_plain(request);
+                }
+                !known
             }
-            _ => match self.others.entry(request.0) {
+            Some(Err(there)) if there == request.0 => false,
+            Some(Err(_)) | None => match self.rows.lock().by_id.entry(request.0) {
                 Entry::Occupied(_) => false,
                 Entry::Vacant(free) => {
+                    self.others.fetch_add(1, Ordering::SeqCst);
                     free.insert(Row::default());
                     true
                 }
@@ -67,46 +90,34 @@ impl Rows {
         }
     }
 
-    fn remove(&mut self, request: RequestId) -> Option<Row> {
-        match self.dense.get_mut(place(request)) {
-            Some(row) if row.as_ref().is_some_and(|(there, _)| *there == request) => row.take().map(|(_, row)| row),
-            _ => self.others.remove(&request.0),
-        }
-    }
-
-    fn get_mut(&mut self, request: RequestId) -> Option<&mut Row> {
-        match self.dense.get_mut(place(request)) {
-            Some(Some((there, row))) if *there == request => Some(row),
-            _ => self.others.get_mut(&request.0),
-        }
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Row> {
-        self.dense.iter().flatten().map(|(_, row)| row).chain(self.others.values())
-    }
-}
-
-fn place(request: RequestId) -> usize {
-    (request.0 & 0xffff_ffff) as usize
-}
-
-impl Requests {
-    /// A request has arrived. False if one with this id is in progress already.
-    pub(crate) fn begin(&self, request: RequestId) -> bool {
-        self.rows.lock().insert(request)
-    }
-
     /// It has its answer.
     pub(crate) fn end(&self, request: RequestId) {
-        let row = self.rows.lock().remove(request);
-        if row.is_some_and(|row| row.cancelled) {
-            self.cancelled.fetch_sub(1, Ordering::Relaxed);
+        if self.leave_plain(request) {
+            return;
         }
+        let row = self.rows.lock().by_id.remove(&request.0);
+        if let Some(row) = row {
+            self.others.fetch_sub(1, Ordering::SeqCst);
+            if row.cancelled {
+                self.cancelled.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The row of a request, if that is in progress: made, if nobody has looked at it before.
+    fn row<'r>(&self, rows: &'r mut Rows, request: RequestId) -> Option<&'r mut Row> {
+        // Counted first: for nobody it is in neither place.
+        self.others.fetch_add(1, Ordering::SeqCst);
+        if self.leave_plain(request) {
+            return Some(rows.by_id.entry(request.0).or_default());
+        }
+        self.others.fetch_sub(1, Ordering::SeqCst);
+        rows.by_id.get_mut(&request.0)
     }
 
     /// Its sender has given up.
     pub(crate) fn cancel(&self, request: RequestId) {
-        let token = match self.rows.lock().get_mut(request) {
+        let token = match self.row(&mut self.rows.lock(), request) {
             Some(row) if !row.cancelled => {
                 row.cancelled = true;
                 self.cancelled.fetch_add(1, Ordering::Relaxed);
@@ -120,14 +131,15 @@ impl Requests {
     }
 
     pub(crate) fn is_cancelled(&self, request: RequestId) -> bool {
-        self.cancelled.load(Ordering::Relaxed) > 0 && self.rows.lock().get_mut(request).is_some_and(|row| row.cancelled)
+        self.cancelled.load(Ordering::Relaxed) > 0
+            && self.rows.lock().by_id.get(&request.0).is_some_and(|row| row.cancelled)
     }
 
     /// What fires when nobody waits for the answer any more. None if it was given.
     pub(crate) fn token(&self, request: RequestId) -> Option<Arc<Token>> {
         let mut rows = self.rows.lock();
         let closed = rows.closed;
-        let row = rows.get_mut(request)?;
+        let row = self.row(&mut rows, request)?;
         if row.cancelled || closed {
             return Some(Token::new_fired());
         }
@@ -137,7 +149,7 @@ impl Requests {
     /// The answer will be items. None if there was an answer already.
     pub(crate) fn open_stream(&self, request: RequestId) -> Option<Arc<Gate>> {
         let mut rows = self.rows.lock();
-        let row = rows.get_mut(request)?;
+        let row = self.row(&mut rows, request)?;
         Some(Arc::clone(row.gate.get_or_insert_with(|| Arc::new(Gate::new()))))
     }
 
@@ -146,7 +158,7 @@ impl Requests {
     /// # Errors
     /// [`CreditViolation`] if it cannot have.
     pub(crate) fn more(&self, request: RequestId, count: u32) -> Result<(), CreditViolation> {
-        let gate = match self.rows.lock().get_mut(request) {
+        let gate = match self.row(&mut self.rows.lock(), request) {
             // It comes late.
             None => return Ok(()),
             Some(row) => row.gate.clone(),
@@ -158,14 +170,16 @@ impl Requests {
     pub(crate) fn close(&self) {
         let mut rows = self.rows.lock();
         rows.closed = true;
-        let tokens: Vec<_> = rows.all().filter_map(|row| row.token.clone()).collect();
+        let tokens: Vec<_> = rows.by_id.values().filter_map(|row| row.token.clone()).collect();
         drop(rows);
         tokens.iter().for_each(|token| token.fire());
     }
 
     #[cfg(test)]
     fn is_empty(&self) -> bool {
-        self.rows.lock().all().next().is_none() && self.cancelled.load(Ordering::Relaxed) == 0
+        let plain = self.plain.get().is_some_and(|plain| plain.iter().any(|place| place.load(Ordering::Relaxed) != 0));
+        let counts = [&self.others, &self.cancelled].map(|count| count.load(Ordering::Relaxed));
+        !plain && self.rows.lock().by_id.is_empty() && counts == [0, 0]
     }
 }
 
@@ -200,7 +214,7 @@ mod tests {
     fn ids_that_share_a_place_or_have_none_are_told_apart() {
         let requests = Requests::default();
         let again = RequestId(A.0 | 1 << 32);
-        let far = RequestId(DENSE_ROWS_MAX as u64);
+        let far = RequestId(PLAIN_MAX as u64);
         assert!(requests.begin(A) && requests.begin(again) && requests.begin(far));
         assert!(!requests.begin(A) && !requests.begin(again) && !requests.begin(far), "twice at the same time");
         requests.cancel(again);

@@ -56,25 +56,28 @@ impl SendCredit {
 #[derive(Debug)]
 pub struct ReceiveCredit {
     window: u32,
-    under_way: AtomicU32,
+    /// Messages that ever came, and for how many of them credit went back; both wrap. The first is written by the thread that
+    /// reads alone.
+    received: AtomicU32,
+    returned: AtomicU32,
     owed: AtomicU32,
 }
 
 impl ReceiveCredit {
     /// Nothing received yet.
     pub fn new(window: u32) -> Self {
-        ReceiveCredit { window, under_way: AtomicU32::new(0), owed: AtomicU32::new(0) }
+        ReceiveCredit { window, received: AtomicU32::new(0), returned: AtomicU32::new(0), owed: AtomicU32::new(0) }
     }
 
-    /// Counts a message that arrived.
+    /// Counts a message that arrived. To be called by the thread that reads the connection, and by no other.
     ///
     /// # Errors
     /// [`CreditViolation`] if the sender had no credit for it.
     pub fn on_message(&self) -> Result<(), CreditViolation> {
-        if self.under_way.fetch_add(1, Ordering::Relaxed) >= self.window {
-            return Err(CreditViolation { window: self.window });
-        }
-        Ok(())
+        let received = self.received.load(Ordering::Relaxed);
+        self.received.store(received.wrapping_add(1), Ordering::Relaxed);
+        let under_way = received.wrapping_sub(self.returned.load(Ordering::Acquire));
+        if under_way < self.window { Ok(()) } else { Err(CreditViolation { window: self.window }) }
     }
 
     /// Counts a message that the actor has taken up, or that was refused. Returns the credit to send back, once a 64th
@@ -94,7 +97,7 @@ impl ReceiveCredit {
         if owed == 0 {
             return None;
         }
-        self.under_way.fetch_sub(owed, Ordering::Relaxed);
+        self.returned.fetch_add(owed, Ordering::Release);
         Some(owed)
     }
 }
