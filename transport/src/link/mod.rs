@@ -9,6 +9,7 @@
 mod beside;
 mod driver;
 mod gathered;
+mod ticks;
 mod writer;
 
 use std::io;
@@ -306,7 +307,7 @@ impl<R: Waiter> Link<R> {
     pub fn reply(self: &Arc<Self>, request: RequestId, body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>) {
         let body = match body.into_body() {
             Ok(body) if gathered::is_on() && body.bytes().len() <= self.gathered_bytes_max => {
-                return gathered::put(self, Head::Reply { request }, body);
+                return gathered::reply(self, request, body);
             }
             body => body,
         };
