@@ -9,7 +9,7 @@ use rmp_serde::config::BytesMode;
 use serde::{Serialize, de, de::DeserializeOwned, ser};
 
 use crate::prescan::{PrescanError, PrescanLimits, prescan};
-use crate::{limits, panic_text};
+use crate::{limits, panic_text, small};
 
 /// A value could not be written as MessagePack.
 #[derive(Debug, thiserror::Error)]
@@ -72,15 +72,24 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, EncodeError> 
 
 /// Reads exactly one `T` from `bytes`.
 ///
-/// The bytes are scanned first (depth, lengths, nothing trailing), since serde recurses into what they claim.
+/// The bytes are scanned first (depth, lengths, nothing trailing), since serde recurses into what they claim; or they are so few
+/// and plain that they can claim nothing. The type's `Deserialize` may be run twice.
 /// # Errors
 /// [`DecodeError::Malformed`] names the rule or limit that was broken, [`DecodeError::Mismatch`] what serde
 /// found, or that the type's `Deserialize` panicked.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    // A user's `Deserialize` may panic; that must not cost everybody the connection.
+    match catch_unwind(|| small::decode(bytes)) {
+        Ok(Some(value)) => Ok(value),
+        Ok(None) | Err(_) => decode_long(bytes),
+    }
+}
+
+/// Reads what is anything else than a few numbers and short texts.
+pub(crate) fn decode_long<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     prescan(bytes, &PrescanLimits::default())?;
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
     deserializer.set_max_depth(limits::DEPTH_MAX + 1);
-    // A user's `Deserialize` may panic; that must not cost everybody the connection.
     let decoded = catch_unwind(AssertUnwindSafe(|| T::deserialize(&mut deserializer)))
         .unwrap_or_else(|panic| Err(de::Error::custom(panicked(&*panic))))?;
     Ok(decoded)

@@ -24,6 +24,7 @@ pub mod prescan;
 pub mod readable;
 mod rendezvous;
 mod restart;
+mod small;
 mod split_mix;
 mod stuck;
 mod supervision;
