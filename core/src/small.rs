@@ -336,8 +336,18 @@ mod tests {
             random as usize
         };
         let keys: [&[u8]; 6] = [b"\xa2by", b"\xa4name", b"\xa4list", b"\xa5ratio", b"\xa4wide", b"\xa4pair"];
+        let wrapped = Wrapped { wide: Wide(7), pair: (-5, true), rest: [("a".to_owned(), 1)].into() };
+        let wrapped = codec::encode(&wrapped).expect("plain data");
         let mut accepted = [0; 8];
-        for _ in 0..300_000 {
+        for round in 0..200_000 {
+            if round % 8 == 0 {
+                // What is nearly right.
+                let mut bytes = wrapped.clone();
+                let at = next() % bytes.len();
+                bytes[at] = next() as u8;
+                accepted[1] += u32::from(agree::<Wrapped>(&bytes));
+                continue;
+            }
             let mut bytes = vec![[0x80, 0x81, 0x82, 0x83, 0x90, 0x91, 0x92, next() as u8][next() % 8]];
             for _ in 0..next() % 7 {
                 match next() % 3 {
