@@ -19,7 +19,7 @@ use actix::{Actor, ActorContext, ActorState, AsyncContext, Context};
 use mobula_core::{
     ActorId, CallError, Decision, ExitReason, Fence, Generation, RestartBudget, RestartPolicy, limits, panic_text,
 };
-use mobula_transport::{Ticks, now};
+use mobula_transport::now;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
@@ -660,8 +660,8 @@ impl<A: Actor<Context = Context<A>>> ActorFuture<A> for Pump<A> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let mut ticks = Ticks::default();
         let mut begun = None;
+        let mut quick = true;
         for _ in 0..limits::TURN_MESSAGES_MAX {
             if ctx.waiting() || self.shared.concurrent.load(Ordering::Relaxed) >= self.shared.concurrent_max {
                 return Poll::Pending;
@@ -675,9 +675,10 @@ impl<A: Actor<Context = Context<A>>> ActorFuture<A> for Pump<A> {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            // Looked at once a message, and not for an empty mailbox.
-            let now = ticks.now();
-            let (_, until) = *begun.get_or_insert((now, now + limits::TURN_TIME_MAX));
+            // The clock is read once a message, and not for an empty mailbox.
+            let now = now();
+            let (quick_until, until) = *begun.get_or_insert((now + QUICK_TURN, now + limits::TURN_TIME_MAX));
+            quick = now < quick_until;
             if now >= until {
                 // Answers of this turn go out before a handler that may take as long as the one before.
                 self.shared.mailbox.put_back(letter);
@@ -695,7 +696,7 @@ impl<A: Actor<Context = Context<A>>> ActorFuture<A> for Pump<A> {
             return Poll::Pending;
         }
         // The turn is used up: the neighbours on this arbiter first.
-        if begun.is_some_and(|(begun, _)| now() < begun + QUICK_TURN) {
+        if quick {
             scope::hold();
         }
         step_back(cx);

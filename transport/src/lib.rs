@@ -22,7 +22,7 @@ mod wire;
 pub use credit::{CreditViolation, ReceiveCredit, SendCredit};
 pub use handshake::Agreed;
 pub use item_window::ItemWindow;
-pub use link::{Driver, Gathering, Inbound, Link, LinkClosed, Request, Ticks, Waiter, gather, now, settle};
+pub use link::{Driver, Gathering, Inbound, Link, LinkClosed, Request, Waiter, gather, now, settle};
 pub use resume::{Found, Resume, ResumeError, Returned, Seek, WayBack};
 pub use session::{
     Accepted, Call, Event, Hello, IntoBody, Lane, Payload, Received, Session, SessionConfig, SessionError,

@@ -9,7 +9,6 @@
 mod beside;
 mod driver;
 mod gathered;
-mod ticks;
 mod writer;
 
 use std::io;
@@ -27,7 +26,6 @@ use tokio::sync::watch;
 
 pub use driver::Driver;
 pub use gathered::{Gathering, gather, settle};
-pub use ticks::Ticks;
 use writer::{Drained, Writer};
 
 use crate::resume::Returned;
