@@ -422,6 +422,9 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
             let (mut opened, mut other) = (None, None);
             {
                 let mut session = self.link.session.lock();
+                if used > 0 {
+                    session.note_heard(now);
+                }
                 types = session.types_of_requests();
                 // Few at a time: they lie close together, and the session is locked for a moment only.
                 while answers.len() < FRAMES_PER_LOCK {

@@ -251,7 +251,7 @@ impl<R> Session<R> {
 
     /// True if nothing new may be sent to `target`. What is said to the node itself is about what is there.
     fn turns_away(&self, target: ActorId) -> bool {
-        self.peer_leaves.is_some() && target != ActorId::NODE
+        self.peer_leaves.is_some() && target != ActorId::NODE && !planted::is(Bug::DrainIgnored)
     }
 
     /// True if a message to `target` must not overtake large ones to others. On the data lane, what is said to the node
@@ -431,6 +431,12 @@ impl<R> Session<R> {
         let error = self.left(&text);
         self.peer_leaves = Some(text);
         self.flows.give_back(&error, &mut self.pending, &mut self.events);
+        if planted::is(Bug::DrainCuts) {
+            let node = self.peer.as_ref().map_or_else(|| NodeId::new("", NodeUid(0)), |hello| hello.node.clone());
+            let cut = unreachable(&node, true, "it drains", false);
+            let under_way = self.pending.drain().map(|ask| Event::Failed { to: ask.reply, error: cut.clone() });
+            self.events.extend(under_way);
+        }
     }
 
     /// The error of a call to a peer that is about to end.
@@ -472,8 +478,13 @@ impl<R> Session<R> {
     /// Whoever waits for the answer to `request` that came at `now`, if anybody does. To be called only while it is
     /// [open](Self::types_of_requests).
     pub(crate) fn answered(&mut self, request: RequestId, now: Instant) -> Option<R> {
-        self.heard = now;
+        self.note_heard(now);
         self.take_answered(request)
+    }
+
+    /// Something came from the peer at `now` that the session was [not shown](Self::types_of_requests).
+    pub(crate) fn note_heard(&mut self, now: Instant) {
+        self.heard = now;
     }
 
     /// Takes in a frame that came in fragments, the first at `began`: from then its budget counts.
@@ -761,7 +772,7 @@ impl<R> Session<R> {
         if let Some(Closed { node, reason, quarantined }) = &self.closed {
             return Err(unreachable(node, false, reason, *quarantined));
         }
-        if let Some(text) = self.peer_leaves.as_deref().filter(|_| call.target != ActorId::NODE) {
+        if let Some(text) = self.peer_leaves.as_deref().filter(|_| self.turns_away(call.target)) {
             return Err(self.left(text));
         }
         if call.deadline.is_over(now) {
