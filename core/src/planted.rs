@@ -72,11 +72,34 @@ bugs! {
     LeaseUnwritten: "lease-unwritten", "the head gives a lease and does not write it down";
     NodeForgotten: "node-forgotten", "a node that was away while the head was is taken for dead at once";
     AnsweredTwice: "answered-twice", "an ask that has ended takes another answer";
+    DrainCuts: "drain-cuts", "the news that a node drains fails what is under way to it";
+    DrainIgnored: "drain-ignored", "a node that has said that it drains is sent new calls";
+    NeighbourHeld: "neighbour-held", "while one actor's messages stand in line, so do those for its neighbours";
+    TokenUnspent: "token-unspent", "a use of a token is not counted";
+    TokenOverTaken: "token-over-taken", "a token is taken after its time";
+    TokenAnyRole: "token-any-role", "a token gives any role";
+    TokenUnsigned: "token-unsigned", "a request is taken that the token's holder did not sign";
+    TokenKept: "token-kept", "a token that was taken back is still accepted";
+    OldListAdopted: "old-list-adopted", "an older list of those cut off replaces a newer one";
+    CutForgotten: "cut-forgotten", "of several that are cut off at once, one keeps its connections";
+    CutTooShort: "cut-too-short", "a life is let in again while its certificate lasts";
 }
 
 /// Those of the head, which its own world finds.
 pub const HEAD_BUGS: &[Bug] =
     &[Bug::NodeDownEarly, Bug::GoneForgotten, Bug::WorkerTwice, Bug::JobTwice, Bug::LeaseUnwritten, Bug::NodeForgotten];
+
+/// Those of tokens and revocations, which the world of identities finds.
+pub const IDENTITY_BUGS: &[Bug] = &[
+    Bug::TokenUnspent,
+    Bug::TokenOverTaken,
+    Bug::TokenAnyRole,
+    Bug::TokenUnsigned,
+    Bug::TokenKept,
+    Bug::OldListAdopted,
+    Bug::CutForgotten,
+    Bug::CutTooShort,
+];
 
 #[cfg(feature = "planted")]
 static PLANTED: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(u8::MAX);

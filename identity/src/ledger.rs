@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use mobula_core::limits;
+use mobula_core::planted::{self, Bug};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{IdentityError, Refusal};
@@ -75,6 +76,9 @@ impl Ledger {
 
     /// Takes a token back. True if it was there.
     pub fn revoke(&mut self, id: TokenId) -> bool {
+        if planted::is(Bug::TokenKept) {
+            return self.tokens.contains_key(&id);
+        }
         self.tokens.remove(&id).is_some()
     }
 
@@ -95,16 +99,17 @@ impl Ledger {
         let key = entry.as_ref().map_or([0x58; 32], |entry| entry.public_key);
         let signed = UnparsedPublicKey::new(&ED25519, key).verify(statement, signature).is_ok();
         let entry = entry.ok_or(Refusal::UnknownToken)?;
-        if !signed {
+        if !signed && !planted::is(Bug::TokenUnsigned) {
             return Err(Refusal::WrongSignature);
         }
-        if entry.expires <= now {
+        if entry.expires <= now && !planted::is(Bug::TokenOverTaken) {
             return Err(Refusal::Expired);
         }
-        if entry.role != role {
+        if entry.role != role && !planted::is(Bug::TokenAnyRole) {
             return Err(Refusal::WrongRole);
         }
-        entry.uses_left = entry.uses_left.checked_sub(1).ok_or(Refusal::UsedUp)?;
+        let left = entry.uses_left.checked_sub(1).ok_or(Refusal::UsedUp)?;
+        entry.uses_left = if planted::is(Bug::TokenUnspent) { entry.uses_left } else { left };
         Ok(())
     }
 }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use mobula_core::cluster::UnixTime;
+use mobula_core::planted::{self, Bug};
 use mobula_core::{NodeUid, limits};
 use serde::{Deserialize, Serialize};
-
-use mobula_core::cluster::UnixTime;
 
 /// Who was cut off, until their certificates have ended anyway.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
@@ -19,7 +19,8 @@ impl Revocations {
     pub fn revoke(&mut self, uid: NodeUid, now: UnixTime) {
         self.lives.retain(|_, until| *until > now);
         // What was issued a moment ago ends the latest.
-        self.lives.insert(uid, now.after(limits::CERTIFICATE_LIFE).after(limits::CLOCK_SKEW_MAX));
+        let life = if planted::is(Bug::CutTooShort) { limits::CERTIFICATE_LIFE / 2 } else { limits::CERTIFICATE_LIFE };
+        self.lives.insert(uid, now.after(life).after(limits::CLOCK_SKEW_MAX));
         self.serial += 1;
     }
 
@@ -36,11 +37,13 @@ impl Revocations {
     /// Takes over what the head says, if it is newer, and tells whom to cut off now. An old list changes nothing: nobody comes
     /// back by a delayed message.
     pub fn adopt(&mut self, newer: Revocations) -> Vec<NodeUid> {
-        if newer.serial <= self.serial {
+        if newer.serial <= self.serial && !planted::is(Bug::OldListAdopted) {
             return Vec::new();
         }
         let old = std::mem::replace(self, newer);
-        self.lives.keys().filter(|uid| !old.contains(**uid)).copied().collect()
+        let forgotten = usize::from(planted::is(Bug::CutForgotten));
+        let cut: Vec<NodeUid> = self.lives.keys().filter(|uid| !old.contains(**uid)).copied().collect();
+        cut[..cut.len() - forgotten.min(cut.len().saturating_sub(1))].to_vec()
     }
 }
 

@@ -68,6 +68,8 @@ pub struct Failure {
 pub struct Summary {
     /// What is real in it.
     pub tier: Tier,
+    /// Every seed is run twice, not one in [`COMPARED_ONE_IN`].
+    pub compares_all: bool,
     /// Seeds that were run.
     pub seeds: u64,
     /// Those that failed.
@@ -103,7 +105,7 @@ impl Summary {
         self.calls += report.calls;
         self.reached.add(&report.reached);
         let mut violation = report.violation;
-        if violation.is_none() && seed.is_multiple_of(COMPARED_ONE_IN) {
+        if violation.is_none() && (self.compares_all || seed.is_multiple_of(COMPARED_ONE_IN)) {
             self.compared += 1;
             let again = self.tier.run_caught(&params, false);
             if again.hash != report.hash {

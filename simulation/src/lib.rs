@@ -7,6 +7,7 @@
 pub mod campaign;
 pub mod fact;
 pub mod head;
+pub mod identity;
 pub mod judge;
 pub mod ledger;
 pub mod oracles;

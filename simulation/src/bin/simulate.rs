@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use mobula_core::planted::{BUGS, Bug, HEAD_BUGS};
+use mobula_core::planted::{BUGS, Bug, HEAD_BUGS, IDENTITY_BUGS};
 use mobula_simulation::campaign::{Failure, Summary, Tier};
-use mobula_simulation::head;
+use mobula_simulation::judge::Violation;
 use mobula_simulation::params::{Params, SECOND};
 use mobula_simulation::shrink::shrink;
+use mobula_simulation::{head, identity};
 
 /// Whole clusters from a seed, in virtual time, under faults.
 #[derive(Debug, Parser)]
@@ -25,7 +26,7 @@ struct Args {
     /// What is real: 0, the decisions alone; 1, whole nodes on a simulated network.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
     tier: u8,
-    /// Which world, of tier 0: clusters of links and actors, or the head of a cluster of hosts.
+    /// Which world, of tier 0: clusters of links and actors, the head of a cluster of hosts, or who belongs to a cluster.
     #[arg(long, value_enum, default_value_t = World::Links)]
     world: World,
     /// How many seeds to run.
@@ -43,6 +44,9 @@ struct Args {
     /// Threads; seeds are independent of each other.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: u16,
+    /// Run every seed twice and compare the hashes of the traces, instead of one seed in 100.
+    #[arg(long)]
+    every_hash: bool,
     /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
@@ -64,6 +68,8 @@ enum World {
     Links,
     /// The head, nodes, jobs and placement.
     Head,
+    /// Join tokens, certificates, and those cut off.
+    Identity,
 }
 
 impl Args {
@@ -79,8 +85,10 @@ fn main() -> anyhow::Result<ExitCode> {
     if let Some(name) = &args.plant {
         plant(Some(name))?;
     }
-    if args.world == World::Head {
-        return head_world(&args);
+    match args.world {
+        World::Head => return head_world(&args),
+        World::Identity => return identity_world(&args),
+        World::Links => {}
     }
     if args.planted_table {
         return planted_table(&args);
@@ -117,20 +125,22 @@ fn replay(tier: Tier, seed: u64, json: bool) -> anyhow::Result<ExitCode> {
 /// The same for the world of the head.
 fn head_world(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(seed) = args.seed {
-        let report = head::replay(seed);
-        println!("{:?}", head::Params::draw(seed));
-        report.lines.iter().for_each(|line| println!("{line}"));
-        println!("{} facts in {:.3} s, hash {:016x}", report.facts, report.lasted as f64 / 1e6, report.hash);
-        return Ok(if report.violation.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+        let head::Report { violation, hash, facts, lasted, lines, .. } = head::replay(seed);
+        let told = Told { violation, hash, facts, lasted, lines };
+        return Ok(told.show(args, seed, &format!("{:?}", head::Params::draw(seed))));
     }
     if args.planted_table {
-        return planted_head(args);
+        return planted_world(args, HEAD_BUGS, |seed| {
+            let mut summary = head::Summary::default();
+            summary.run_seed(seed);
+            summary.failures.pop()
+        });
     }
     let begun = now();
     let end = args.from.checked_add(args.seeds).context("--from and --seeds together pass the largest seed")?;
     let (next, mut sum) = (AtomicU64::new(args.from), head::Summary::default());
     let work = || {
-        let mut summary = head::Summary::default();
+        let mut summary = head::Summary { compares_all: args.every_hash, ..head::Summary::default() };
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= end {
@@ -147,43 +157,124 @@ fn head_world(args: &Args) -> anyhow::Result<ExitCode> {
         anyhow::Ok(())
     })?;
     let took = now().duration_since(begun).as_secs_f64();
-    println!(
-        "{} seeds, {} failed; {:.2} h of clusters, {} heads killed, {} leases, {} facts in {took:.1} s: {:.0} times real \
-         time; {} traces compared",
-        sum.seeds,
-        sum.failures.len(),
-        sum.lasted as f64 / 3.6e9,
-        sum.kills,
-        sum.leases,
-        sum.facts,
-        sum.lasted as f64 / 1e6 / took,
-        sum.compared,
-    );
-    sum.failures.sort_by_key(|failure| failure.seed);
-    for Failure { seed, violation } in sum.failures.iter().take(20) {
-        println!("seed {seed}: {}: {}", violation.promise, violation.what);
-    }
-    Ok(if sum.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let counted = [("heads_killed", sum.kills), ("leases", sum.leases)];
+    let outcome = Outcome { seeds: sum.seeds, lasted: sum.lasted, facts: sum.facts, compared: sum.compared };
+    Ok(outcome.show(args, took, sum.failures, &counted))
 }
 
-/// For each bug of the head: seeds until it is found.
-fn planted_head(args: &Args) -> anyhow::Result<ExitCode> {
-    println!("| bug | what it does | found by | after seeds |");
-    println!("|---|---|---|---:|");
-    let mut all_found = true;
-    for (_, name, text) in BUGS.iter().filter(|(bug, ..)| HEAD_BUGS.contains(bug)) {
-        plant(Some(name))?;
-        let mut summary = head::Summary::default();
-        let found = (args.from..args.from + args.seeds).find(|seed| {
-            summary.run_seed(*seed);
-            !summary.failures.is_empty()
-        });
-        plant(None)?;
-        all_found &= found.is_some();
-        let by = summary.failures.first().and_then(|failure| failure.violation.promise.split(' ').next());
-        println!("| {name} | {text} | {} | {} |", by.unwrap_or("nobody"), summary.seeds);
+/// The same for the world of identities.
+fn identity_world(args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(seed) = args.seed {
+        let identity::Report { violation, hash, facts, lasted, lines, .. } = identity::replay(seed);
+        let told = Told { violation, hash, facts, lasted, lines };
+        return Ok(told.show(args, seed, &format!("{:?}", identity::Params::draw(seed))));
     }
-    Ok(if all_found { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if args.planted_table {
+        return planted_world(args, IDENTITY_BUGS, |seed| {
+            let mut summary = identity::Summary::default();
+            summary.run_seed(seed);
+            summary.failures.pop()
+        });
+    }
+    let begun = now();
+    let end = args.from.checked_add(args.seeds).context("--from and --seeds together pass the largest seed")?;
+    let mut sum = identity::Summary { compares_all: args.every_hash, ..identity::Summary::default() };
+    (args.from..end).for_each(|seed| sum.run_seed(seed));
+    let took = now().duration_since(begun).as_secs_f64();
+    let counted = [("joined", sum.joined), ("refused", sum.refused), ("connections_cut", sum.cut)];
+    let outcome = Outcome { seeds: sum.seeds, lasted: sum.lasted, facts: sum.facts, compared: sum.compared };
+    Ok(outcome.show(args, took, sum.failures, &counted))
+}
+
+/// One seed of a world that is no cluster of links.
+struct Told {
+    violation: Option<Violation>,
+    hash: u64,
+    facts: u64,
+    lasted: u64,
+    lines: Vec<String>,
+}
+
+impl Told {
+    fn show(&self, args: &Args, seed: u64, world: &str) -> ExitCode {
+        let violation = self.violation.as_ref();
+        if args.json {
+            let object = serde_json::json!({
+                "seed": seed,
+                "hash": format!("{:016x}", self.hash),
+                "lasted_s": self.lasted as f64 / SECOND as f64,
+                "facts": self.facts,
+                "promise": violation.map(|violation| violation.promise),
+                "violation": violation.map(|violation| violation.what.clone()),
+                "trace": self.lines,
+            });
+            println!("{object}");
+        } else {
+            println!("{world}");
+            self.lines.iter().for_each(|line| println!("{line}"));
+            println!("{} facts in {:.3} s, hash {:016x}", self.facts, self.lasted as f64 / 1e6, self.hash);
+        }
+        if violation.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    }
+}
+
+/// Many seeds of one.
+struct Outcome {
+    seeds: u64,
+    lasted: u64,
+    facts: u64,
+    compared: u64,
+}
+
+impl Outcome {
+    fn show(&self, args: &Args, took: f64, mut failures: Vec<Failure>, counted: &[(&str, u64)]) -> ExitCode {
+        failures.sort_by_key(|failure| failure.seed);
+        let (hours, speed) = (self.lasted as f64 / 3.6e9, self.lasted as f64 / 1e6 / took);
+        if args.json {
+            let failed = |Failure { seed, violation }: &Failure| serde_json::json!({ "seed": seed, "promise": violation.promise, "violation": violation.what });
+            let mut object = serde_json::json!({
+                "seeds": self.seeds,
+                "failures": failures.iter().map(failed).collect::<Vec<_>>(),
+                "cluster_hours": hours,
+                "facts": self.facts,
+                "seconds": took,
+                "times_real_time": speed,
+                "traces_compared": self.compared,
+            });
+            counted.iter().for_each(|(name, count)| object[*name] = (*count).into());
+            println!("{object}");
+        } else {
+            let counted: String =
+                counted.iter().map(|(name, count)| format!("{count} {}, ", name.replace('_', " "))).collect();
+            println!(
+                "{} seeds, {} failed; {hours:.2} h of clusters, {counted}{} facts in {took:.1} s: {speed:.0} times real \
+                 time; {} traces compared",
+                self.seeds,
+                failures.len(),
+                self.facts,
+                self.compared,
+            );
+            for Failure { seed, violation } in failures.iter().take(20) {
+                println!("seed {seed}: {}: {}", violation.promise, violation.what);
+            }
+        }
+        if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+/// For each of these bugs: runs of seeds from different beginnings, each until it is found.
+fn planted_world(args: &Args, bugs: &[Bug], run: impl Fn(u64) -> Option<Failure>) -> anyhow::Result<ExitCode> {
+    let mut table = PlantedTable::begin();
+    for (_, name, text) in BUGS.iter().filter(|(bug, ..)| bugs.contains(bug)) {
+        plant(Some(name))?;
+        let found = |from: u64| {
+            let mut seeds = from..from + args.seeds;
+            seeds.find_map(|seed| run(seed).map(|failure| (seed - from + 1, failure.violation.promise)))
+        };
+        table.line(args, name, text, found);
+        plant(None)?;
+    }
+    Ok(table.end())
 }
 
 fn campaign(args: &Args) -> anyhow::Result<ExitCode> {
@@ -216,7 +307,7 @@ fn run_seeds(args: &Args, bar: &ProgressBar, first_only: bool) -> anyhow::Result
     let until = args.minutes.map(|minutes| now() + Duration::from_secs_f64((minutes * 60.0).clamp(0.0, 1e9)));
     let (next, stop) = (AtomicU64::new(args.from), AtomicBool::new(false));
     let work = || {
-        let mut summary = Summary::of(args.tier());
+        let mut summary = Summary { compares_all: args.every_hash, ..Summary::of(args.tier()) };
         while !stop.load(Ordering::Relaxed) && until.is_none_or(|until| now() < until) {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= end {
@@ -303,44 +394,70 @@ fn json(summary: &Summary, took: Duration, unreached: &[&str]) -> serde_json::Va
 
 /// For each bug: runs of seeds from different beginnings, each until it is found.
 fn planted_table(args: &Args) -> anyhow::Result<ExitCode> {
-    const RUNS: u64 = 9;
-    println!("| bug | what it does | found by | seeds: median | worst of {RUNS} |");
-    println!("|---|---|---|---:|---:|");
-    let mut all_found = true;
     let wanted = |bug: &Bug, name: &str| match &args.plant {
         Some(one) => one == name,
-        None => !HEAD_BUGS.contains(bug),
+        None => !HEAD_BUGS.contains(bug) && !IDENTITY_BUGS.contains(bug),
     };
+    let mut table = PlantedTable::begin();
     for (_, name, text) in BUGS.iter().filter(|(bug, name, _)| wanted(bug, name)) {
         plant(Some(name))?;
-        let (mut needed, mut finders) = (Vec::new(), std::collections::BTreeSet::new());
-        for run in 0..RUNS {
+        let found = |from: u64| {
             let mut summary = Summary::of(args.tier());
-            let from = args.from + run * 1_000_000;
-            let found = (from..from + args.seeds).find(|seed| {
+            let seed = (from..from + args.seeds).find(|seed| {
                 summary.run_seed(*seed);
                 !summary.failures.is_empty()
-            });
-            needed.extend(found.map(|seed| seed - from + 1));
-            finders.extend(summary.failures.iter().filter_map(|f| f.violation.promise.split(' ').next()));
-        }
+            })?;
+            Some((seed - from + 1, summary.failures.first()?.violation.promise))
+        };
+        table.line(args, name, text, found);
         plant(None)?;
+    }
+    Ok(table.end())
+}
+
+/// How many seeds each planted bug needs, as a table.
+struct PlantedTable {
+    all_found: bool,
+}
+
+impl PlantedTable {
+    const RUNS: u64 = 9;
+
+    fn begin() -> Self {
+        println!("| bug | what it does | found by | seeds: median | worst of {} |", Self::RUNS);
+        println!("|---|---|---|---:|---:|");
+        PlantedTable { all_found: true }
+    }
+
+    /// `found` runs seeds from one on, and says how many it took and which promise was broken.
+    fn line(&mut self, args: &Args, name: &str, text: &str, found: impl Fn(u64) -> Option<(u64, &'static str)>) {
+        let (mut needed, mut finders) = (Vec::new(), std::collections::BTreeSet::new());
+        for run in 0..Self::RUNS {
+            let Some((seeds, promise)) = found(args.from + run * 1_000_000) else { continue };
+            needed.push(seeds);
+            finders.extend(promise.split(' ').next());
+        }
         needed.sort_unstable();
         let finders: Vec<_> = finders.into_iter().collect();
-        let finders = finders.join(", ");
-        match (needed.len() as u64 == RUNS, needed.get(needed.len() / 2), needed.last()) {
-            (true, Some(median), Some(worst)) => println!("| {name} | {text} | {finders} | {median} | {worst} |"),
+        let (finders, runs) = (finders.join(", "), needed.len() as u64);
+        match (needed.get(needed.len() / 2), needed.last()) {
+            (Some(median), Some(worst)) if runs == Self::RUNS => {
+                println!("| {name} | {text} | {finders} | {median} | {worst} |");
+            }
             _ => {
-                all_found = false;
+                self.all_found = false;
                 println!(
-                    "| {name} | {text} | {finders} | found in {} of {RUNS} runs of {} seeds | |",
-                    needed.len(),
+                    "| {name} | {text} | {finders} | found in {runs} of {} runs of {} seeds | |",
+                    Self::RUNS,
                     args.seeds
                 );
             }
         }
     }
-    Ok(if all_found { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+
+    fn end(&self) -> ExitCode {
+        if self.all_found { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
 }
 
 #[cfg(feature = "planted")]
