@@ -19,6 +19,9 @@ pub type EndId = u32;
 pub enum Fact {
     NodeUp { life: LifeId, node: u8, uid: u64 },
     NodeDown { life: LifeId, silent: bool },
+    DrainBegins { life: LifeId },
+    DrainHeard { end: EndId },
+    DrainEnds { life: LifeId },
     FaultBegins { fault: u16 },
     FaultEnds { fault: u16 },
     Admitted { life: LifeId, target: u64, dialer: u64, intruder: Option<Intruder> },
@@ -31,7 +34,7 @@ pub enum Fact {
     Forged { end: EndId },
     Issued { op: Op },
     Queued { op: Op, queued_bytes_before: usize },
-    InLine { op: Op },
+    InLine { op: Op, window_full: bool },
     LeftLine { op: Op },
     Wired { op: Op, budget_ms: u32, empty_at: Time },
     Arrived { op: Op, life: LifeId, end: Option<EndId>, deadline: Option<Time> },
@@ -226,6 +229,9 @@ impl fmt::Display for Fact {
                 write!(f, "life {life} ends, and its system closes its connections")
             }
             Fact::NodeDown { life, silent: true } => write!(f, "life {life} ends without a word"),
+            Fact::DrainBegins { life } => write!(f, "life {life} says that it is about to end"),
+            Fact::DrainHeard { end } => write!(f, "end {end} hears that its peer is about to end"),
+            Fact::DrainEnds { life } => write!(f, "life {life} ends in order"),
             Fact::Admitted { life, dialer, intruder, .. } => match intruder {
                 None => write!(f, "life {life} admits {dialer:016x}"),
                 Some(intruder) => write!(f, "life {life} admits an intruder: {intruder:?}"),

@@ -157,7 +157,7 @@ impl Ledger {
                 self.open.insert(op);
             }
             Fact::Queued { op, .. } => self.calls[op as usize].known_sent = true,
-            Fact::InLine { op } => {
+            Fact::InLine { op, .. } => {
                 self.calls[op as usize].in_line = true;
                 self.open.insert(op);
             }

@@ -216,6 +216,8 @@ pub enum Fault {
     Busy { node: u8 },
     /// Somebody dials `b` who should not.
     Dial { b: u8, intruder: Intruder },
+    /// A node says that it is about to end, finishes what it has, ends in order, and comes back as another life.
+    Drain { node: u8 },
 }
 
 /// What is sent on a proven connection.
@@ -334,6 +336,13 @@ impl Params {
         }
         params.faults.sort_by_key(|fault| fault.at);
         params.claim_what_is_cut_off(r);
+        params.run_leases_out(r, duration);
+        params.link_what_ends(r);
+        if r.one_in(6) {
+            params.drain(r, duration);
+        }
+        params.calls.sort_by_key(|call| call.at);
+        params.faults.sort_by_key(|fault| fault.at);
         params
     }
 
@@ -346,14 +355,78 @@ impl Params {
         let cuts: Vec<_> = self.faults.iter().filter(|_| self.services).filter_map(cut_off).collect();
         for (at, node) in cuts {
             for message in 0..3 {
-                let claim = |at, caller| CallParams { at, caller, message, ..CallParams::claim() };
+                let claim = |at, caller| CallParams { at, caller, message, ..CallParams::plain(Kind::Claim) };
                 self.calls.push(claim(at.saturating_sub(r.below(SECOND)), node));
                 for _ in 0..3 {
                     self.calls.push(claim(at + self.lease + r.below(self.lease / 2), self.node(r)));
                 }
             }
         }
-        self.calls.sort_by_key(|call| call.at);
+    }
+
+    /// Where there are names: one node's lease runs out while actors there act under names that nobody else wants.
+    fn run_leases_out(&mut self, r: &mut Random, duration: Time) {
+        if !self.services || self.nodes == 1 || !r.one_in(3) {
+            return;
+        }
+        let node = r.between(1, u64::from(self.nodes) - 1) as u8;
+        let at = self.lease + SECOND + r.below(duration);
+        let first = r.between(3, 12) as u8;
+        for message in first..first + 3 {
+            let at = at - self.lease - r.below(SECOND);
+            self.calls.push(CallParams { at, caller: node, message, ..CallParams::plain(Kind::Claim) });
+        }
+        let mut add = |at, long, fault| self.faults.push(FaultParams { at, until: at + long, fault });
+        // By a clock that runs a twentieth slow the lease lasts that much longer.
+        let long = self.lease + self.lease / 8;
+        match r.below(4) {
+            // Who goes on after a pause may act before it looks at its lease.
+            0 => add(at, long + r.below(self.lease / 4), Fault::Pause { node }),
+            1 => add(at, 0, Fault::Jump { node, by: long }),
+            // The last answers of the head are late, so they say little of what is left.
+            _ => {
+                let by = (self.lease / 2).min(self.down_after * 3 / 4);
+                add(at - self.lease, 2 * self.lease + by, Fault::Delay { a: 0, b: node, by });
+                add(at, 2 * self.lease, Fault::Cut { a: node, b: 0, one_way: true, lossy: false });
+            }
+        }
+    }
+
+    /// A node drains, while others ask it for something that takes a while. In half of the worlds nothing else goes wrong.
+    fn drain(&mut self, r: &mut Random, duration: Time) {
+        if r.one_in(2) {
+            self.faults.clear();
+        }
+        let (node, at) = (self.node(r), SECOND / 2 + r.below(duration));
+        let until = at + r.between(200 * MS, 6 * SECOND);
+        self.faults.push(FaultParams { at, until, fault: Fault::Drain { node } });
+        for _ in 0..r.between(1, 4) {
+            let at = at.saturating_sub(r.below(400 * MS)) + r.below(100 * MS);
+            let ask = CallParams { at, caller: self.node(r), target: node, ..CallParams::plain(Kind::Ask) };
+            let (work, burst) = (r.pick(&[1, 20, 150]) * MS, r.between(1, 6) as u16);
+            self.calls.push(CallParams { deadline: Some(8 * SECOND), actor: r.below(4) as u8, work, burst, ..ask });
+        }
+    }
+
+    /// Several actors of one node are linked with actors of another shortly before that is lost.
+    fn link_what_ends(&mut self, r: &mut Random) {
+        if !self.watched || self.supervised.is_some() || self.actors.len() < 2 || self.nodes == 1 {
+            return;
+        }
+        let down_after = self.down_after + self.heartbeat + SECOND;
+        let lost = |fault: &FaultParams| match fault.fault {
+            Fault::Crash { node, .. } => Some((fault.at, node)),
+            Fault::Cut { a, .. } if fault.until - fault.at > down_after => Some((fault.at, a)),
+            _ => None,
+        };
+        for (at, target) in self.faults.iter().filter_map(lost).collect::<Vec<_>>() {
+            let caller = (target + r.between(1, u64::from(self.nodes) - 1) as u8) % self.nodes;
+            let at = at.saturating_sub(r.between(20 * MS, 400 * MS));
+            for actor in 0..self.actors.len() as u8 {
+                let link = CallParams { at, caller, target, actor, message: actor, ..CallParams::plain(Kind::Link) };
+                self.calls.push(link);
+            }
+        }
     }
 
     /// When the last fault is over and the last call is made.
@@ -364,6 +437,8 @@ impl Params {
             Fault::Delay { by, .. } => fault.until + by,
             // By then the connection is replaced.
             Fault::Mute { .. } => fault.until.max(fault.at + self.down_after),
+            // By then it is back.
+            Fault::Drain { .. } => fault.until + SECOND,
             _ => fault.until,
         };
         calls.chain(self.faults.iter().map(over)).max().unwrap_or(0)
@@ -540,6 +615,7 @@ impl Fault {
             Fault::Crash { node: n, .. } | Fault::Pause { node: n } => n == node,
             Fault::Slow { node: n, .. } | Fault::Jump { node: n, .. } | Fault::Busy { node: n } => n == node,
             Fault::Dial { b, .. } => b == node,
+            Fault::Drain { node: n } => n == node,
             Fault::Cut { a, b, .. }
             | Fault::Flap { a, b, .. }
             | Fault::Reset { a, b, .. }
@@ -553,15 +629,15 @@ impl Fault {
 }
 
 impl CallParams {
-    /// A claim of the first name, by node 0, at the beginning.
-    fn claim() -> Self {
+    /// A call of node 0 to the first actor there, or for the first name, at the beginning.
+    fn plain(kind: Kind) -> Self {
         CallParams {
             at: 0,
             caller: 0,
             target: 0,
             actor: 0,
             stale: false,
-            kind: Kind::Claim,
+            kind,
             message: 0,
             deadline: None,
             padding: 0,

@@ -102,7 +102,9 @@ impl Oracle for MonitorOnce {
 /// True if anything may have come between the two so far.
 fn disturbed(view: &View<'_>, one: u8, other: u8) -> bool {
     view.params.faults.iter().filter(|fault| fault.at <= view.now).any(|fault| match fault.fault {
-        Fault::Crash { node, .. } | Fault::Pause { node } | Fault::Jump { node, .. } => node == one || node == other,
+        Fault::Crash { node, .. } | Fault::Pause { node } | Fault::Jump { node, .. } | Fault::Drain { node } => {
+            node == one || node == other
+        }
         Fault::Flap { a, b, .. } => (a, b) == (one, other) || (b, a) == (one, other),
         Fault::Cut { a, b, .. } | Fault::Delay { a, b, .. } | Fault::Stall { a, b, .. } | Fault::Reset { a, b, .. } => {
             (a, b) == (one, other) || (b, a) == (one, other)

@@ -15,7 +15,9 @@ mod i14_baseline;
 mod i20_leases;
 mod i20_no_false_death;
 mod i21_both_sides;
+mod i22_neighbours;
 mod i23_one_panic;
+mod i24_drain;
 mod i25_versions;
 mod i26_cancelled;
 mod i27_repeated;
@@ -166,7 +168,9 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::new(i20_leases::Leases::default()),
         Box::new(i20_no_false_death::NoFalseDeath::default()),
         Box::new(i21_both_sides::BothSides::default()),
+        Box::new(i22_neighbours::Neighbours::default()),
         Box::new(i23_one_panic::OnePanic::default()),
+        Box::new(i24_drain::Drain::default()),
         Box::new(i25_versions::Versions),
         Box::new(i26_cancelled::Cancelled),
         Box::new(i27_repeated::Repeated::default()),

@@ -60,9 +60,15 @@ pub(super) fn make(
     }
 }
 
+/// What a message carries; some of it goes in fragments.
+pub(super) fn padding_bytes(plan: &CallParams) -> usize {
+    let is_large = plan.padding >= 600 && plan.burst <= 2;
+    usize::from(plan.padding) * if is_large { 400 } else { 1 }
+}
+
 fn work(op: Op, plan: &CallParams, node: &Node) -> Work {
     let nested = plan.nested.iter().map(|nested| Target::of(nested, node).map(|target| target.reference));
-    Work { op, padding: vec![0x5a; plan.padding.into()], nested: nested.collect() }
+    Work { op, padding: vec![0x5a; padding_bytes(plan)], nested: nested.collect() }
 }
 
 fn ask(plan: &Arc<CallParams>, caller: LifeId, node: &Node, target: &Target) -> Done {

@@ -60,6 +60,15 @@ pub fn draw(seed: u64) -> Params {
     for _ in 0..r.pick(&[0, 1, 1, 2, 3, 5]) {
         params.faults.push(draw_fault(r, nodes, duration));
     }
+    if r.one_in(4) {
+        let (node, at) = (r.below(nodes.into()) as u8, BEGIN + r.below(duration));
+        // Half of the time nothing else goes wrong.
+        if r.one_in(2) {
+            params.faults.clear();
+        }
+        let until = at + r.between(SECOND, 6 * SECOND);
+        params.faults.push(FaultParams { at, until, fault: Fault::Drain { node } });
+    }
     params.faults.sort_by_key(|fault| fault.at);
     params
 }

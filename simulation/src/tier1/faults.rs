@@ -61,6 +61,12 @@ impl Faults {
                         sim.bounce(host::name(node));
                     }
                 }
+                // What comes before it does itself: see `host.rs`.
+                (Fault::Drain { node }, false) if state::leaves(node) && self.down[usize::from(node)] == 0 => {
+                    state::node_down(node, false);
+                    sim.crash(host::name(node));
+                    sim.bounce(host::name(node));
+                }
                 (Fault::Cut { a, b, .. }, _) => self.set_ways(sim, a, b),
                 (Fault::Delay { a, b, .. }, _) => self.set_delay(sim, a, b),
                 _ => {}

@@ -19,11 +19,15 @@ use super::net::SimStream;
 use super::worker::{Watcher, Worker};
 use super::{calls, state};
 use crate::fact::{Fact, LifeId};
+use crate::params::Fault;
 use crate::reach::Branch;
 
 const PORT: u16 = 7000;
 /// Between two tries to reach a peer that was up when this node started.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// For the last words of a node that ends in order.
+const GOODBYE: Duration = Duration::from_millis(100);
 
 /// The network's name of a node.
 pub(super) fn name(node: u8) -> String {
@@ -67,7 +71,24 @@ pub(super) async fn run(number: u8) -> turmoil::Result {
             }
         });
     }
+    for fault in params.faults.iter().filter(|fault| fault.at >= from && fault.fault == (Fault::Drain { node: number }))
+    {
+        let (at, until) = (fault.at - from, fault.until - from);
+        let micros = Duration::from_micros;
+        spawn_local(drain(node.clone(), life, begun + micros(at), begun + micros(until) - GOODBYE));
+    }
     std::future::pending().await
+}
+
+/// Says that the node is about to end, and ends it in order: as the daemon's processes do. The host ends a little later.
+async fn drain(node: Node, life: LifeId, at: Instant, until: Instant) {
+    sleep_until(at).await;
+    state::drain_begins(life);
+    node.go_away("drained");
+    sleep_until(until).await;
+    state::reach(Branch::Drained);
+    state::fact(Fact::DrainEnds { life });
+    node.shut_down("drained");
 }
 
 /// As every cluster's, known to its nodes only.

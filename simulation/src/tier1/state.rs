@@ -36,6 +36,8 @@ struct Life {
     node: u8,
     id: NodeId,
     up: bool,
+    /// It is about to end, and has said so.
+    leaves: bool,
     /// References to its actors, as they travel; empty before it is ready.
     actors: Vec<Vec<u8>>,
 }
@@ -189,7 +191,7 @@ pub(super) fn next_life() -> (LifeId, u64) {
 pub(super) fn node_up(node: u8, id: &NodeId) {
     with(|state| {
         let life = state.lives.len() as LifeId;
-        state.lives.push(Life { node, id: id.clone(), up: true, actors: Vec::new() });
+        state.lives.push(Life { node, id: id.clone(), up: true, leaves: false, actors: Vec::new() });
         state.fact(Fact::NodeUp { life, node, uid: id.uid.0 });
     });
 }
@@ -207,6 +209,19 @@ pub(super) fn node_down(node: u8, silent: bool) {
             state.fact(Fact::Resolved { op, verdict: Verdict::Orphaned });
         }
     });
+}
+
+/// The life says that it is about to end.
+pub(super) fn drain_begins(life: LifeId) {
+    with(|state| {
+        state.lives[life as usize].leaves = true;
+        state.fact(Fact::DrainBegins { life });
+    });
+}
+
+/// True if the life that runs on this node is about to end.
+pub(super) fn leaves(node: u8) -> bool {
+    with(|state| state.lives.iter().any(|life| life.node == node && life.up && life.leaves)).unwrap_or(false)
 }
 
 pub(super) fn is_up(life: LifeId) -> bool {
@@ -289,6 +304,13 @@ pub(super) fn resolved(op: Op, verdict: Verdict) {
     with(|state| {
         let call = state.judge.ledger.call(op);
         let orphaned = matches!(call.verdict, Some((_, Verdict::Orphaned)));
+        if state.lives.get(call.target.0 as usize).is_some_and(|life| life.up && life.leaves) {
+            match verdict {
+                Verdict::Unreachable { sent: false } => state.judge.reach(Branch::TurnedAway),
+                Verdict::Replied { .. } => state.judge.reach(Branch::FinishedInDrain),
+                _ => {}
+            }
+        }
         if !orphaned {
             state.fact(Fact::Resolved { op, verdict });
         }

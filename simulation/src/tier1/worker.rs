@@ -105,7 +105,7 @@ impl Job {
         let actor = this::<Worker>().map_or(0, |this| this.id().0);
         let op = work.op;
         let plan = state::plan_of(op).unwrap_or_else(|| panic!("#{op} was never issued"));
-        if work.padding.len() != usize::from(plan.padding) {
+        if work.padding.len() != calls::padding_bytes(&plan) {
             state::accuse("I16 bytes are what was sent", format!("#{op} arrives with {} bytes", work.padding.len()));
         }
         state::fact(Fact::Arrived { op, life, end: None, deadline: None });

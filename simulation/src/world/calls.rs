@@ -138,7 +138,7 @@ impl World<'_> {
             self.fact(Fact::Queued { op, queued_bytes_before: 0 });
         } else if !is_ask {
             self.reach(Branch::LineOfMailbox);
-            self.fact(Fact::InLine { op });
+            self.fact(Fact::InLine { op, window_full: false });
         }
     }
 
@@ -163,6 +163,7 @@ impl World<'_> {
                 Err((error, _)) => Err(error),
             }
         };
+        let window_full = session.queued_bytes() >= self.params.send_window_bytes;
         if actor == ActorId::NODE {
             // Requests to the node itself wait for no window.
             one.exempt_bytes += session.queued_bytes().saturating_sub(queued_bytes_before);
@@ -174,7 +175,7 @@ impl World<'_> {
                 if queued_bytes_before >= self.params.send_window_bytes {
                     self.reach(Branch::WindowFull);
                 }
-                self.fact(Fact::InLine { op });
+                self.fact(Fact::InLine { op, window_full });
             }
             Err(error) => self.resolve(op, Verdict::of(&error)),
         }
@@ -223,6 +224,7 @@ impl World<'_> {
     pub(super) fn resolve(&mut self, op: Op, verdict: Verdict) {
         let entry = self.judge.ledger.call(op);
         let (far, in_line) = (entry.end.is_some(), entry.in_line);
+        let (to, is_to_node) = (entry.target.0, entry.is_to_node());
         match verdict {
             Verdict::Replied { .. } if far => self.reach(Branch::AskReplied),
             Verdict::Deadline { started: true } if far => self.reach(Branch::DeadlineRemote),
@@ -230,6 +232,13 @@ impl World<'_> {
             Verdict::Unreachable { sent: true } => self.reach(Branch::UnreachableSent),
             Verdict::Unreachable { sent: false } if in_line => self.reach(Branch::UnreachableUnsent),
             _ => {}
+        }
+        if far && !is_to_node && self.lives[to as usize].up && self.lives[to as usize].leaves {
+            match verdict {
+                Verdict::Unreachable { sent: false } => self.reach(Branch::TurnedAway),
+                Verdict::Replied { .. } => self.reach(Branch::FinishedInDrain),
+                _ => {}
+            }
         }
         self.fact(Fact::Resolved { op, verdict });
         if !matches!(verdict, Verdict::Replied { .. }) {

@@ -198,7 +198,7 @@ impl World<'_> {
         one.exempt_bytes += session.queued_bytes().saturating_sub(queued_bytes_before);
         match accepted {
             Ok(Accepted::Queued) => self.fact(Fact::Queued { op, queued_bytes_before }),
-            Ok(Accepted::InLine) => self.fact(Fact::InLine { op }),
+            Ok(Accepted::InLine) => self.fact(Fact::InLine { op, window_full: false }),
             Err(error) => self.resolve(op, Verdict::of(&error)),
         }
         self.wake(end);

@@ -449,6 +449,7 @@ impl World<'_> {
         let one = &mut self.ends[end as usize];
         let (Some(session), arrived) = (&mut one.session, &mut one.arrived) else { return Ok(()) };
         let (known, late_before) = (session.peer().is_some(), session.late_replies());
+        let left = session.peer_leaves().is_some();
         let (acks, mut heartbeat, mut answer, mut acked) = (session.config().version >= 3, false, false, None);
         loop {
             let received = match frame::decode(rest, limits::FRAME_BYTES_MAX) {
@@ -474,6 +475,7 @@ impl World<'_> {
         }
         let peer = session.peer().filter(|_| !known).map(|hello| hello.node.clone());
         let late = session.late_replies() > late_before;
+        let leaves = !left && session.peer_leaves().is_some();
         if acks && let Some(received) = arrived.ack(heartbeat) {
             one.ack = Some(received);
         }
@@ -488,6 +490,9 @@ impl World<'_> {
         }
         if late {
             self.reach(Branch::LateReply);
+        }
+        if leaves {
+            self.fact(Fact::DrainHeard { end });
         }
         if let Some(peer) = peer {
             // Before the first message is handled: the peer may have been declared lost meanwhile.

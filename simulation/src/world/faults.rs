@@ -9,7 +9,7 @@ use mobula_transport::{Hello, Lane};
 use super::ends::{Stage, hello_frame};
 use super::{Event, World};
 use crate::fact::{Closure, EndId, Fact, LifeId};
-use crate::params::{Fault, Forgery, Intruder};
+use crate::params::{Fault, Forgery, Intruder, MS};
 use crate::reach::Branch;
 
 impl World<'_> {
@@ -67,7 +67,41 @@ impl World<'_> {
                 }
             }
             Fault::Busy { node } => self.slots[usize::from(node)].busy += 1,
+            Fault::Drain { node } => self.drain_begins(node),
         }
+    }
+
+    /// A node says to its peers, also to those that connect later, that it is about to end: as `Node::go_away` in actors.
+    fn drain_begins(&mut self, node: u8) {
+        let Some(life) = self.slots[usize::from(node)].life else { return };
+        if std::mem::replace(&mut self.lives[life as usize].leaves, true) {
+            return;
+        }
+        self.fact(Fact::DrainBegins { life });
+        for end in 0..self.ends.len() as EndId {
+            let one = &self.ends[end as usize];
+            if one.life == Some(life) && one.attached && one.lane == Lane::Data && one.over.is_none() {
+                self.answer_with(end, |session| session.go_away("drained"));
+            }
+        }
+    }
+
+    /// It ends with a goodbye to all: as `Node::shut_down`.
+    fn drain_ends(&mut self, node: u8) {
+        let Some(life) = self.slots[usize::from(node)].life.filter(|life| self.lives[*life as usize].leaves) else {
+            return;
+        };
+        self.reach(Branch::Drained);
+        self.fact(Fact::DrainEnds { life });
+        for end in 0..self.ends.len() as EndId {
+            let one = &self.ends[end as usize];
+            if one.life == Some(life) && one.attached && one.over.is_none() {
+                self.answer_with(end, |session| session.goodbye("drained"));
+                self.flush(end);
+            }
+        }
+        self.node_ends(node, false);
+        self.plan(self.now + 500 * MS, Event::ComesBack(node));
     }
 
     /// A flapping way is cut, or is open again.
@@ -138,6 +172,7 @@ impl World<'_> {
                     pipe.reset_after = None;
                 }
             }
+            Fault::Drain { node } => self.drain_ends(node),
             Fault::Flap { a, b, .. } if self.flapping.remove(&number) => self.cut(a, b, false, false, -1),
             _ => {}
         }

@@ -36,6 +36,8 @@ pub(super) struct Life {
     pub(super) node: u8,
     pub(super) uid: u64,
     pub(super) up: bool,
+    /// It is about to end, and has said so.
+    pub(super) leaves: bool,
     pub(super) hello: Hello,
     pub(super) acceptor: Acceptor,
     pub(super) actors: BTreeMap<u64, Actor>,
@@ -89,6 +91,7 @@ impl World<'_> {
             node,
             uid,
             up: true,
+            leaves: false,
             hello,
             acceptor: Acceptor::new(self.secret.clone(), NodeUid(uid), versions),
             actors: BTreeMap::new(),
@@ -206,6 +209,9 @@ impl World<'_> {
         let links = peers.entry(peer.uid.0).or_insert(Peer { id: peer.clone(), data: None, control: None });
         let link = if control { &mut links.control } else { &mut links.data };
         link.get_or_insert(end);
+        if !control && self.lives[life as usize].leaves {
+            self.answer_with(end, |session| session.go_away("drained"));
+        }
         if control {
             self.control_up(life, &peer);
         }
@@ -257,6 +263,8 @@ impl World<'_> {
     pub(super) fn perform(&mut self, life: LifeId, op: Op) {
         let plan = self.judge.ledger.call(op).plan.clone();
         match plan.kind {
+            // It has answered that it is about to end.
+            Kind::Spawn if self.lives[life as usize].leaves => {}
             Kind::Spawn => {
                 self.reach(Branch::SpawnedAfar);
                 self.spawn(life);

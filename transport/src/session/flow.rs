@@ -84,6 +84,9 @@ impl<R> Flows<R> {
         if target == ActorId::NODE {
             return self.by_target.get(&target.0).is_none_or(|flow| flow.line.is_empty());
         }
+        if planted::is(Bug::NeighbourHeld) && self.in_line > 0 {
+            return false;
+        }
         let flow = self.flow(target);
         let overtakes = flow.is_fragmenting() && planted::is(Bug::LargeOvertaken);
         (flow.line.is_empty() || overtakes) && !out.is_full() && flow.credit.spend()
