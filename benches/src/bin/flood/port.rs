@@ -69,13 +69,16 @@ pub(crate) fn serve() -> ExitCode {
     actix::System::new().block_on(async {
         let config = NodeConfig { name: "head".to_owned(), uid: Some(UID), ..NodeConfig::default() };
         let node = Node::start(config).expect("a node");
-        // Where heartbeats are, too: a flood that holds them up costs sessions.
-        let opening = node.control_runtime().spawn(async { tls::listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))) });
+        // As the port of a node has: two threads, which are neither the actors' nor the heartbeats'.
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build();
+        let runtime = runtime.expect("a runtime");
+        let opening = runtime.spawn(async { tls::listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))) });
         let listener = opening.await.expect("it only listens").expect("a port");
         println!("{} {}", listener.local_addr().expect("it is bound"), *token.expose());
-        node.control_runtime().spawn(keep(listener, node.clone(), endpoint, identity));
+        runtime.spawn(keep(listener, node, endpoint, identity));
         let ended = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
         let _ = ended.await;
+        runtime.shutdown_background();
     });
     ExitCode::SUCCESS
 }
