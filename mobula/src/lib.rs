@@ -99,6 +99,8 @@ mod pages {
     struct FromRayActors;
     #[doc = include_str!("../../docs/book/counted-lines.md")]
     struct CountedLines;
+    #[doc = include_str!("../../docs/book/resources.md")]
+    struct ResourcesAndPlacement;
     #[doc = include_str!("../../docs/book/from-erlang-and-akka.md")]
     struct FromErlangAndAkka;
 }
