@@ -152,7 +152,7 @@ fn started_for(text: &str) -> Option<(JobId, NodeUid)> {
     Some((job.parse().ok()?, NodeUid(u64::from_str_radix(uid, 16).ok()?)))
 }
 
-/// For a node that starts the driver of a submitted job: what [`DRIVER_VARIABLE`] has to say.
+/// For a node that starts the driver of a submitted job: what `MOBULA_DRIVER` has to say.
 pub fn driver_variable(job: JobId, uid: NodeUid) -> (&'static str, String) {
     (DRIVER_VARIABLE, format!("{job}:{:x}", uid.0))
 }
