@@ -298,8 +298,9 @@ fn a_placement_group_is_all_or_nothing() {
         assert_eq!(row.phase, GroupPhase::Ready);
         let error = cluster.spawn(Tenant::actor().cpus(1).in_group(&spread)).await.expect_err("it is gone");
         assert!(error.to_string().contains("there is no placement group"), "{error}");
-        let tenant = cluster.spawn(Tenant::actor().cpus(2).in_group(&other)).await.expect("set aside for it");
-        let monitor = tenant.monitor();
+        // In force from the beginning: one that is set up now may come after the order to end, which goes another way.
+        let spec = Tenant::actor().cpus(2).in_group(&other);
+        let (_, monitor) = cluster.spawn_monitor(spec).await.expect("set aside for it");
         other.remove().await.expect("it is there");
         assert_eq!(within(LONG, "its end", monitor).await.reason, mobula::ExitReason::Killed);
         is_free(&cluster, &all).await;
