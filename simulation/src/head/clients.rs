@@ -10,7 +10,7 @@ use mobula_core::cluster::{
 
 use super::fact::Fact;
 use super::params::MS;
-use super::{Event, Reply, Request, World, parts};
+use super::{CALM, Event, Reply, Request, World, parts};
 use crate::params::{SECOND, Time};
 use crate::random::Random;
 
@@ -152,8 +152,10 @@ impl World {
             *asked_at = now;
             requests.push(Request::Release(*lease));
         }
-        let returns = (!client.has.is_empty() && self.random.one_in(8)).then(|| client.has.pop_first()).flatten();
-        if let Some((lease, _)) = returns {
+        // What is asked at the very end has no answer yet.
+        let late = now + 2 * SECOND >= self.params.calm_at + CALM;
+        let returns = !client.has.is_empty() && self.random.one_in(8) && !late;
+        if let Some((lease, _)) = returns.then(|| client.has.pop_first()).flatten() {
             client.gives_back.insert(lease, 0);
             self.fact(Fact::LeaseReturned { lease, done: false });
         }

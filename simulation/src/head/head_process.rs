@@ -215,7 +215,9 @@ impl World {
                     let spent = (deadline.as_micros() as Time * 9 / 10).saturating_sub(200 * MS);
                     let may_end = &mut self.hosts[host as usize].may_end;
                     let before = may_end.filter(|(node, _)| *node == uid).map_or(Time::MAX, |(_, at)| at);
-                    *may_end = Some((uid, before.min(self.now + spent)));
+                    let at = before.min(self.now + spent);
+                    *may_end = Some((uid, at));
+                    self.at(at, Event::DrainEnds(host));
                 }
             }
             None => {

@@ -118,13 +118,18 @@ impl World {
             let away = self.random.between(300, 2_000) * MS;
             return self.host_ends(number, self.now + away);
         }
-        if let Some((uid, _)) = self.hosts[at].may_end.take_if(|(_, from)| self.now >= *from) {
+        self.processes_end(number);
+        self.talk(number);
+    }
+
+    /// A drain is over, also for a host that stands still.
+    pub(super) fn drain_ends(&mut self, number: u32) {
+        let may_end = &mut self.hosts[number as usize].may_end;
+        if let Some((uid, _)) = may_end.take_if(|(_, from)| self.now >= *from) {
             self.fact(Fact::NodeMayEnd { uid });
             let jobs = self.jobs_driven_on(uid);
             jobs.into_iter().for_each(|job| self.fact(Fact::JobMayEnd { job }));
         }
-        self.processes_end(number);
-        self.talk(number);
     }
 
     /// What a daemon has to say.
@@ -317,6 +322,8 @@ impl World {
         host.may_end = None;
         let Some(node) = host.node.take() else { return };
         host.before = Some(node.uid);
+        // A head that was killed may have written it, and told nobody.
+        self.fact(Fact::NodeMayEnd { uid: node.uid });
         for (process, ended) in node.processes {
             self.fact(Fact::Ends { process, told: false });
             if ended.is_driver {

@@ -150,6 +150,7 @@ enum Event {
         reply: Reply,
     },
     HostWakes(u32),
+    DrainEnds(u32),
     ClientWakes(u32),
     HeadWakes(u64),
     HeadBegins,
@@ -282,6 +283,7 @@ impl World {
                 Some(thaws) => self.at(thaws, Event::HostWakes(host)),
                 None => self.host_wakes(host),
             },
+            Event::DrainEnds(host) => self.drain_ends(host),
             Event::Acts { host, life, process } => match self.frozen_until(host) {
                 // A thawed process may be the first to run.
                 Some(thaws) => self.at(thaws, Event::Acts { host, life, process }),
@@ -328,7 +330,8 @@ impl World {
                 let life = self.head.life;
                 // One of the two may have been stuck somewhere for long.
                 if times == 2 && self.random.one_in(4) {
-                    delay += self.random.between(500, 25_000) * MS;
+                    let stuck = self.random.between(500, 25_000) * MS;
+                    delay += stuck.min(self.params.calm_at.saturating_sub(self.now));
                 }
                 self.after(delay, Event::ToHead { life, from, of, sent, request: request.clone() });
             }
@@ -422,7 +425,9 @@ impl World {
         self.cuts[peer as usize].0 -= u32::from(from);
         self.cuts[peer as usize].1 -= u32::from(to);
         let Some((node, life)) = self.begun.remove(&number) else { return };
-        let lives_on = self.hosts[peer as usize].believes() == Some(node) && self.frozen_until(peer).is_none();
+        // One that thaws at this moment has not looked at its lease yet.
+        let frozen = self.hosts[peer as usize].frozen_until >= self.now;
+        let lives_on = self.hosts[peer as usize].believes() == Some(node) && !frozen;
         let head_was_there = self.head.life == life && self.head.head.is_some() && self.head.paused_until <= at;
         let believed = self.head.head.as_ref().is_some_and(|head| head.assignment(node).is_some());
         self.fact(Fact::Heals { node, lasted: self.now - at, lives_on, believed, head_was_there });
