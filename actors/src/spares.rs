@@ -20,14 +20,18 @@ thread_local! {
     static SPARES: RefCell<Vec<Row>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The boxes of one type, which come to the front.
+/// The boxes of one type, which come to the front if they are found far behind: those in use stay where they are.
 fn row<B: 'static>(rows: &mut [Row]) -> Option<&mut Vec<B>> {
     let wanted = TypeId::of::<B>();
     let at = rows.iter().position(|(known, _)| *known == wanted)?;
-    if at > 0 {
-        rows[..=at].rotate_right(1);
-    }
-    rows.first_mut()?.1.downcast_mut()
+    let at = match at < TYPES_MAX / 2 {
+        true => at,
+        false => {
+            rows[..=at].rotate_right(1);
+            0
+        }
+    };
+    rows.get_mut(at)?.1.downcast_mut()
 }
 
 /// A box that was kept.
