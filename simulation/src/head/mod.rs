@@ -330,8 +330,11 @@ impl World {
                 let life = self.head.life;
                 // One of the two may have been stuck somewhere for long.
                 if times == 2 && self.random.one_in(4) {
-                    let stuck = self.random.between(500, 25_000) * MS;
-                    delay += stuck.min(self.params.calm_at.saturating_sub(self.now));
+                    delay += self.random.between(500, 25_000) * MS;
+                    // When nothing goes wrong any more, nothing is stuck any more.
+                    if self.now + delay > self.params.calm_at {
+                        continue;
+                    }
                 }
                 self.after(delay, Event::ToHead { life, from, of, sent, request: request.clone() });
             }
