@@ -1,6 +1,9 @@
 //! Many seeds, one after the other: what the program and the tests both do.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use mobula_core::panic_text;
 
 use crate::judge::Violation;
 use crate::params::{Params, Time};
@@ -37,21 +40,32 @@ impl Tier {
             Tier::Zero => run(params, traced),
             Tier::One => tier1::run(params, traced),
         };
-        catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            let what = text.unwrap_or_else(|| "a panic without a text".to_owned());
-            Report {
-                violation: Some(Violation { promise: "I31 no peer input panics", what, at: 0 }),
-                hash: 0,
-                lasted: 0,
-                facts: 0,
-                calls: 0,
-                reached: Reached::default(),
-                lines: Vec::new(),
-            }
+        catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Report {
+            violation: Some(panicked(&*panic)),
+            hash: 0,
+            lasted: 0,
+            facts: 0,
+            calls: 0,
+            reached: Reached::default(),
+            lines: Vec::new(),
         })
     }
+}
+
+/// What a panic of a world breaks.
+pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Violation {
+    Violation { promise: "I31 no peer input panics", what: panic_text(panic), at: 0 }
+}
+
+/// True if `seed` is run twice.
+pub(crate) fn is_compared(seed: u64, all: bool) -> bool {
+    all || seed.is_multiple_of(COMPARED_ONE_IN)
+}
+
+/// What two runs of a seed break whose traces differ; the second has lasted until `at`.
+pub(crate) fn another_trace(hash: u64, again: u64, at: Time) -> Option<Violation> {
+    let what = || format!("{hash:016x} and {again:016x}");
+    (again != hash).then(|| Violation { promise: "I28 same seed, same trace", what: what(), at })
 }
 
 /// A seed that failed.
@@ -105,13 +119,10 @@ impl Summary {
         self.calls += report.calls;
         self.reached.add(&report.reached);
         let mut violation = report.violation;
-        if violation.is_none() && (self.compares_all || seed.is_multiple_of(COMPARED_ONE_IN)) {
+        if violation.is_none() && is_compared(seed, self.compares_all) {
             self.compared += 1;
             let again = self.tier.run_caught(&params, false);
-            if again.hash != report.hash {
-                let what = format!("{:016x} and {:016x}", report.hash, again.hash);
-                violation = Some(Violation { promise: "I28 same seed, same trace", what, at: again.lasted });
-            }
+            violation = another_trace(report.hash, again.hash, again.lasted);
         }
         self.failures.extend(violation.map(|violation| Failure { seed, violation }));
     }

@@ -9,6 +9,7 @@ pub mod fact;
 pub mod head;
 pub mod identity;
 pub mod judge;
+pub mod kind;
 pub mod ledger;
 pub mod oracles;
 pub mod params;

@@ -16,5 +16,5 @@ fn the_head_keeps_its_promises_in_many_worlds() {
     assert!(summary.failures.is_empty(), "replay with `simulate --world head --seed N`: {:#?}", summary.failures);
     assert!(summary.compared >= SEEDS / 100);
     // Worlds in which nothing happens prove nothing.
-    assert!(summary.kills > SEEDS / 10 && summary.leases > 10 * SEEDS, "{summary:?}");
+    assert!(summary.counts.kills > SEEDS / 10 && summary.counts.leases > 10 * SEEDS, "{summary:?}");
 }

@@ -12,5 +12,8 @@ fn tokens_and_revocations_are_exact_in_many_worlds() {
     assert!(summary.failures.is_empty(), "replay with `simulate --world identity --seed N`: {:#?}", summary.failures);
     assert!(summary.compared >= SEEDS / 100);
     // Worlds in which nothing happens prove nothing.
-    assert!(summary.joined > SEEDS && summary.refused > SEEDS && summary.cut > SEEDS / 4, "{summary:?}");
+    assert!(
+        summary.counts.joined > SEEDS && summary.counts.refused > SEEDS && summary.counts.cut > SEEDS / 4,
+        "{summary:?}"
+    );
 }

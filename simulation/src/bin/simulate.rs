@@ -6,7 +6,7 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -14,10 +14,10 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use mobula_core::planted::{BUGS, Bug, HEAD_BUGS, IDENTITY_BUGS};
 use mobula_simulation::campaign::{Failure, Summary, Tier};
-use mobula_simulation::judge::Violation;
+use mobula_simulation::kind::{self, Counts, Kind};
 use mobula_simulation::params::{Params, SECOND};
 use mobula_simulation::shrink::shrink;
-use mobula_simulation::{head, identity};
+use mobula_simulation::{Report, head, identity};
 
 /// Whole clusters from a seed, in virtual time, under faults.
 #[derive(Debug, Parser)]
@@ -86,195 +86,163 @@ fn main() -> anyhow::Result<ExitCode> {
         plant(Some(name))?;
     }
     match args.world {
-        World::Head => return head_world(&args),
-        World::Identity => return identity_world(&args),
+        World::Head => return other_world::<head::Kind>(&args),
+        World::Identity => return other_world::<identity::Kind>(&args),
         World::Links => {}
     }
     if args.planted_table {
         return planted_table(&args);
     }
     match args.seed {
-        Some(seed) => replay(args.tier(), seed, args.json),
+        Some(seed) => Ok(replay(args.tier(), seed, args.json)),
         None => campaign(&args),
     }
 }
 
-fn replay(tier: Tier, seed: u64, json: bool) -> anyhow::Result<ExitCode> {
+fn replay(tier: Tier, seed: u64, json: bool) -> ExitCode {
     let params = tier.draw(seed);
-    let report = tier.run_caught(&params, true);
+    let Report { violation, hash, lasted, facts, lines, .. } = tier.run_caught(&params, true);
+    show_trace(seed, kind::Report { violation, hash, facts, lasted, counts: (), lines }, json, || show_world(&params))
+}
+
+/// What came of one seed, and before it the world, where people read it.
+fn show_trace<C>(seed: u64, report: kind::Report<C>, json: bool, show_world: impl FnOnce()) -> ExitCode {
+    let kind::Report { violation, hash, facts, lasted, lines, .. } = report;
+    let broken = violation.is_some();
     if json {
-        let violation = report.violation.as_ref();
         let object = serde_json::json!({
             "seed": seed,
-            "hash": format!("{:016x}", report.hash),
-            "lasted_s": report.lasted as f64 / SECOND as f64,
-            "facts": report.facts,
-            "promise": violation.map(|violation| violation.promise),
-            "violation": violation.map(|violation| violation.what.clone()),
-            "trace": report.lines,
+            "hash": format!("{hash:016x}"),
+            "lasted_s": lasted as f64 / SECOND as f64,
+            "facts": facts,
+            "promise": violation.as_ref().map(|violation| violation.promise),
+            "violation": violation.map(|violation| violation.what),
+            "trace": lines,
         });
         println!("{object}");
     } else {
-        show_world(&params);
-        report.lines.iter().for_each(|line| println!("{line}"));
-        println!("{} facts in {:.3} s, hash {:016x}", report.facts, report.lasted as f64 / 1e6, report.hash);
+        show_world();
+        lines.iter().for_each(|line| println!("{line}"));
+        println!("{facts} facts in {:.3} s, hash {hash:016x}", lasted as f64 / 1e6);
     }
-    Ok(if report.violation.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    if broken { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// The same for the world of the head.
-fn head_world(args: &Args) -> anyhow::Result<ExitCode> {
+/// The same for a world that is no cluster of links.
+fn other_world<K: Kind + Clone + Default + Send>(args: &Args) -> anyhow::Result<ExitCode>
+where
+    K::Counts: Send,
+{
     if let Some(seed) = args.seed {
-        let head::Report { violation, hash, facts, lasted, lines, .. } = head::replay(seed);
-        let told = Told { violation, hash, facts, lasted, lines };
-        return Ok(told.show(args, seed, &format!("{:?}", head::Params::draw(seed))));
+        let show_world = || println!("{}", K::describe(seed));
+        return Ok(show_trace(seed, K::run_caught(seed, true), args.json, show_world));
     }
     if args.planted_table {
-        return planted_world(args, HEAD_BUGS, |seed| {
-            let mut summary = head::Summary::default();
-            summary.run_seed(seed);
-            summary.failures.pop()
-        });
+        return planted_world::<K>(args);
     }
     let begun = now();
-    let end = args.from.checked_add(args.seeds).context("--from and --seeds together pass the largest seed")?;
-    let (next, mut sum) = (AtomicU64::new(args.from), head::Summary::default());
+    let next = seeds(args)?;
+    let mut sum = kind::Summary::<K>::default();
     let work = || {
-        let mut summary = head::Summary { compares_all: args.every_hash, ..head::Summary::default() };
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= end {
-                return summary;
-            }
+        let mut summary = kind::Summary::<K> { compares_all: args.every_hash, ..kind::Summary::default() };
+        while let Some(seed) = next() {
             summary.run_seed(seed);
         }
+        summary
     };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..args.jobs).map(|_| scope.spawn(work)).collect();
-        for thread in threads {
-            sum.add(thread.join().map_err(|_| anyhow::anyhow!("a thread of the simulator panicked"))?);
-        }
-        anyhow::Ok(())
-    })?;
-    let took = now().duration_since(begun).as_secs_f64();
-    let counted = [("heads_killed", sum.kills), ("leases", sum.leases)];
-    let outcome = Outcome { seeds: sum.seeds, lasted: sum.lasted, facts: sum.facts, compared: sum.compared };
-    Ok(outcome.show(args, took, sum.failures, &counted))
+    on_threads(args.jobs, work, |summary| sum.add(summary))?;
+    Ok(show_sum(args, now().duration_since(begun).as_secs_f64(), &sum))
 }
 
-/// The same for the world of identities.
-fn identity_world(args: &Args) -> anyhow::Result<ExitCode> {
-    if let Some(seed) = args.seed {
-        let identity::Report { violation, hash, facts, lasted, lines, .. } = identity::replay(seed);
-        let told = Told { violation, hash, facts, lasted, lines };
-        return Ok(told.show(args, seed, &format!("{:?}", identity::Params::draw(seed))));
-    }
-    if args.planted_table {
-        return planted_world(args, IDENTITY_BUGS, |seed| {
-            let mut summary = identity::Summary::default();
-            summary.run_seed(seed);
-            summary.failures.pop()
+fn show_sum<K: Kind>(args: &Args, took: f64, sum: &kind::Summary<K>) -> ExitCode {
+    let (hours, speed) = (sum.lasted as f64 / 3.6e9, sum.lasted as f64 / 1e6 / took);
+    let counted = sum.counts.named();
+    if args.json {
+        let mut object = serde_json::json!({
+            "seeds": sum.seeds,
+            "failures": in_order(&sum.failures).into_iter().map(failed).collect::<Vec<_>>(),
+            "cluster_hours": hours,
+            "facts": sum.facts,
+            "seconds": took,
+            "times_real_time": speed,
+            "traces_compared": sum.compared,
         });
+        counted.iter().for_each(|(name, count)| object[*name] = (*count).into());
+        println!("{object}");
+    } else {
+        let counted: String =
+            counted.iter().map(|(name, count)| format!("{count} {}, ", name.replace('_', " "))).collect();
+        println!(
+            "{} seeds, {} failed; {hours:.2} h of clusters, {counted}{} facts in {took:.1} s: {speed:.0} times real \
+             time; {} traces compared",
+            sum.seeds,
+            sum.failures.len(),
+            sum.facts,
+            sum.compared,
+        );
+        show_failures(&sum.failures);
     }
-    let begun = now();
+    if sum.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn in_order(failures: &[Failure]) -> Vec<&Failure> {
+    let mut failures: Vec<_> = failures.iter().collect();
+    failures.sort_by_key(|failure| failure.seed);
+    failures
+}
+
+fn show_failures(failures: &[Failure]) {
+    for Failure { seed, violation } in in_order(failures).into_iter().take(20) {
+        println!("seed {seed}: {}: {}", violation.promise, violation.what);
+    }
+}
+
+fn failed(Failure { seed, violation }: &Failure) -> serde_json::Value {
+    serde_json::json!({ "seed": seed, "promise": violation.promise, "violation": violation.what })
+}
+
+/// The seeds that were asked for, each given to one who asks.
+fn seeds(args: &Args) -> anyhow::Result<impl Fn() -> Option<u64> + Sync> {
     let end = args.from.checked_add(args.seeds).context("--from and --seeds together pass the largest seed")?;
-    let mut sum = identity::Summary { compares_all: args.every_hash, ..identity::Summary::default() };
-    (args.from..end).for_each(|seed| sum.run_seed(seed));
-    let took = now().duration_since(begun).as_secs_f64();
-    let counted = [("joined", sum.joined), ("refused", sum.refused), ("connections_cut", sum.cut)];
-    let outcome = Outcome { seeds: sum.seeds, lasted: sum.lasted, facts: sum.facts, compared: sum.compared };
-    Ok(outcome.show(args, took, sum.failures, &counted))
+    let next = AtomicU64::new(args.from);
+    Ok(move || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < end))
 }
 
-/// One seed of a world that is no cluster of links.
-struct Told {
-    violation: Option<Violation>,
-    hash: u64,
-    facts: u64,
-    lasted: u64,
-    lines: Vec<String>,
-}
-
-impl Told {
-    fn show(&self, args: &Args, seed: u64, world: &str) -> ExitCode {
-        let violation = self.violation.as_ref();
-        if args.json {
-            let object = serde_json::json!({
-                "seed": seed,
-                "hash": format!("{:016x}", self.hash),
-                "lasted_s": self.lasted as f64 / SECOND as f64,
-                "facts": self.facts,
-                "promise": violation.map(|violation| violation.promise),
-                "violation": violation.map(|violation| violation.what.clone()),
-                "trace": self.lines,
-            });
-            println!("{object}");
-        } else {
-            println!("{world}");
-            self.lines.iter().for_each(|line| println!("{line}"));
-            println!("{} facts in {:.3} s, hash {:016x}", self.facts, self.lasted as f64 / 1e6, self.hash);
+/// Does `work` on so many threads, and adds up what each gave.
+fn on_threads<S: Send>(jobs: u16, work: impl Fn() -> S + Sync, mut add: impl FnMut(S)) -> anyhow::Result<()> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(&work)).collect();
+        for thread in threads {
+            add(thread.join().map_err(|_| anyhow::anyhow!("a thread of the simulator panicked"))?);
         }
-        if violation.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
-    }
+        Ok(())
+    })
 }
 
-/// Many seeds of one.
-struct Outcome {
-    seeds: u64,
-    lasted: u64,
-    facts: u64,
-    compared: u64,
-}
-
-impl Outcome {
-    fn show(&self, args: &Args, took: f64, mut failures: Vec<Failure>, counted: &[(&str, u64)]) -> ExitCode {
-        failures.sort_by_key(|failure| failure.seed);
-        let (hours, speed) = (self.lasted as f64 / 3.6e9, self.lasted as f64 / 1e6 / took);
-        if args.json {
-            let failed = |Failure { seed, violation }: &Failure| serde_json::json!({ "seed": seed, "promise": violation.promise, "violation": violation.what });
-            let mut object = serde_json::json!({
-                "seeds": self.seeds,
-                "failures": failures.iter().map(failed).collect::<Vec<_>>(),
-                "cluster_hours": hours,
-                "facts": self.facts,
-                "seconds": took,
-                "times_real_time": speed,
-                "traces_compared": self.compared,
-            });
-            counted.iter().for_each(|(name, count)| object[*name] = (*count).into());
-            println!("{object}");
-        } else {
-            let counted: String =
-                counted.iter().map(|(name, count)| format!("{count} {}, ", name.replace('_', " "))).collect();
-            println!(
-                "{} seeds, {} failed; {hours:.2} h of clusters, {counted}{} facts in {took:.1} s: {speed:.0} times real \
-                 time; {} traces compared",
-                self.seeds,
-                failures.len(),
-                self.facts,
-                self.compared,
-            );
-            for Failure { seed, violation } in failures.iter().take(20) {
-                println!("seed {seed}: {}: {}", violation.promise, violation.what);
-            }
-        }
-        if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-    }
-}
-
-/// For each of these bugs: runs of seeds from different beginnings, each until it is found.
-fn planted_world(args: &Args, bugs: &[Bug], run: impl Fn(u64) -> Option<Failure>) -> anyhow::Result<ExitCode> {
+/// For each bug of a kind of worlds: runs of seeds from different beginnings, each until it is found.
+fn planted_world<K: Kind + Default>(args: &Args) -> anyhow::Result<ExitCode> {
     let mut table = PlantedTable::begin();
-    for (_, name, text) in BUGS.iter().filter(|(bug, ..)| bugs.contains(bug)) {
+    for (_, name, text) in BUGS.iter().filter(|(bug, ..)| K::BUGS.contains(bug)) {
         plant(Some(name))?;
-        let found = |from: u64| {
-            let mut seeds = from..from + args.seeds;
-            seeds.find_map(|seed| run(seed).map(|failure| (seed - from + 1, failure.violation.promise)))
-        };
-        table.line(args, name, text, found);
+        table.line(args, name, text, |from| {
+            let mut summary = kind::Summary::<K>::default();
+            until_found(args, from, |seed| {
+                summary.run_seed(seed);
+                summary.failures.first().map(|failure| failure.violation.promise)
+            })
+        });
         plant(None)?;
     }
     Ok(table.end())
+}
+
+/// How many seeds it takes from one on, and which promise is broken.
+fn until_found(
+    args: &Args,
+    from: u64,
+    mut run: impl FnMut(u64) -> Option<&'static str>,
+) -> Option<(u64, &'static str)> {
+    (from..from + args.seeds).find_map(|seed| Some((seed - from + 1, run(seed)?)))
 }
 
 fn campaign(args: &Args) -> anyhow::Result<ExitCode> {
@@ -285,7 +253,7 @@ fn campaign(args: &Args) -> anyhow::Result<ExitCode> {
     } else {
         ProgressBar::hidden()
     };
-    let summary = run_seeds(args, &bar, false)?;
+    let summary = run_seeds(args, &bar)?;
     bar.finish_and_clear();
     let took = now().duration_since(begun);
     let unreached = summary.unreached();
@@ -301,35 +269,25 @@ fn campaign(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Runs the seeds on the threads that were asked for. With `first_only`, stops at a failure.
-fn run_seeds(args: &Args, bar: &ProgressBar, first_only: bool) -> anyhow::Result<Summary> {
-    let end = args.from.checked_add(args.seeds).context("--from and --seeds together pass the largest seed")?;
+/// Runs the seeds on the threads that were asked for.
+fn run_seeds(args: &Args, bar: &ProgressBar) -> anyhow::Result<Summary> {
     let until = args.minutes.map(|minutes| now() + Duration::from_secs_f64((minutes * 60.0).clamp(0.0, 1e9)));
-    let (next, stop) = (AtomicU64::new(args.from), AtomicBool::new(false));
+    let next = seeds(args)?;
     let work = || {
         let mut summary = Summary { compares_all: args.every_hash, ..Summary::of(args.tier()) };
-        while !stop.load(Ordering::Relaxed) && until.is_none_or(|until| now() < until) {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= end {
-                break;
-            }
+        while until.is_none_or(|until| now() < until) {
+            let Some(seed) = next() else { break };
             summary.run_seed(seed);
             bar.inc(1);
             if !summary.failures.is_empty() {
                 bar.set_message(format!("{} failed", summary.failures.len()));
-                stop.store(first_only, Ordering::Relaxed);
             }
         }
         summary
     };
     let mut sum = Summary::of(args.tier());
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..args.jobs).map(|_| scope.spawn(work)).collect();
-        for thread in threads {
-            sum.add(thread.join().map_err(|_| anyhow::anyhow!("a thread of the simulator panicked"))?);
-        }
-        Ok(sum)
-    })
+    on_threads(args.jobs, work, |summary| sum.add(summary))?;
+    Ok(sum)
 }
 
 fn show(summary: &Summary, took: Duration, unreached: &[&str], branches: bool) {
@@ -350,11 +308,7 @@ fn show(summary: &Summary, took: Duration, unreached: &[&str], branches: bool) {
         summary.reached.counts().for_each(|(branch, count)| println!("{count:>10}  {branch}"));
     }
     unreached.iter().for_each(|branch| println!("never reached: {branch}"));
-    let mut failures: Vec<_> = summary.failures.iter().collect();
-    failures.sort_by_key(|failure| failure.seed);
-    for Failure { seed, violation } in failures.iter().take(20) {
-        println!("seed {seed}: {}: {}", violation.promise, violation.what);
-    }
+    show_failures(&summary.failures);
 }
 
 fn show_shrunk(tier: Tier, failure: &Failure) {
@@ -373,13 +327,9 @@ fn show_world(params: &Params) {
 }
 
 fn json(summary: &Summary, took: Duration, unreached: &[&str]) -> serde_json::Value {
-    let failure = |failure: &Failure| {
-        let Failure { seed, violation } = failure;
-        serde_json::json!({ "seed": seed, "promise": violation.promise, "violation": violation.what })
-    };
     serde_json::json!({
         "seeds": summary.seeds,
-        "failures": summary.failures.iter().map(failure).collect::<Vec<_>>(),
+        "failures": summary.failures.iter().map(failed).collect::<Vec<_>>(),
         "cluster_hours": summary.lasted as f64 / 3.6e9,
         "node_hours": summary.node_time as f64 / 3.6e9,
         "calls": summary.calls,
@@ -401,15 +351,13 @@ fn planted_table(args: &Args) -> anyhow::Result<ExitCode> {
     let mut table = PlantedTable::begin();
     for (_, name, text) in BUGS.iter().filter(|(bug, name, _)| wanted(bug, name)) {
         plant(Some(name))?;
-        let found = |from: u64| {
+        table.line(args, name, text, |from| {
             let mut summary = Summary::of(args.tier());
-            let seed = (from..from + args.seeds).find(|seed| {
-                summary.run_seed(*seed);
-                !summary.failures.is_empty()
-            })?;
-            Some((seed - from + 1, summary.failures.first()?.violation.promise))
-        };
-        table.line(args, name, text, found);
+            until_found(args, from, |seed| {
+                summary.run_seed(seed);
+                summary.failures.first().map(|failure| failure.violation.promise)
+            })
+        });
         plant(None)?;
     }
     Ok(table.end())

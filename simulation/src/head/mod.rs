@@ -20,7 +20,7 @@ use mobula_core::cluster::{
     Registered, Registration, Resources, Revision, WorkerId,
 };
 
-pub use campaign::{Summary, replay};
+pub use campaign::{Counts, Kind, Report, Summary};
 pub use params::{Fault, Params, What};
 
 use self::clients::Client;
@@ -41,25 +41,6 @@ const CALM: Time = 24 * SECOND;
 
 /// Events of a world that does something else than going round in circles.
 const EVENTS_MAX: u64 = 1_000_000;
-
-/// What came of a world.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// The first promise that was broken.
-    pub violation: Option<Violation>,
-    /// Of all facts and their times.
-    pub hash: u64,
-    /// Facts.
-    pub facts: u64,
-    /// Virtual time.
-    pub lasted: Time,
-    /// Heads that were killed.
-    pub kills: u64,
-    /// Leases that clients were given.
-    pub leases: u64,
-    /// The trace, if it was asked for.
-    pub lines: Vec<String>,
-}
 
 /// Runs a world.
 pub fn run(params: &Params, traced: bool) -> Report {
@@ -88,8 +69,7 @@ pub fn run(params: &Params, traced: bool) -> Report {
         hash: world.hash,
         facts: world.facts,
         lasted: world.now,
-        kills: world.head.kills,
-        leases: world.leases_given,
+        counts: Counts { kills: world.head.kills, leases: world.leases_given },
         lines: world.lines.unwrap_or_default(),
     }
 }

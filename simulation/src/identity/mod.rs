@@ -16,7 +16,7 @@ use mobula_core::{NodeUid, limits};
 use mobula_identity::{ClusterId, Request, Revocations, Role, Token, TokenId, UnixTime, renew_at};
 use zeroize::Zeroizing;
 
-pub use campaign::{Summary, replay};
+pub use campaign::{Counts, Kind, Report, Summary};
 pub use params::{How, Params, TokenPlan};
 
 use self::fact::Fact;
@@ -28,27 +28,6 @@ use crate::random::Random;
 
 /// When the world begins, by the head's clock.
 const BEGIN: UnixTime = UnixTime(1_700_000_000);
-
-/// What came of a world.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// The first promise that was broken.
-    pub violation: Option<Violation>,
-    /// Of all facts and their times.
-    pub hash: u64,
-    /// Facts.
-    pub facts: u64,
-    /// Virtual time.
-    pub lasted: Time,
-    /// Who was let in.
-    pub joined: u64,
-    /// Who was sent away.
-    pub refused: u64,
-    /// Connections that were cut.
-    pub cut: u64,
-    /// The trace, if it was asked for.
-    pub lines: Vec<String>,
-}
 
 /// Runs a world.
 pub fn run(params: &Params, traced: bool) -> Report {
@@ -67,9 +46,7 @@ pub fn run(params: &Params, traced: bool) -> Report {
         hash: world.hash,
         facts: world.facts,
         lasted: world.now,
-        joined: world.joined,
-        refused: world.refused,
-        cut: world.cut,
+        counts: Counts { joined: world.joined, refused: world.refused, cut: world.cut },
         lines: world.lines.unwrap_or_default(),
     }
 }
