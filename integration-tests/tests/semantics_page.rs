@@ -39,13 +39,15 @@ fn named_tests(promise: &str) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// Where a file is that a promise names.
+/// Where a file is that a promise names: by its path, or as one of the integration tests, each of which has its own name.
 fn path_of(file: &str) -> PathBuf {
     if file.ends_with(".rs") {
-        root().join(file)
-    } else {
-        root().join("integration-tests/tests").join(file).with_extension("rs")
+        return root().join(file);
     }
+    let tests = root().join("integration-tests/tests");
+    let folders = std::fs::read_dir(&tests).expect("the tests").map(|entry| entry.expect("an entry").path());
+    let mut files = folders.chain([tests.clone()]).map(|folder| folder.join(file).with_extension("rs"));
+    files.find(|path| path.is_file()).unwrap_or_else(|| tests.join(file))
 }
 
 /// The tests of a source file: functions marked as such, and those that `suites!` runs on its stages.

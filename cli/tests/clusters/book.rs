@@ -1,16 +1,15 @@
 //! The commands in the pages for operators, typed as they stand there: `head`, `node-2` and `node-3` are homes on this host, `ssh` runs a command in
 //! another of them, and a node listens on loopback, at a port that the system chooses.
-mod common;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::Command;
 
-use common::{Ended, Program, Root, job_program, mobula};
+use crate::common::{Ended, Program, Root, job_program, mobula};
 
-const OPERATING: &str = include_str!("../../docs/book/operating.md");
-const FROM_RAY: &str = include_str!("../../docs/book/from-ray-commands.md");
+const OPERATING: &str = include_str!("../../../docs/book/operating.md");
+const FROM_RAY: &str = include_str!("../../../docs/book/from-ray-commands.md");
 /// The address of the head in the pages.
 const HEAD: &str = "10.0.0.1:6379";
 const HOSTS: [&str; 3] = ["head", "node-2", "node-3"];

@@ -1,7 +1,6 @@
 //! What is left of a cluster when its processes are killed or frozen: the head, a node, workers.
-mod common;
 
-use common::{Cluster, LONG, Process, Program, outside, until};
+use crate::common::{Cluster, LONG, Process, Program, outside, until};
 
 /// `answered: node-1=17 node-2=18`, without those that the test does not look at.
 fn answered(line: &str) -> Option<Vec<(String, u32)>> {
@@ -51,7 +50,7 @@ fn a_killed_worker_is_told_to_its_callers_and_started_again() {
         let program = std::env::current_exe().expect("Linux");
         let built = program.parent().and_then(|deps| deps.parent()).expect("a build directory");
         let program = built.join("examples/kill_program");
-        let mut command = common::mobula(&cluster.head.home);
+        let mut command = crate::common::mobula(&cluster.head.home);
         let ended = Program::start(command.args(["job", "submit"]).arg(program)).end();
         let lines = ended.ok().lines().filter_map(|line| line.split_once("told after "));
         told.extend(lines.filter_map(|(_, rest)| rest.split(' ').next()?.parse::<u64>().ok()));

@@ -1,11 +1,10 @@
 //! The files in `deploy/`: they are what systemd and container tools take, and the command takes their command lines.
-mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Ended, Program, mobula};
+use crate::common::{Ended, Program, mobula};
 
 fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a folder above").join("deploy")

@@ -1,9 +1,8 @@
 //! Jobs on a cluster of four nodes, as a user of the command sees them.
-mod common;
 
 use std::collections::BTreeSet;
 
-use common::{Cluster, Ended, Program, outside, until};
+use crate::common::{Cluster, Ended, Program, outside, until};
 use serde_json::Value;
 
 /// The sum of the squares of 1 to 100.
@@ -123,7 +122,7 @@ fn jobs_run_beside_each_other_and_one_is_stopped() {
 #[test]
 fn variables_reach_all_processes_of_a_job() {
     let cluster = Cluster::of(1);
-    let program = common::job_program().display().to_string();
+    let program = crate::common::job_program().display().to_string();
     let ended = cluster.run(&["job", "submit", "--env", "COLOUR=dark=blue", &program, "--", "env", "COLOUR"]);
     for line in [r#"driver: Some("dark=blue")"#, r#"head: Some("dark=blue")"#, r#"node-1: Some("dark=blue")"#] {
         assert!(has_line(ended.ok(), line), "{ended:?}");

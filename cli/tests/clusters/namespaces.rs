@@ -1,9 +1,8 @@
 //! A cluster over a network: each node in a network namespace of its own, with its own address. Takes root and iproute2.
-mod common;
 
 use std::process::Command;
 
-use common::{Program, Root, job_program, until};
+use crate::common::{Program, Root, job_program, until};
 use serde_json::Value;
 
 const NODES: usize = 4;

@@ -9,22 +9,22 @@ use tempfile::TempDir;
 use super::{Ended, Node, Process, Program, Signal, job_program, mobula, until};
 
 /// A head and the nodes that have joined it. Dropping it kills them all, and what is left of their jobs.
-pub struct Cluster {
+pub(crate) struct Cluster {
     /// The node that is the head.
-    pub head: Node,
+    pub(crate) head: Node,
     /// The others, as they have come.
-    pub nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     root: Root,
 }
 
 impl Cluster {
     /// A new cluster of a head alone, of one core.
-    pub fn head() -> Cluster {
+    pub(crate) fn head() -> Cluster {
         Cluster::head_with(&["--num-cpus", "1"])
     }
 
     /// A new cluster, whose head has these options.
-    pub fn head_with(arguments: &[&str]) -> Cluster {
+    pub(crate) fn head_with(arguments: &[&str]) -> Cluster {
         let root = Root::new();
         let arguments: Vec<_> = ["--head"].iter().chain(arguments).copied().collect();
         let head = Node::start(root.path(), "head", &arguments, None).unwrap_or_else(|ended| panic!("{ended:?}"));
@@ -32,7 +32,7 @@ impl Cluster {
     }
 
     /// A head and `nodes` others, each of one core, all up.
-    pub fn of(nodes: usize) -> Cluster {
+    pub(crate) fn of(nodes: usize) -> Cluster {
         let mut cluster = Cluster::head();
         for number in 1..=nodes {
             cluster.join(&format!("node-{number}"), &["--num-cpus", "1"]);
@@ -42,7 +42,7 @@ impl Cluster {
     }
 
     /// A node called `name` joins with a token of its own.
-    pub fn join(&mut self, name: &str, arguments: &[&str]) -> &mut Node {
+    pub(crate) fn join(&mut self, name: &str, arguments: &[&str]) -> &mut Node {
         let token = self.token(&[]);
         let joined = self.try_join(name, arguments, &token).unwrap_or_else(|ended| panic!("{ended:?}"));
         self.nodes.push(joined);
@@ -53,73 +53,73 @@ impl Cluster {
     ///
     /// # Errors
     /// How it has ended instead.
-    pub fn try_join(&self, name: &str, arguments: &[&str], token: &str) -> Result<Node, Ended> {
+    pub(crate) fn try_join(&self, name: &str, arguments: &[&str], token: &str) -> Result<Node, Ended> {
         let head = self.head.address.to_string();
         let arguments: Vec<_> = ["--address", &head].iter().chain(arguments).copied().collect();
         Node::start(self.root.path(), name, &arguments, Some(token))
     }
 
     /// A new token, made with these options of `token create`.
-    pub fn token(&self, options: &[&str]) -> String {
+    pub(crate) fn token(&self, options: &[&str]) -> String {
         let arguments: Vec<_> = ["token", "create"].iter().chain(options).copied().collect();
         self.run(&arguments).ok().trim().to_owned()
     }
 
     /// A file or directory in the cluster's directory, which is nobody's home.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
 
     /// The node with that name.
-    pub fn node(&mut self, name: &str) -> &mut Node {
+    pub(crate) fn node(&mut self, name: &str) -> &mut Node {
         self.nodes.iter_mut().find(|node| node.name == name).unwrap_or_else(|| panic!("there is no node {name}"))
     }
 
     /// The command, run on the head's host.
-    pub fn run(&self, arguments: &[&str]) -> Ended {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
         self.head.run(arguments)
     }
 
     /// As [`run`](Self::run), without waiting for the end.
-    pub fn begin(&self, arguments: &[&str]) -> Program {
+    pub(crate) fn begin(&self, arguments: &[&str]) -> Program {
         self.head.begin(arguments)
     }
 
     /// `job submit` of the job program, with these arguments of the program, to its end.
-    pub fn submit(&self, arguments: &[&str]) -> Ended {
+    pub(crate) fn submit(&self, arguments: &[&str]) -> Ended {
         self.begin_job(arguments).end()
     }
 
     /// `job submit` of the job program, which goes on as long as the job runs.
-    pub fn begin_job(&self, arguments: &[&str]) -> Program {
+    pub(crate) fn begin_job(&self, arguments: &[&str]) -> Program {
         let mut command = mobula(&self.head.home);
         Program::start(command.args(["job", "submit"]).arg(job_program()).arg("--").args(arguments))
     }
 
     /// `job submit --no-wait` of the job program. Gives the job's id.
-    pub fn submit_and_leave(&self, arguments: &[&str]) -> String {
+    pub(crate) fn submit_and_leave(&self, arguments: &[&str]) -> String {
         let mut command = mobula(&self.head.home);
         let command = command.args(["job", "submit", "--no-wait"]).arg(job_program()).arg("--").args(arguments);
         Program::start(command).end().ok().trim().to_owned()
     }
 
     /// `status --json`.
-    pub fn view(&self) -> Value {
+    pub(crate) fn view(&self) -> Value {
         self.run(&["status", "--json"]).json()
     }
 
     /// Waits until the view is as it should be.
-    pub fn wait_for(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn wait_for(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         until(what, || Some(self.view()).filter(&wanted))
     }
 
     /// Waits until so many nodes are up.
-    pub fn wait_for_nodes(&self, count: usize) -> Value {
+    pub(crate) fn wait_for_nodes(&self, count: usize) -> Value {
         self.wait_for(&format!("{count} nodes are up"), |view| view["summary"]["nodes_up"] == count)
     }
 
     /// Waits until a job is in that phase, as lists show it: `running`, `succeeded`, `stopped`, or of a `failed: ..` the beginning.
-    pub fn wait_for_job(&self, job: &str, phase: &str) -> Value {
+    pub(crate) fn wait_for_job(&self, job: &str, phase: &str) -> Value {
         until(&format!("{job} is {phase}"), || {
             let row = self.run(&["job", "status", job, "--json"]).json();
             let found = match &row["phase"] {
@@ -131,28 +131,23 @@ impl Cluster {
     }
 
     /// The processes of all jobs on these nodes: what runs from their homes.
-    pub fn job_processes(&self) -> Vec<Process> {
+    pub(crate) fn job_processes(&self) -> Vec<Process> {
         running_from(self.root.path())
-    }
-
-    /// The processes of jobs on one node.
-    pub fn processes_of(&self, node: &Node) -> Vec<Process> {
-        node.job_processes()
     }
 }
 
 /// The directory of all homes. What still runs from it ends before it goes: keep it longer than the nodes.
-pub struct Root(TempDir);
+pub(crate) struct Root(TempDir);
 
 impl Root {
     /// A new one.
-    pub fn new() -> Root {
+    pub(crate) fn new() -> Root {
         // Short: the path of a socket has 107 bytes at most.
         Root(tempfile::Builder::new().prefix("mobula-").tempdir_in("/tmp").expect("a directory"))
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 }

@@ -1,6 +1,5 @@
 //! Clusters of real nodes for the tests of the command: each node a process with a home of its own under one temporary directory, on a port of
 //! loopback that the system chooses. All that was started ends with the [`Cluster`].
-#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test program uses a part of this")]
 
 mod cluster;
 mod node;
@@ -10,16 +9,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-pub use cluster::{Cluster, Root};
-pub use mobula_integration_tests::process::{Process, Signal, wait_until};
-pub use node::Node;
-pub use program::{Ended, Program};
+pub(crate) use cluster::{Cluster, Root};
+pub(crate) use mobula_integration_tests::process::{Process, Signal, wait_until};
+pub(crate) use node::Node;
+pub(crate) use program::{Ended, Program};
 
 /// A bound that only something broken reaches, also on a busy machine.
-pub const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// The command, for the node whose home it is, with nothing of this process's environment that it would look at.
-pub fn mobula(home: &Path) -> Command {
+pub(crate) fn mobula(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mobula"));
     clean(&mut command);
     command.env("MOBULA_HOME", home);
@@ -30,7 +29,7 @@ pub fn mobula(home: &Path) -> Command {
 ///
 /// # Panics
 /// If it was not built: `cargo test` does that, but not for one `--test` alone.
-pub fn job_program() -> PathBuf {
+pub(crate) fn job_program() -> PathBuf {
     let own = std::env::current_exe().expect("Linux");
     let built = own.parent().and_then(Path::parent).expect("a build directory").join("examples/job_program");
     assert!(built.exists(), "{}: run `cargo build -p mobula-cli --examples` first", built.display());
@@ -38,7 +37,7 @@ pub fn job_program() -> PathBuf {
 }
 
 /// The job program, run by hand where the node of `home` is.
-pub fn outside(home: &Path) -> Command {
+pub(crate) fn outside(home: &Path) -> Command {
     let mut command = Command::new(job_program());
     clean(&mut command);
     command.env("MOBULA_HOME", home).env("MOBULA_ADDRESS", "auto");
@@ -56,7 +55,7 @@ fn clean(command: &mut Command) {
 /// # Panics
 /// If that takes longer than [`LONG`].
 #[track_caller]
-pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let mut found = None;
     wait_until(LONG, what, || {
         found = look();

@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use super::{LONG, Process, until, wait_until};
 
 /// A program that runs. Dropping it kills it.
-pub struct Program {
+pub(crate) struct Program {
     child: Child,
     words: String,
     stdout: File,
@@ -17,12 +17,12 @@ pub struct Program {
 
 impl Program {
     /// Starts it, its standard input empty.
-    pub fn start(command: &mut Command) -> Program {
+    pub(crate) fn start(command: &mut Command) -> Program {
         Program::start_with(command, None)
     }
 
     /// Starts it, with `input` on its standard input.
-    pub fn start_with(command: &mut Command, input: Option<&str>) -> Program {
+    pub(crate) fn start_with(command: &mut Command, input: Option<&str>) -> Program {
         let stdout = tempfile::tempfile().expect("a file");
         let stderr = tempfile::tempfile().expect("a file");
         command.stdout(stdout.try_clone().expect("a descriptor")).stderr(stderr.try_clone().expect("a descriptor"));
@@ -37,22 +37,22 @@ impl Program {
     }
 
     /// Its process.
-    pub fn process(&self) -> Process {
+    pub(crate) fn process(&self) -> Process {
         Process::of(self.child.id())
     }
 
     /// What it has printed so far.
-    pub fn stdout(&self) -> String {
+    pub(crate) fn stdout(&self) -> String {
         content(&self.stdout)
     }
 
     /// What it has complained of so far.
-    pub fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         content(&self.stderr)
     }
 
     /// Waits for a whole line of its standard output that is as `wanted`, and gives it.
-    pub fn line(&mut self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+    pub(crate) fn line(&mut self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         until(&format!("{what} from {}", self.words), || {
             let text = self.stdout();
             let whole = text.rfind('\n').map_or("", |end| &text[..end]);
@@ -65,18 +65,18 @@ impl Program {
     }
 
     /// True once it has ended.
-    pub fn has_ended(&mut self) -> bool {
+    pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("it can be waited for").is_some()
     }
 
     /// Kills it, and waits for its end.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
     /// Waits for its end.
-    pub fn end(&mut self) -> Ended {
+    pub(crate) fn end(&mut self) -> Ended {
         let mut status = None;
         wait_until(LONG, &format!("the end of {}", self.words), || {
             status = self.child.try_wait().expect("it can be waited for");
@@ -106,33 +106,34 @@ fn content(file: &File) -> String {
 
 /// How a program has ended.
 #[derive(Debug)]
-pub struct Ended {
+pub(crate) struct Ended {
+    #[expect(dead_code, reason = "a failed test shows it")]
     words: String,
     /// Its exit code, or the signal that has ended it.
-    pub status: ExitStatus,
+    pub(crate) status: ExitStatus,
     /// All that it has printed.
-    pub stdout: String,
+    pub(crate) stdout: String,
     /// All that it has complained of.
-    pub stderr: String,
+    pub(crate) stderr: String,
 }
 
 impl Ended {
     /// What it has printed, if it has ended well.
     #[track_caller]
-    pub fn ok(&self) -> &str {
+    pub(crate) fn ok(&self) -> &str {
         assert!(self.status.success(), "{self:?}");
         &self.stdout
     }
 
     /// The JSON that it has printed, if it has ended well.
     #[track_caller]
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(self.ok()).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// It has ended with `code` and has printed each of `words` to standard error.
     #[track_caller]
-    pub fn fails(&self, code: i32, words: &[&str]) {
+    pub(crate) fn fails(&self, code: i32, words: &[&str]) {
         assert_eq!(self.status.code(), Some(code), "{self:?}");
         for word in words {
             assert!(self.stderr.contains(word), "{word:?} is not in {self:?}");

@@ -1,7 +1,6 @@
 //! Programs that ask a cluster of four nodes for resources: they have them, wait for each other, and give them back, whatever ends.
-mod common;
 
-use common::{Cluster, Process, Program, Signal, outside, until};
+use crate::common::{Cluster, Process, Program, Signal, outside, until};
 use serde_json::Value;
 
 fn program() -> std::path::PathBuf {

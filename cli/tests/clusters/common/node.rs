@@ -6,17 +6,17 @@ use std::path::{Path, PathBuf};
 use super::{Ended, Process, Program, Signal, mobula};
 
 /// A node that runs, or has been killed. Dropping it kills it.
-pub struct Node {
+pub(crate) struct Node {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its home.
-    pub home: PathBuf,
+    pub(crate) home: PathBuf,
     /// Where it is reached.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// Its life, as lists show it.
-    pub uid: String,
+    pub(crate) uid: String,
     /// Its cluster.
-    pub cluster: String,
+    pub(crate) cluster: String,
     arguments: Vec<String>,
     program: Program,
 }
@@ -26,7 +26,7 @@ impl Node {
     ///
     /// # Errors
     /// How it has ended instead.
-    pub fn start(root: &Path, name: &str, arguments: &[&str], token: Option<&str>) -> Result<Node, Ended> {
+    pub(crate) fn start(root: &Path, name: &str, arguments: &[&str], token: Option<&str>) -> Result<Node, Ended> {
         let home = root.join(name);
         let mut all: Vec<String> = ["start", "--block", "--json", "--listen", "127.0.0.1", "--advertise", "127.0.0.1"]
             .iter()
@@ -61,7 +61,7 @@ impl Node {
     }
 
     /// Starts it again with the same home, port and options, as a new life. `token` as before.
-    pub fn start_again(&mut self, token: Option<&str>) {
+    pub(crate) fn start_again(&mut self, token: Option<&str>) {
         self.program.kill();
         let address = self.address;
         let mut command = mobula(&self.home);
@@ -73,52 +73,52 @@ impl Node {
     }
 
     /// The command, run against this node.
-    pub fn run(&self, arguments: &[&str]) -> Ended {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
         self.begin(arguments).end()
     }
 
     /// As [`run`](Self::run), without waiting for the end.
-    pub fn begin(&self, arguments: &[&str]) -> Program {
+    pub(crate) fn begin(&self, arguments: &[&str]) -> Program {
         Program::start(mobula(&self.home).args(arguments))
     }
 
     /// Its process.
-    pub fn process(&self) -> Process {
+    pub(crate) fn process(&self) -> Process {
         self.program.process()
     }
 
     /// The processes of jobs on this node.
-    pub fn job_processes(&self) -> Vec<Process> {
+    pub(crate) fn job_processes(&self) -> Vec<Process> {
         super::cluster::running_from(&self.home)
     }
 
     /// `kill -9`, and waits until it is gone.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.program.kill();
     }
 
     /// Stops its process as a whole, as a machine that hangs, until [`thaw`](Self::thaw).
-    pub fn freeze(&self) {
+    pub(crate) fn freeze(&self) {
         self.process().signal(Signal::STOP);
     }
 
     /// It goes on.
-    pub fn thaw(&self) {
+    pub(crate) fn thaw(&self) {
         self.process().signal(Signal::CONT);
     }
 
     /// True once its process has ended.
-    pub fn has_ended(&mut self) -> bool {
+    pub(crate) fn has_ended(&mut self) -> bool {
         self.program.has_ended()
     }
 
     /// Waits for the end of its process.
-    pub fn end(&mut self) -> Ended {
+    pub(crate) fn end(&mut self) -> Ended {
         self.program.end()
     }
 
     /// What the node has logged.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.program.stderr()
     }
 }

@@ -1,9 +1,8 @@
 //! Nodes that come and go: stopped, drained, removed; and what lets them join.
-mod common;
 
 use std::time::Duration;
 
-use common::{Cluster, LONG, Program, Root, mobula, outside, until, wait_until};
+use crate::common::{Cluster, LONG, Program, Root, mobula, outside, until, wait_until};
 use serde_json::Value;
 
 /// What lists say of the node with that name; of several lives, of the one that is not over.

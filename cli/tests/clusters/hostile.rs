@@ -1,12 +1,11 @@
 //! Command lines, files and ports that are not as they should be: the text and the exit code.
-mod common;
 
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
-use common::{Cluster, Ended, Node, Program, Root, mobula};
+use crate::common::{Cluster, Ended, Node, Program, Root, mobula};
 
 struct Place(Root);
 

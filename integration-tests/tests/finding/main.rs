@@ -1,0 +1,8 @@
+//! Finding an actor: by name, key, group, pool, or by what its node has.
+
+mod groups;
+mod keyed;
+mod names;
+mod placement;
+mod pools;
+mod routers;
