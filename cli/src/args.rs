@@ -107,6 +107,9 @@ pub(crate) struct Start {
     /// A node's lease: silent so long, it ends what runs on it [default: 8s]
     #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME", requires = "head")]
     pub(crate) lease: Option<Duration>,
+    /// The life of certificates; each is renewed at two thirds of it [default: 24h]
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME", requires = "head")]
+    pub(crate) certificate_life: Option<Duration>,
     /// Stay in the foreground
     #[arg(long)]
     pub(crate) block: bool,

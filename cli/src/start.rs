@@ -57,7 +57,11 @@ fn options(args: &Start, home: PathBuf) -> Result<NodeOptions, Failure> {
             if args.token.token.is_some() || args.token.token_file.is_some() || args.token.token_fd.is_some() {
                 return Err(Failure::usage("--head takes no token: it makes them, see `mobula token create`"));
             }
-            (NodePart::Head { times: lease_times(args.lease)? }, HEAD_PORT)
+            let lease = within("--lease", args.lease, limits::LEASE_MIN, limits::LEASE_MAX)?;
+            let (shortest, longest) = (limits::CERTIFICATE_LIFE_MIN, limits::CERTIFICATE_LIFE);
+            let life = within("--certificate-life", args.certificate_life, shortest, longest)?;
+            let times = lease.map_or_else(LeaseTimes::default, LeaseTimes::of);
+            (NodePart::Head { times, certificate_life: life.unwrap_or(longest) }, HEAD_PORT)
         }
     };
     Ok(NodeOptions {
@@ -72,16 +76,14 @@ fn options(args: &Start, home: PathBuf) -> Result<NodeOptions, Failure> {
     })
 }
 
-fn lease_times(lease: Option<Duration>) -> Result<LeaseTimes, Failure> {
-    match lease {
-        None => Ok(LeaseTimes::default()),
-        Some(lease) if (limits::LEASE_MIN..=limits::LEASE_MAX).contains(&lease) => Ok(LeaseTimes::of(lease)),
-        Some(lease) => {
-            let time = humantime::format_duration;
-            let (min, max) = (time(limits::LEASE_MIN), time(limits::LEASE_MAX));
-            Err(Failure::usage(format!("--lease {}: valid are times from {min} to {max}", time(lease))))
-        }
+/// A time that was given, if it may be.
+fn within(flag: &str, given: Option<Duration>, min: Duration, max: Duration) -> Result<Option<Duration>, Failure> {
+    if let Some(given) = given.filter(|given| !(min..=max).contains(given)) {
+        let time = humantime::format_duration;
+        let text = format!("{flag} {}: valid are times from {} to {}", time(given), time(min), time(max));
+        return Err(Failure::usage(text));
     }
+    Ok(given)
 }
 
 fn resolve(text: &str) -> Result<SocketAddr, Failure> {

@@ -3,17 +3,18 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use mobula_actors::{Node, NodeConfig};
 use mobula_control::handover::PeerWorker;
 use mobula_control::{
-    BeatDriver, BeginDriver, Client, ControlError, DriverBegun, EndDriver, Home, ReadLogs, Target, WatchJob, hand_in,
+    BeatDriver, BeginDriver, Client, ControlError, DriverBegun, EndDriver, Home, ReadLogs, RenewDriver,
+    SharedCredentials, Target, WatchJob, hand_in,
 };
-use mobula_core::cluster::{DriverStatus, JobId, JobPhase, JobView, WorkerPhase};
+use mobula_core::cluster::{DriverStatus, JobId, JobPhase, JobView, UnixTime, WorkerPhase};
 use mobula_core::{NodeId, NodeUid, limits};
-use mobula_identity::KeyRequest;
+use mobula_identity::{KeyRequest, keep_renewed};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -89,11 +90,11 @@ impl Driver {
             csr: key.csr().to_vec(),
         };
         let DriverBegun { job, uid, certified, times, head } = client.ask(begin).await?;
-        let credentials = Arc::new(key.complete(certified));
+        let until = certified.until;
+        let shared: SharedCredentials = Arc::new(RwLock::new(Arc::new(key.complete(certified))));
         let client = match head {
             Some(address) => {
-                let (life, job) = (uid, Some(job.to_string()));
-                let credentials = Arc::new(RwLock::new(Arc::clone(&credentials)));
+                let (life, job, credentials) = (uid, Some(job.to_string()), Arc::clone(&shared));
                 Arc::new(Client::new(Target::Remote { address, credentials, life, job }))
             }
             None => client,
@@ -114,8 +115,10 @@ impl Driver {
         let (tell, mut views) = watch::channel(None);
         let leases = Running::new(&node, client.target().clone(), job, views.clone());
         let cluster = Cluster::of_driver(node.clone(), driver, leases);
+        let credentials = Arc::clone(&shared.read());
         let mesh = Mesh::new(&cluster, &credentials, job.to_string(), None)?;
         let runtime = node.control_runtime();
+        runtime.spawn(renew(Arc::clone(&client), (job, uid), Arc::downgrade(&mesh), shared, until));
         runtime.spawn(follow(Arc::clone(&client), job, mesh, tell));
         runtime.spawn(beat(Arc::clone(&client), job, uid, times.heartbeat * 2));
         if submitted.is_none() {
@@ -200,6 +203,28 @@ pub fn live_workers(view: &JobView) -> Vec<PeerWorker> {
         })
     })
     .collect()
+}
+
+/// A driver may live longer than its certificate.
+async fn renew(
+    client: Arc<Client>,
+    (job, driver): (JobId, NodeUid),
+    mesh: Weak<Mesh>,
+    shared: SharedCredentials,
+    until: UnixTime,
+) {
+    let renew = || async {
+        let key = KeyRequest::new().map_err(|error| error.to_string())?;
+        let ask = RenewDriver { job, driver, csr: key.csr().to_vec() };
+        let certified = client.ask(ask).await.map_err(|error| error.to_string())?;
+        let Some(mesh) = mesh.upgrade() else { return Ok(None) };
+        let until = certified.until;
+        let credentials = Arc::new(key.complete(certified));
+        mesh.renew(&credentials);
+        *shared.write() = credentials;
+        Ok::<_, String>(Some(until))
+    };
+    keep_renewed("the driver", until, renew).await;
 }
 
 async fn beat(client: Arc<Client>, job: JobId, driver: NodeUid, every: Duration) {

@@ -47,6 +47,13 @@ impl Mesh {
         Ok(Arc::new(Mesh { node, endpoint, door: Door::default(), job, number, cluster, known }))
     }
 
+    /// Proves from now on with these who it is. Connections stay.
+    pub(crate) fn renew(&self, credentials: &Credentials) {
+        if let Err(error) = self.endpoint.renew(credentials) {
+            tracing::error!(node = %self.node.id(), %error, "the certificate cannot be renewed");
+        }
+    }
+
     /// These are the workers of the job that have not ended.
     pub(crate) fn update(self: &Arc<Self>, peers: Vec<PeerWorker>) {
         let Some(cluster) = self.cluster.upgrade() else { return };

@@ -83,6 +83,7 @@ fn hear(socket: &UnixStream, mesh: &Arc<Mesh>) {
                     mesh.accept(descriptor.into());
                 }
             }
+            ToWorker::Renew(proof) => mesh.renew(&proof.credentials()),
             // It has its part.
             ToWorker::Begin(_) => break,
         }

@@ -33,6 +33,8 @@ pub enum ToWorker {
     Peers(Vec<PeerWorker>),
     /// A connection for this process comes with this message.
     Connection,
+    /// What proves from now on who it is.
+    Renew(Box<Proof>),
 }
 
 /// Worker to node.

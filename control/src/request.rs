@@ -100,6 +100,8 @@ requests! {
     BeginDriver needs SubmitJobs to "drive a job", answers DriverBegun;
     /// See [`BeatDriver`].
     BeatDriver needs Call to "drive a job", answers ();
+    /// See [`RenewDriver`].
+    RenewDriver needs Call to "drive a job", answers Certified;
     /// See [`EndDriver`].
     EndDriver needs Call to "drive a job", answers ();
     /// See [`WatchJob`].
@@ -337,6 +339,18 @@ pub struct BeatDriver {
     pub job: JobId,
     /// Its life.
     pub driver: NodeUid,
+}
+
+/// A new certificate for the driver of a job, for a new key. The old one stays good until its end.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RenewDriver {
+    /// Its job.
+    pub job: JobId,
+    /// Its life.
+    pub driver: NodeUid,
+    /// PKCS#10, for a key of its own.
+    #[serde(with = "serde_bytes")]
+    pub csr: Vec<u8>,
 }
 
 /// A driver is at its end.

@@ -207,8 +207,12 @@ pub const CONTROL_DEADLINE: Duration = Duration::from_secs(30);
 /// Join tokens that can be valid at the same time. About 100 bytes each in the head's file.
 pub const TOKENS_MAX: usize = 1024;
 
-/// Life of a node's certificate; it is renewed at two thirds of it.
+/// The longest life of a certificate, and that which it has unless the head is started with a shorter one; it is renewed at two thirds of it.
+/// So long the head keeps in mind whom it has cut off.
 pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// The shortest life of a certificate that a head can be started with. Each process of the cluster makes a key and asks the head in two thirds of it.
+pub const CERTIFICATE_LIFE_MIN: Duration = Duration::from_secs(10);
 
 /// How far the clock of another host may be behind the head's without its refusing a new certificate.
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(5 * 60);

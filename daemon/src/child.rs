@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use mobula_control::handover::{FromWorker, Part, PeerWorker, Receiver, ToWorker, WORKER_VARIABLE, send};
+use mobula_control::handover::{FromWorker, Part, PeerWorker, Proof, Receiver, ToWorker, WORKER_VARIABLE, send};
 use mobula_core::cluster::DriverStatus;
 use mobula_core::limits;
 use parking_lot::Mutex;
@@ -41,6 +41,7 @@ pub(crate) struct Child {
 enum ToSend {
     Peers(Vec<PeerWorker>),
     Connection(TcpStream),
+    Renew(Box<Proof>),
 }
 
 impl Child {
@@ -131,10 +132,25 @@ impl Child {
         self.outgoing.as_ref().is_some_and(|outgoing| outgoing.try_send(ToSend::Peers(peers)).is_ok())
     }
 
+    /// Hands over what proves from now on who it is. False if it cannot be handed over now.
+    pub(crate) fn renew(&self, proof: Proof) -> bool {
+        self.outgoing.as_ref().is_some_and(|outgoing| outgoing.try_send(ToSend::Renew(Box::new(proof))).is_ok())
+    }
+
     /// Hands a connection over, or closes it if too many are on their way.
     pub(crate) fn connection(&self, stream: TcpStream) {
-        if let Some(Err(error)) = self.outgoing.as_ref().map(|outgoing| outgoing.try_send(ToSend::Connection(stream))) {
-            tracing::warn!(max = limits::HANDED_CONNECTIONS_MAX, %error, "a connection to a worker was closed");
+        match self.outgoing.as_ref().map(|outgoing| outgoing.try_send(ToSend::Connection(stream))) {
+            Some(Err(mpsc::TrySendError::Full(_))) => {
+                tracing::warn!(
+                    max = limits::HANDED_CONNECTIONS_MAX,
+                    "a worker takes no connections: one more was closed"
+                );
+            }
+            // Its peers try until they hear of its end.
+            Some(Err(mpsc::TrySendError::Disconnected(_))) => {
+                tracing::debug!("a connection to a worker that has ended")
+            }
+            Some(Ok(())) | None => {}
         }
     }
 
@@ -195,6 +211,7 @@ fn hand_over(socket: &UnixStream, part: Part, to_send: &mpsc::Receiver<ToSend>) 
         let sent = match next {
             ToSend::Peers(peers) => send(socket, &ToWorker::Peers(peers), None),
             ToSend::Connection(stream) => send(socket, &ToWorker::Connection, Some(stream.as_fd())),
+            ToSend::Renew(proof) => send(socket, &ToWorker::Renew(proof), None),
         };
         if let Err(error) = sent {
             tracing::warn!(%error, "a worker does not take what it is handed");

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use mobula_control::{Client, Home, SOCKET, SharedCredentials, Target};
 use mobula_core::cluster::{Labels, UnixTime};
-use mobula_core::{LeaseTimes, NodeId, NodeUid, limits};
+use mobula_core::{LeaseTimes, NodeId, NodeUid};
 use mobula_head::HeadConfig;
 use mobula_head::store::{Clock, RedbStore, TakeOverError};
-use mobula_identity::{Head as Identity, Joined, Role, hide_from_dumps, join, renew, renew_at};
+use mobula_identity::{Head as Identity, JoinError, Joined, Role, hide_from_dumps, join, keep_renewed, renew};
 use mobula_transport::tls::{self, Endpoint};
 use mobula_transport::unix::Listener;
 use parking_lot::RwLock;
@@ -29,9 +29,6 @@ use crate::output::Output;
 use crate::processes::{NodeFacts, Processes};
 use crate::programs::Programs;
 use crate::service::HeadService;
-
-/// The first rest after a certificate could not be renewed.
-const RENEW_RETRY: Duration = Duration::from_secs(60);
 
 /// Runs a node until it is stopped (SIGTERM, SIGINT, or `StopNode` on its socket), drained or fenced. `ready` is called once others can use it.
 ///
@@ -72,9 +69,11 @@ pub async fn run(options: NodeOptions, ready: impl FnOnce(&Ready) + Send) -> Res
         labels: labels.clone(),
     };
     match part {
-        NodePart::Head { times } => {
+        NodePart::Head { times, certificate_life } => {
             let uid = new_uid()?;
-            let led = Led::open(&home, uid, times, Arc::clone(&programs), stop.clone()).await?;
+            let identity = Identity::open(&home.inside("identity")?, UnixTime::now())?;
+            let identity = Arc::new(identity.with_certificate_life(certificate_life));
+            let led = Led::open(&home, uid, times, identity, Arc::clone(&programs), stop.clone()).await?;
             let cluster = led.service.identity.cluster().to_string();
             let target = Target::Local(home.directory().path().to_owned());
             let client = Arc::new(Client::new(target.clone()));
@@ -88,7 +87,12 @@ pub async fn run(options: NodeOptions, ready: impl FnOnce(&Ready) + Send) -> Res
                 service: Arc::clone(&led.service),
             };
             tokio::spawn(door::keep(listener, Arc::clone(&processes), Some(Arc::new(leading))));
-            tokio::spawn(renew_own(Arc::clone(&led.endpoint), Arc::clone(&led.service.identity), uid));
+            tokio::spawn(renew_own(
+                Arc::clone(&led.endpoint),
+                Arc::clone(&led.service.identity),
+                uid,
+                certificate_life,
+            ));
             tokio::spawn(cut_off(led.cut, Arc::clone(&led.endpoint), Arc::clone(&led.service.identity)));
             let mut broken = led.service.keeper.broken.subscribe();
             let agent = agent(about(uid), target, processes, &stop);
@@ -134,10 +138,10 @@ impl Led {
         home: &Home,
         uid: NodeUid,
         times: LeaseTimes,
+        identity: Arc<Identity>,
         programs: Arc<Programs>,
         stop: watch::Sender<bool>,
     ) -> Result<Self, DaemonError> {
-        let identity = Arc::new(Identity::open(&home.inside("identity")?, UnixTime::now())?);
         let endpoint = Arc::new(Endpoint::new(uid, &identity.credentials(uid, UnixTime::now())?, true)?);
         identity.revocations().lives().for_each(|revoked| endpoint.revoke(revoked));
         let (cut_off, cut) = mpsc::unbounded_channel();
@@ -231,38 +235,28 @@ async fn cut_off(mut lives: mpsc::UnboundedReceiver<NodeUid>, endpoint: Arc<Endp
 }
 
 /// The head renews its own certificate.
-async fn renew_own(endpoint: Arc<Endpoint>, identity: Arc<Identity>, uid: NodeUid) {
-    loop {
-        tokio::time::sleep(limits::CERTIFICATE_LIFE / 3 * 2).await;
-        let renewed = identity.credentials(uid, UnixTime::now());
-        match renewed.map_err(|error| error.to_string()) {
-            Ok(credentials) => {
-                if let Err(error) = endpoint.renew(&credentials) {
-                    tracing::error!(%error, "the head's certificate cannot be renewed");
-                }
-            }
-            Err(error) => tracing::error!(error, "the head's certificate cannot be renewed"),
-        }
-    }
+async fn renew_own(endpoint: Arc<Endpoint>, identity: Arc<Identity>, uid: NodeUid, life: Duration) {
+    let renew = || async {
+        let now = UnixTime::now();
+        let credentials = identity.credentials(uid, now).map_err(|error| error.to_string())?;
+        endpoint.renew(&credentials).map_err(|error| error.to_string())?;
+        Ok::<_, String>(Some(now.after(life)))
+    };
+    keep_renewed("the head", UnixTime::now().after(life), renew).await;
 }
 
 /// A node renews its certificate at the head.
-async fn renew_joined(head: SocketAddr, mut joined: Joined, shared: SharedCredentials) {
-    loop {
-        let at = renew_at(joined.from, joined.until);
-        let rest = at.0.saturating_sub(UnixTime::now().0);
-        tokio::time::sleep(Duration::from_secs(rest)).await;
-        match renew(head, &joined).await {
-            Ok(renewed) => {
-                *shared.write() = Arc::new(copy(&renewed.credentials));
-                joined = renewed;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the certificate cannot be renewed yet");
-                tokio::time::sleep(RENEW_RETRY).await;
-            }
-        }
-    }
+async fn renew_joined(head: SocketAddr, joined: Joined, shared: SharedCredentials) {
+    let until = joined.until;
+    let joined = tokio::sync::Mutex::new(joined);
+    let renew = || async {
+        let mut joined = joined.lock().await;
+        let renewed = renew(head, &joined).await?;
+        *shared.write() = Arc::new(copy(&renewed.credentials));
+        *joined = renewed;
+        Ok::<_, JoinError>(Some(joined.until))
+    };
+    keep_renewed("this node", until, renew).await;
 }
 
 fn copy(credentials: &tls::Credentials) -> tls::Credentials {

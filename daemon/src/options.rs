@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use mobula_core::LeaseTimes;
 use mobula_core::cluster::{Labels, Resources};
@@ -40,6 +41,8 @@ pub enum NodePart {
     Head {
         /// The times of every node's lease.
         times: LeaseTimes,
+        /// The life of the certificates that it gives.
+        certificate_life: Duration,
     },
     /// A node of the cluster whose head is at this address.
     Member {

@@ -3,17 +3,18 @@
 use std::collections::HashMap;
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use mobula_cluster::private::{driver_variable, live_workers};
 use mobula_control::handover::{Part, PeerWorker, Proof};
 use mobula_control::{Certify, Client, ControlError, WatchJob, WorkerEnded};
+use mobula_core::cluster::UnixTime;
 use mobula_core::cluster::{
     Assignment, DriverSpec, DriverStatus, JobId, Labels, Revision, Running, RunningWorker, WorkerSpec,
 };
 use mobula_core::{LeaseTimes, NodeId, NodeUid};
-use mobula_identity::{Certified, KeyRequest};
+use mobula_identity::{Certified, KeyRequest, keep_renewed};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
@@ -180,8 +181,7 @@ impl Processes {
     async fn start_worker(self: &Arc<Self>, spec: WorkerSpec, mut peers: watch::Receiver<Peers>) -> Result<(), String> {
         let text = |error: ControlError| error.to_string();
         let program = self.programs.get(&spec.executable, &self.head).await.map_err(text)?;
-        let key = KeyRequest::new().map_err(|error| error.to_string())?;
-        let certified = self.certify(spec.uid, key.csr().to_vec()).await.map_err(text)?;
+        let (proof, until) = self.prove(spec.uid).await?;
         let driver = match peers.wait_for(|peers| peers.driver.is_some()).await {
             Ok(peers) => peers.driver.unwrap_or(NodeUid(0)),
             Err(_) => return Err("its job is over".to_owned()),
@@ -199,7 +199,7 @@ impl Processes {
             arbiters: facts.arbiters,
             lease: self.times(),
             snapshots: spec.environment.get("MOBULA_SNAPSHOTS").cloned(),
-            proof: Proof::of(&key.complete(certified)),
+            proof,
         };
         let command = child::command(&program, &spec.arguments, &spec.environment);
         let (tell, news) = tokio::sync::mpsc::unbounded_channel();
@@ -208,8 +208,33 @@ impl Processes {
         let source = format!("worker-{} on {}", spec.order, facts.name);
         let child = Arc::new(child);
         tokio::spawn(follow_peers(Arc::downgrade(&child), peers));
+        tokio::spawn(Arc::clone(self).renew_worker(Arc::downgrade(&child), spec.uid, source.clone(), until));
         self.look_after(child, spec.uid, spec.job, source, news);
         Ok(())
+    }
+
+    /// What proves who a process is that the head wants here, and how long.
+    async fn prove(&self, process: NodeUid) -> Result<(Proof, UnixTime), String> {
+        let key = KeyRequest::new().map_err(|error| error.to_string())?;
+        let certified = self.certify(process, key.csr().to_vec()).await.map_err(|error| error.to_string())?;
+        let until = certified.until;
+        Ok((Proof::of(&key.complete(certified)), until))
+    }
+
+    /// A worker may live longer than its certificate.
+    async fn renew_worker(self: Arc<Self>, child: Weak<Child>, uid: NodeUid, whose: String, until: UnixTime) {
+        let renew = || async {
+            if child.strong_count() == 0 {
+                return Ok(None);
+            }
+            let (proof, until) = self.prove(uid).await?;
+            match child.upgrade().map(|child| child.renew(proof)) {
+                Some(false) => Err("it takes nothing that is handed to it".to_owned()),
+                Some(true) => Ok(Some(until)),
+                None => Ok(None),
+            }
+        };
+        keep_renewed(&whose, until, renew).await;
     }
 
     async fn run_driver(self: Arc<Self>, spec: DriverSpec) {

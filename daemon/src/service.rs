@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mobula_control::{
-    BeginDriver, Certify, ClusterView, DriverBegun, HasExecutable, Peer, Refusal, Reply, Request, Service, SubmitJob,
+    BeginDriver, Certify, ClusterView, DriverBegun, HasExecutable, Peer, Refusal, RenewDriver, Reply, Request, Service,
+    SubmitJob,
 };
 use mobula_core::cluster::{
     DriverStatus, JobId, JobKind, NewJob, Place, Placed, Placing, Refused, UnixTime, WorkerPolicy,
@@ -114,6 +115,9 @@ impl Service for HeadService {
                     Err(refusal) => Err(refusal),
                 };
                 reply.answer::<mobula_control::BeatDriver>(answer).await
+            }
+            Request::RenewDriver(renew) => {
+                reply.answer::<mobula_control::RenewDriver>(self.renew_driver(peer, renew).await).await
             }
             Request::EndDriver(end) => {
                 let answer = match drives(peer, end.job, end.driver) {
@@ -348,6 +352,15 @@ impl HeadService {
         let certified = self.identity.certify(&begin.csr, uid, &job.to_string(), UnixTime::now());
         let certified = certified.map_err(|refusal| Refusal::Invalid(refusal.to_string()))?;
         Ok(DriverBegun { job, uid, certified, times: self.times, head: None })
+    }
+
+    async fn renew_driver(&self, peer: &Peer, renew: RenewDriver) -> Result<Certified, Refusal> {
+        let RenewDriver { job, driver, csr } = renew;
+        drives(peer, job, driver)?;
+        // Only for one that lives.
+        self.keeper.decide(|head, moment| head.driver_beat(job, driver, moment)).await?;
+        let certified = self.identity.certify(&csr, driver, &job.to_string(), UnixTime::now());
+        certified.map_err(|refusal| Refusal::Invalid(refusal.to_string()))
     }
 
     async fn certify(&self, peer: &Peer, certify: Certify) -> Result<Certified, Refusal> {

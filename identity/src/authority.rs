@@ -41,6 +41,8 @@ pub struct Authority {
     key: Zeroizing<KeyPair>,
     certificate: CertificateDer<'static>,
     id: ClusterId,
+    /// Of the certificates that it gives.
+    life: Duration,
 }
 
 /// A certificate that was given.
@@ -88,7 +90,7 @@ impl Authority {
         params.not_before = now.before(limits::CLOCK_SKEW_MAX).system().into();
         params.not_after = now.after(AUTHORITY_LIFE).system().into();
         let certificate = params.self_signed(&*key).map_err(certificate)?.der().clone();
-        Ok(Authority { key, certificate, id })
+        Ok(Authority { key, certificate, id, life: limits::CERTIFICATE_LIFE })
     }
 
     /// The authority in `directory`; made there if there is none.
@@ -121,7 +123,13 @@ impl Authority {
         if key_hash(&certificate) != Some(id) {
             return Err("its key and its certificate are not of one another".to_owned());
         }
-        Ok(Authority { key, certificate, id: ClusterId(id) })
+        Ok(Authority { key, certificate, id: ClusterId(id), life: limits::CERTIFICATE_LIFE })
+    }
+
+    /// Gives certificates of this life from now on, but of none that is shorter than [`limits::CERTIFICATE_LIFE_MIN`] or longer than
+    /// [`limits::CERTIFICATE_LIFE`].
+    pub(crate) fn set_certificate_life(&mut self, life: Duration) {
+        self.life = life.clamp(limits::CERTIFICATE_LIFE_MIN, limits::CERTIFICATE_LIFE);
     }
 
     /// The cluster whose authority it is.
@@ -134,7 +142,7 @@ impl Authority {
         &self.certificate
     }
 
-    /// Gives a certificate of 24 h for the life `uid` and one role. Only the key is the holder's choice.
+    /// Gives a certificate for the life `uid` and one role. Only the key is the holder's choice.
     ///
     /// # Errors
     /// [`IdentityError::Certificate`].
@@ -160,7 +168,7 @@ impl Authority {
         job: Option<&str>,
         now: UnixTime,
     ) -> Result<Issued, IdentityError> {
-        let (from, until) = (now.before(limits::CLOCK_SKEW_MAX), now.after(limits::CERTIFICATE_LIFE));
+        let (from, until) = (now.before(limits::CLOCK_SKEW_MAX), now.after(self.life));
         let name = |text: String| Ia5String::try_from(text).map(SanType::DnsName).map_err(certificate);
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, format!("{role} {uid}"));

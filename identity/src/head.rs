@@ -88,6 +88,14 @@ impl Head {
         Ok(Head { authority, state: Mutex::new(state), path, audit: Audit::open(directory)? })
     }
 
+    /// With certificates that live so long, but no less than [`limits::CERTIFICATE_LIFE_MIN`] and no longer than
+    /// [`limits::CERTIFICATE_LIFE`], which is the default. Those that were given before keep their life.
+    #[must_use]
+    pub fn with_certificate_life(mut self, life: Duration) -> Self {
+        self.authority.set_certificate_life(life);
+        self
+    }
+
     /// The cluster.
     pub fn cluster(&self) -> ClusterId {
         self.authority.cluster()
@@ -116,7 +124,7 @@ impl Head {
             .issue_with(&csr.public_key, uid, Role::Process, Some(job), now)
             .map_err(|error| Refusal::HeadFailed(error.to_string()))?;
         let authority = self.authority.certificate().to_vec();
-        Ok(Certified { certificate: issued.certificate.to_vec(), authority })
+        Ok(Certified { certificate: issued.certificate.to_vec(), authority, until: issued.until })
     }
 
     /// Makes a token. It is shown this once: the head keeps its public key alone.

@@ -24,7 +24,7 @@ pub struct Joined {
     pub role: Role,
     /// For an [`Endpoint`](mobula_transport::tls::Endpoint).
     pub credentials: Credentials,
-    /// The certificate's life; see [`renew_at`](crate::renew_at).
+    /// The certificate's life; see [`renew_after`](crate::renew_after).
     pub from: UnixTime,
     /// Its end.
     pub until: UnixTime,

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use mobula_core::cluster::UnixTime;
 use mobula_transport::tls::Credentials;
 use rcgen::{CertificateParams, KeyPair};
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,8 @@ pub struct Certified {
     /// DER.
     #[serde(with = "serde_bytes")]
     pub authority: Vec<u8>,
+    /// The end of its life; see [`renew_after`](crate::renew_after).
+    pub until: UnixTime,
 }
 
 impl KeyRequest {

@@ -1,10 +1,13 @@
 //! Wall-clock time, which certificates and tokens are about; it comes in as an argument.
 
+use std::time::Duration;
+
 use mobula_core::cluster::UnixTime;
 
-/// When a certificate is to be renewed: at two thirds of its life, which leaves a third for a head that is away.
-pub fn renew_at(from: UnixTime, until: UnixTime) -> UnixTime {
-    UnixTime(from.0.saturating_add(until.0.saturating_sub(from.0) / 3 * 2))
+/// How long a certificate that is good until `until` is used before another is asked for, counted from `now`, when it was given: two thirds of
+/// what is left of its life. The last third is for a head that is away.
+pub fn renew_after(now: UnixTime, until: UnixTime) -> Duration {
+    Duration::from_secs(until.0.saturating_sub(now.0) / 3 * 2)
 }
 
 #[cfg(test)]
@@ -13,8 +16,8 @@ mod tests {
 
     #[test]
     fn a_certificate_is_renewed_at_two_thirds_of_its_life() {
-        assert_eq!(renew_at(UnixTime(1_000), UnixTime(1_000 + 86_400)), UnixTime(1_000 + 57_600));
-        assert_eq!(renew_at(UnixTime(1_000), UnixTime(500)), UnixTime(1_000), "a life that is over");
-        assert_eq!(renew_at(UnixTime(0), UnixTime(u64::MAX)).0, u64::MAX / 3 * 2);
+        assert_eq!(renew_after(UnixTime(1_000), UnixTime(1_000 + 86_400)), Duration::from_secs(57_600));
+        assert_eq!(renew_after(UnixTime(1_000), UnixTime(500)), Duration::ZERO, "a life that is over");
+        assert_eq!(renew_after(UnixTime(0), UnixTime(u64::MAX)).as_secs(), u64::MAX / 3 * 2);
     }
 }

@@ -1,6 +1,8 @@
 //! What is left of a cluster when its processes are killed or frozen: the head, a node, workers.
 
-use crate::common::{Cluster, LONG, Process, Program, outside, until};
+use std::time::{Duration, Instant};
+
+use crate::common::{Cluster, LONG, Process, Program, Signal, outside, until, wait_until};
 
 /// `answered: node-1=17 node-2=18`, without those that the test does not look at.
 fn answered(line: &str) -> Option<Vec<(String, u32)>> {
@@ -107,4 +109,31 @@ fn a_node_that_was_frozen_past_its_lease_ends_itself_and_all_that_ran_on_it() {
     until("its worker has ended", || (!worker.is_running()).then_some(()));
     std::fs::write(&over, "").expect("writable");
     assert!(driver.end().ok().contains("the rounds are over"));
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "certificates end by the clock")]
+fn a_job_outlives_the_certificates_of_its_processes() {
+    let mut cluster = Cluster::head_with(&["--num-cpus", "1", "--certificate-life", "10s"]);
+    cluster.join("node-1", &["--num-cpus", "1"]);
+    cluster.wait_for_nodes(2);
+    let over = cluster.path("over");
+    let begun = Instant::now();
+    let mut driver = Program::start(outside(&cluster.head.home).arg("rounds").arg(&over));
+    let before = wait_for_round(&driver, &["head", "node-1"]);
+    let is_over = || begun.elapsed() > Duration::from_secs(11);
+    wait_until(LONG, "the end of the first certificates", is_over);
+    // Another process takes its place: it lets the driver in, and is let in by the worker of the head.
+    Process::of(before[1].1).signal(Signal::KILL);
+    until("a round with another process", || {
+        let round = wait_for_round(&driver, &["head", "node-1"]);
+        (round[1].1 != before[1].1 && round[0] == before[0]).then_some(())
+    });
+    // The node and the driver are let in by the head.
+    assert!(cluster.submit(&["sum", "5"]).ok().contains("nodes: head node-1"));
+    std::fs::write(&over, "").expect("writable");
+    assert!(driver.end().ok().contains("the rounds are over"));
+    cluster.wait_for("the jobs are over", |view| {
+        view["jobs"].as_array().is_some_and(|jobs| jobs.iter().all(|job| job["phase"] == "succeeded"))
+    });
 }

@@ -54,6 +54,9 @@ fn a_command_line_that_makes_no_sense_ends_with_2_and_what_would_be_valid() {
     start(&["--head", "--labels", "zone"], &["--labels", "zone", "valid"]);
     start(&["--head", "--lease", "soon"], &["--lease", "soon"]);
     start(&["--head", "--lease", "1ms"], &["--lease", "1ms", "valid are times from 100ms to 1h"]);
+    let lives = "valid are times from 10s to 1day";
+    start(&["--head", "--certificate-life", "2s"], &["--certificate-life", "2s", lives]);
+    start(&["--head", "--certificate-life", "25h"], &["--certificate-life", "1day 1h", lives]);
     start(&["--head", "--lease", "2h"], &["--lease", "2h", "valid are times from 100ms to 1h"]);
     start(&["--head", "--port", "70000"], &["--port", "70000"]);
     start(&["--head", "--listen", "everywhere"], &["--listen", "everywhere"]);

@@ -164,7 +164,7 @@ fn a_node_that_has_given_the_other_up_quarantines_it() {
 const STRESS_MESSAGES: u64 = 300_000;
 
 /// Tells, every hundredth an ask, over connections that are cut within 2 MB and then for up to 2 s. To be run by hand:
-/// `MOBULA_STRESS_MESSAGES=10000000 cargo test --release -p mobula-integration-tests --test broken_connections -- --ignored --nocapture`
+/// `MOBULA_STRESS_MESSAGES=10000000 cargo test --release -p mobula-integration-tests --test nodes -- --ignored --nocapture a_long_run`
 #[test]
 #[ignore = "takes minutes"]
 fn a_long_run_over_cut_connections_loses_doubles_and_reorders_nothing() {

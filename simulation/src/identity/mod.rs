@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use mobula_core::{NodeUid, limits};
-use mobula_identity::{ClusterId, Request, Revocations, Role, Token, TokenId, UnixTime, renew_at};
+use mobula_identity::{ClusterId, Request, Revocations, Role, Token, TokenId, UnixTime, renew_after};
 use zeroize::Zeroizing;
 
 pub use campaign::{Counts, Kind, Report, Summary};
@@ -342,13 +342,13 @@ impl World {
 
     /// The head gives a certificate, as `Authority::issue` does.
     fn certified(&mut self, uid: NodeUid, now: UnixTime) {
-        let (from, until) = (now.before(limits::CLOCK_SKEW_MAX), now.after(limits::CERTIFICATE_LIFE));
+        let until = now.after(limits::CERTIFICATE_LIFE);
         self.fact(Fact::Renewed { uid });
         let Some(member) = self.members.get_mut(&uid) else { return };
         member.until = until;
         let clock = member.clock;
-        let wait = renew_at(from, until).0.saturating_sub(self.time_of(clock).0);
-        self.after(wait * SECOND, Event::Renews(uid));
+        let wait = renew_after(self.time_of(clock), until);
+        self.after(wait.as_secs() * SECOND, Event::Renews(uid));
     }
 
     fn renews(&mut self, uid: NodeUid) {
