@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use mobula_core::directory::{Answer, GroupName, Refusal, Request as DirectoryRequest};
@@ -238,6 +239,13 @@ pub(crate) enum ControlReply {
     Report(NodeReport),
 }
 
+impl Control {
+    /// True if a lease runs out without it. It depends on nothing that was asked before it.
+    fn keeps_a_lease(&self) -> bool {
+        matches!(self, Control::Directory(DirectoryRequest::Renew { .. }) | Control::KeepChildren { .. })
+    }
+}
+
 impl RemoteMessage for Control {
     const NAME: &'static str = "mobula::Control";
     const SCHEMA: u64 = schema_hash("5");
@@ -266,6 +274,15 @@ pub(crate) fn serve(
             return Ok(());
         }
     };
+    if control.keeps_a_lease() {
+        // It takes no time, so it is no work that counts, nor does its answer wait for any: who asks for much must not lose its
+        // lease by that.
+        if let Some(reply) = perform(node, &node.peer_of(link), control).now_or_never() {
+            link.reply_ahead(id, |out| codec::encode_into(&reply, out));
+            link.kick();
+        }
+        return Ok(());
+    }
     let kind = match control {
         Control::AwaitEnd { .. }
         | Control::FollowGroup { .. }
@@ -493,8 +510,14 @@ fn call(deadline: Deadline) -> Call {
     Call { target: ActorId::NODE, key: Control::KEY, name: Control::NAME, schema: Control::SCHEMA, deadline }
 }
 
+/// Asks the node at the other end of `link`; what keeps a lease goes ahead of all else.
 pub(crate) fn request_until(link: &Arc<NodeLink>, control: &Control, deadline: Deadline) -> Ask<Control> {
     let slot = Slot::new();
-    let sent = link.ask(&call(deadline), Pending(slot.clone()), |out| codec::encode_into(control, out));
+    let (call, waiter) = (call(deadline), Pending(slot.clone()));
+    let body = |out: &mut BytesMut| codec::encode_into(control, out);
+    let sent = match control.keeps_a_lease() {
+        true => link.ask_ahead(&call, waiter, body),
+        false => link.ask(&call, waiter, body),
+    };
     Ask::far(slot, link, sent)
 }

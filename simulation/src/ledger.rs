@@ -39,6 +39,8 @@ pub struct Entry {
     pub end: Option<EndId>,
     /// It is no work: a renewal that is sent again and again, or a question that waits for what may never be.
     pub background: bool,
+    /// It goes ahead of what was asked before it.
+    pub ahead: bool,
     /// The session has said that it is on its way.
     pub known_sent: bool,
     /// It stood in line.
@@ -82,6 +84,7 @@ impl Entry {
             deadline,
             end: None,
             background: false,
+            ahead: false,
             known_sent: false,
             in_line: false,
             left_line: false,

@@ -1,5 +1,6 @@
 //! Finding an actor: by name, key, group, pool, or by what its node has.
 
+mod busy_leases;
 mod groups;
 mod keyed;
 mod names;

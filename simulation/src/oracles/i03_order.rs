@@ -1,6 +1,7 @@
 //! I3: messages of one sender to one receiver arrive in the order of the calls; what is lost is a suffix.
 //!
-//! A call that fails before it left is not a loss. One that left and never arrived is, and nothing later may arrive.
+//! A call that fails before it left is not a loss. One that left and never arrived is, and nothing later may arrive. What keeps a
+//! lease goes ahead of what was asked before; it is no message of an actor's.
 
 use std::collections::BTreeMap;
 
@@ -25,6 +26,9 @@ impl Oracle for Order {
         }
         if life != call.target.0 {
             return Err(format!("#{op} is for life {}, and arrives at life {life}", call.target.0));
+        }
+        if call.ahead {
+            return Ok(());
         }
         let last = self.last.entry((call.caller, life, call.target.1)).or_insert(op);
         if *last > op {

@@ -1,6 +1,6 @@
 //! I20 for leases: a pause far below the lease fences nobody off. Whoever is fenced off had lost its connection to the head, or
-//! one of the two was hindered for a good part of the lease. A renewal stands behind what was asked of the head before it: through
-//! a slow node and a small socket all of that takes as many steps as it takes, so such a node counts as hindered all the time.
+//! one of the two was hindered for a good part of the lease. A renewal goes ahead of what is queued, but not of what is being
+//! written: through a slow node and a small socket that takes many steps, so such a node counts as hindered all the time.
 
 use std::collections::BTreeSet;
 
@@ -48,8 +48,8 @@ impl Oracle for Leases {
     }
 }
 
-/// Above this a socket takes all that the calls of a world may put before a renewal.
-const ROOMY_BYTES: usize = 65_536;
+/// A socket of this size takes what is written at a time in a few steps.
+const ROOMY_BYTES: usize = 4000;
 
 /// How long `node` was slow, where it sends a little at a time.
 fn trickle(view: &View<'_>, node: u8, since: Time) -> Time {

@@ -136,8 +136,9 @@ impl World<'_> {
         let deadline = after.map(|after| self.after(node, after));
         let op = self.enter(life, to, end, lane, Kind::Control, deadline)?;
         // Renewals and what waits for ever go on while the world rests.
-        let background = matches!(control, Control::Directory(Request::Renew { .. })) || deadline.is_none();
-        self.judge.ledger.calls[op as usize].background = background;
+        let renews = matches!(control, Control::Directory(Request::Renew { .. }));
+        let entry = &mut self.judge.ledger.calls[op as usize];
+        (entry.background, entry.ahead) = (renews || deadline.is_none(), renews);
         self.judge.line(self.now, || format!("    #{op} to {to}: {control:?}"));
         self.waits.insert(op, wait);
         self.send_control(op, end, control, true);
@@ -175,7 +176,7 @@ impl World<'_> {
 
     fn send_control(&mut self, op: Op, end: EndId, control: Control, ask: bool) {
         let entry = self.judge.ledger.call(op);
-        let node = self.node_of(entry.caller);
+        let (node, ahead) = (self.node_of(entry.caller), entry.ahead);
         let (deadline, now) = (self.deadline(node, entry.deadline), self.instant(node));
         let call = Call { target: ActorId::NODE, key: MessageKey::of(NAME), name: NAME, schema: 1, deadline };
         let one = &mut self.ends[end as usize];
@@ -184,7 +185,11 @@ impl World<'_> {
         let body = Message { op, padding: String::new(), control };
         let write = |out: &mut bytes::BytesMut| mobula_core::codec::encode_into(&body, out);
         let accepted = if ask {
-            match session.ask(&call, op, now, write) {
+            let asked = match ahead {
+                true => session.ask_ahead(&call, op, now, write),
+                false => session.ask(&call, op, now, write),
+            };
+            match asked {
                 Ok((request, accepted)) => {
                     self.requests[op as usize] = Some(request);
                     Ok(accepted)
@@ -232,7 +237,12 @@ impl World<'_> {
 
     pub(super) fn tell_back(&mut self, to: Asker, told: Told) {
         self.fact(Fact::Finished { op: to.op });
-        self.answer(to.end, to.request, Ok(Reply { op: to.op, error: false, told }));
+        let ahead = matches!(told, Told::Directory(Answer::Renewed { .. }));
+        let reply = Reply { op: to.op, error: false, told };
+        match ahead {
+            true => self.answer_ahead(to.end, to.request, &reply),
+            false => self.answer(to.end, to.request, Ok(reply)),
+        }
     }
 
     /// A reply has come.

@@ -705,6 +705,15 @@ impl World<'_> {
         self.wake(end);
     }
 
+    /// Answers what keeps a lease.
+    pub(super) fn answer_ahead(&mut self, end: EndId, request: RequestId, reply: &Reply) {
+        self.ends[end as usize].asked.remove(&request.0);
+        self.answer_with(end, |session| {
+            // Of bounded size: it fits.
+            let _ = session.reply_ahead(request, |out: &mut BytesMut| codec::encode_into(reply, out));
+        });
+    }
+
     /// Answers a request of the other end.
     pub(super) fn answer(&mut self, end: EndId, request: RequestId, answer: Result<Reply, CallError>) {
         self.ends[end as usize].asked.remove(&request.0);

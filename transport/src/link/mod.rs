@@ -242,6 +242,27 @@ impl<R: Waiter> Link<R> {
         Ok(request)
     }
 
+    /// As [`ask`](Self::ask), to the node itself and ahead of all that is queued: for what keeps a lease.
+    ///
+    /// # Errors
+    /// With the waiter handed back: nothing was sent.
+    pub fn ask_ahead(
+        &self,
+        call: &Call,
+        waiter: R,
+        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+    ) -> Result<RequestId, (CallError, R)> {
+        let body = body.into_body();
+        let now = now();
+        gathered::settle_of(self);
+        let mut session = self.session.lock();
+        let (request, _) = session.ask_ahead(call, waiter, now, body)?;
+        let queued_bytes = session.queued_bytes();
+        drop(session);
+        self.sent(now, queued_bytes);
+        Ok(request)
+    }
+
     /// Sends a tell. `waiter` is made and kept only if the message has to stand in line.
     ///
     /// # Errors
@@ -322,6 +343,16 @@ impl<R: Waiter> Link<R> {
         gathered::settle_of(self);
         let mut session = self.session.lock();
         if let Err(error) = session.reply_in_order(request, body) {
+            session.fail(request, &error);
+        }
+    }
+
+    /// As [`reply`](Self::reply), ahead of all that is queued: the answer to what [went ahead](Self::ask_ahead).
+    pub fn reply_ahead(&self, request: RequestId, body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>) {
+        let body = body.into_body();
+        gathered::settle_of(self);
+        let mut session = self.session.lock();
+        if let Err(error) = session.reply_ahead(request, body) {
             session.fail(request, &error);
         }
     }

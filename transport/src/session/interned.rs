@@ -55,7 +55,7 @@ impl Interned {
         let index = MessageIndex(self.ours.len() as u32);
         let definition = Definition { name: call.name.to_owned(), schema: call.schema };
         if !planted::is(Bug::DefineSkipped) || index.0 == 0 {
-            out.put_small(Head::Define { index }, |out| codec::encode_into(&definition, out))
+            out.put_introduction(Head::Define { index }, |out| codec::encode_into(&definition, out))
                 .map_err(encode_failure)?;
         }
         self.ours.insert(call.key.0, index);

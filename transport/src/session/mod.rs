@@ -35,6 +35,16 @@ use pending::{Ask, Pending};
 use reassembly::Reassembly;
 pub use types::{Accepted, Call, Event, Hello, Lane, Payload, Received, SessionConfig};
 
+/// What an ask is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Manner {
+    Ask,
+    /// It goes before what is queued.
+    Ahead,
+    /// It is answered when the message is in its mailbox.
+    Post,
+}
+
 /// How a session ended.
 struct Closed {
     node: NodeId,
@@ -169,7 +179,22 @@ impl<R> Session<R> {
         now: Instant,
         body: impl IntoBody,
     ) -> Result<(RequestId, Accepted), (CallError, R)> {
-        self.await_reply(call, reply, now, body, false)
+        self.await_reply(call, reply, now, body, Manner::Ask)
+    }
+
+    /// As [`ask`](Self::ask), to the node itself and ahead of all that was sent before and has not left: for what keeps a
+    /// lease, and depends on nothing else. What is large, or the first of its type, takes its turn; so does what is for an actor.
+    ///
+    /// # Errors
+    /// As for [`ask`](Self::ask).
+    pub fn ask_ahead(
+        &mut self,
+        call: &Call,
+        reply: R,
+        now: Instant,
+        body: impl IntoBody,
+    ) -> Result<(RequestId, Accepted), (CallError, R)> {
+        self.await_reply(call, reply, now, body, Manner::Ahead)
     }
 
     /// Sends a tell whose `reply` comes back when the message is in its target's mailbox. Otherwise as
@@ -184,7 +209,7 @@ impl<R> Session<R> {
         now: Instant,
         body: impl IntoBody,
     ) -> Result<(RequestId, Accepted), (CallError, R)> {
-        self.await_reply(call, reply, now, body, true)
+        self.await_reply(call, reply, now, body, Manner::Post)
     }
 
     fn await_reply(
@@ -193,8 +218,9 @@ impl<R> Session<R> {
         reply: R,
         now: Instant,
         body: impl IntoBody,
-        post: bool,
+        manner: Manner,
     ) -> Result<(RequestId, Accepted), (CallError, R)> {
+        let post = manner == Manner::Post;
         if post && let Err(error) = self.needs_version(2, "acked tells", false) {
             return Err((error, reply));
         }
@@ -207,7 +233,11 @@ impl<R> Session<R> {
             true => Head::Post { request, target, message, budget },
             false => Head::Ask { request, target, message, budget },
         };
-        let accepted = match self.put_or_line(call, head, body, || Sender::Ask(request)) {
+        let put = match manner {
+            Manner::Ahead if call.target == ActorId::NODE => self.put_ahead(call, head, body, request),
+            _ => self.put_or_line(call, head, body, || Sender::Ask(request)),
+        };
+        let accepted = match put {
             Ok(accepted) => accepted,
             Err(error) => return Err((error, reply)),
         };
@@ -287,6 +317,23 @@ impl<R> Session<R> {
             return Ok(());
         }
         self.put_answer(Head::Reply { request }, request, body).map_err(reply_failure)
+    }
+
+    /// As [`reply`](Self::reply), ahead of all that was sent before and has not left: the answer to what
+    /// [goes ahead](Self::ask_ahead).
+    ///
+    /// # Errors
+    /// As for [`reply`](Self::reply).
+    pub fn reply_ahead(&mut self, request: RequestId, body: impl IntoBody) -> Result<(), CallError> {
+        if self.closed.is_some() {
+            return Ok(());
+        }
+        let head = Head::Reply { request };
+        let body = body.into_body().map_err(|error| reply_failure(error.into()))?;
+        match self.out.put_ahead(head, body).map_err(reply_failure)? {
+            Ok(()) => Ok(()),
+            Err(body) => self.put_answer(head, request, Ok(body)).map_err(reply_failure),
+        }
     }
 
     /// Takes over answers that were written beside the session, whole reply frames that are not large, and credit.
@@ -817,6 +864,20 @@ impl<R> Session<R> {
         let after = in_order.then(|| self.fragmenting.ticket());
         self.flows.stand_in_line(call.target, InLine::new(frame, call.deadline, sender(), after), &self.out);
         Ok(Accepted::InLine)
+    }
+
+    fn put_ahead(
+        &mut self,
+        call: &Call,
+        head: Head,
+        body: impl IntoBody,
+        request: RequestId,
+    ) -> Result<Accepted, CallError> {
+        let body = body.into_body().map_err(|error| encode_failure(error.into()))?;
+        match self.out.put_ahead(head, body).map_err(encode_failure)? {
+            Ok(()) => Ok(Accepted::Queued),
+            Err(body) => self.put_or_line(call, head, Ok(body), || Sender::Ask(request)),
+        }
     }
 
     fn advance_line(&mut self, target: ActorId, now: Instant) {

@@ -7,11 +7,18 @@ use mobula_core::limits;
 use mobula_core::planted::{self, Bug};
 
 use super::body;
-use super::types::SessionConfig;
+use super::types::{Lane, SessionConfig};
 
 /// Pongs wait here only while the wire takes nothing. A peer that pings and never reads must not fill the memory;
 /// it has had answers enough.
 const URGENT_BYTES_MAX: usize = 4096;
+
+/// What the head of an ask or of an answer takes at most, length prefix aside.
+const AHEAD_HEAD_BYTES: usize = 32;
+
+/// So much of the control lane's data goes to the driver at a time, but for the rest of a frame: what is urgent waits for that to
+/// be written, and for what the system holds. Enough for a system call to be worth it.
+const CONTROL_BATCH_BYTES: usize = 8 * 1024;
 
 /// What became of a frame.
 pub(super) enum Put {
@@ -24,6 +31,10 @@ pub(super) struct Outgoing {
     /// Frames that must not wait behind data: behind a 16 MiB reply a pong would look like a death.
     urgent: BytesMut,
     data: BytesMut,
+    /// Up to here, `data` introduces types of messages.
+    introduces_bytes: usize,
+    /// How much data the driver gets at a time.
+    batch_bytes: usize,
     /// Bytes in `urgent` and `data` and taken by the driver, not yet written.
     queued_bytes: usize,
     window_bytes: usize,
@@ -39,6 +50,11 @@ impl Outgoing {
         Outgoing {
             urgent: BytesMut::new(),
             data: BytesMut::new(),
+            introduces_bytes: 0,
+            batch_bytes: match config.lane {
+                Lane::Control => CONTROL_BATCH_BYTES,
+                Lane::Data => usize::MAX,
+            },
             queued_bytes: 0,
             window_bytes: config.send_window_bytes,
             whole_bytes_max: config.fragment_bytes.min(limits::FRAME_BYTES_MAX),
@@ -84,6 +100,31 @@ impl Outgoing {
         }
         self.queued_bytes += self.data.len() - before;
         Ok(Put::Queued)
+    }
+
+    /// Puts a frame ahead of all data. Hands it back if so much is urgent already, if it is large, or if types are introduced
+    /// among the data that the peer does not know yet.
+    pub(super) fn put_ahead(&mut self, head: Head, body: Body) -> Result<Result<(), Body>, WriteError> {
+        let large = body.bytes().len() + AHEAD_HEAD_BYTES > self.whole_bytes_max;
+        if large || self.introduces_bytes > 0 || self.urgent.len() >= URGENT_BYTES_MAX {
+            return Ok(Err(body));
+        }
+        let before = self.urgent.len();
+        body.append_to(&mut self.urgent, head, self.frame_bytes_max)?;
+        body::spare(body);
+        self.queued_bytes += self.urgent.len() - before;
+        Ok(Ok(()))
+    }
+
+    /// Introduces a type of messages: no message of that type may come before it.
+    pub(super) fn put_introduction(
+        &mut self,
+        head: Head,
+        body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+    ) -> Result<(), WriteError> {
+        self.put_small(head, body)?;
+        self.introduces_bytes = self.data.len();
+        Ok(())
     }
 
     /// Writes a frame of the protocol's own, which is never large.
@@ -141,9 +182,13 @@ impl Outgoing {
         !self.urgent.is_empty() || !self.data.is_empty()
     }
 
-    /// Moves all into `bytes`, which is empty, and goes on with its allocation.
+    /// Moves the next bytes into `bytes`, which is empty, and goes on with its allocation: all, but on the control lane.
     pub(super) fn take(&mut self, bytes: &mut BytesMut) {
         bytes.clear();
+        if self.data.len() > self.batch_bytes {
+            return self.take_batch(bytes);
+        }
+        self.introduces_bytes = 0;
         if self.urgent.is_empty() {
             return std::mem::swap(bytes, &mut self.data);
         }
@@ -151,6 +196,20 @@ impl Outgoing {
         bytes.extend_from_slice(&self.data);
         self.urgent.clear();
         self.data.clear();
+    }
+
+    /// Moves whole frames, of which there are more than a batch takes.
+    fn take_batch(&mut self, bytes: &mut BytesMut) {
+        let mut end = 0_usize;
+        while end < self.batch_bytes
+            && let Some(prefix) = self.data.get(end..).and_then(|rest| rest.first_chunk::<4>())
+        {
+            end += 4 + u32::from_be_bytes(*prefix) as usize;
+        }
+        bytes.extend_from_slice(&self.urgent);
+        bytes.extend_from_slice(&self.data.split_to(end.min(self.data.len())));
+        self.urgent.clear();
+        self.introduces_bytes = self.introduces_bytes.saturating_sub(end);
     }
 
     pub(super) fn written(&mut self, bytes: usize) {
@@ -161,6 +220,7 @@ impl Outgoing {
     pub(super) fn clear(&mut self) {
         self.urgent.clear();
         self.data.clear();
+        self.introduces_bytes = 0;
         self.queued_bytes = 0;
     }
 }

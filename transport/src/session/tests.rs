@@ -10,6 +10,7 @@ use mobula_core::{ActorId, Budget, CallError, Deadline, MessageKey, NodeId, Node
 use super::{Accepted, Call, Event, Hello, Lane, Payload, Received, Session, SessionConfig, SessionError};
 use crate::credit::{CreditViolation, ReceiveCredit};
 
+mod ahead;
 mod answers;
 mod cancelling;
 mod closing;
