@@ -130,6 +130,11 @@ impl World<'_> {
         if self.judge.ledger.tainted.contains(&end) && message.is_ok() && op.is_some() {
             self.reach(Branch::ForgedSurvived);
         }
+        if let Some(request) = request
+            && self.ends[end as usize].asked.contains_key(&request.0)
+        {
+            return Err(SessionError::RequestTwice { request: request.0 });
+        }
         if let Some(op) = op {
             self.fact(Fact::Arrived { op, life, end: Some(end), deadline });
             if let Some(request) = request {

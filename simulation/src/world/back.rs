@@ -81,6 +81,12 @@ impl Back {
 }
 
 impl World<'_> {
+    /// True when no session waits for a connection, or has one that is mute in its direction for ever.
+    pub(super) fn connections_settled(&self) -> bool {
+        let open = self.ends.iter().filter(|one| one.over.is_none() && one.session.is_some());
+        open.into_iter().all(|one| one.back.away.is_none() && !self.pipes[(one.pipe ^ 1) as usize].mute)
+    }
+
     /// A session begins over its first connection.
     pub(super) fn has_way_back(&mut self, end: EndId, dial: &Dial, dials: bool) {
         let now = self.instant_at(end);
@@ -384,6 +390,9 @@ impl World<'_> {
         let pipe = self.ends[by as usize].pipe;
         self.pipes[pipe as usize].owner = Some(end);
         self.ends[by as usize].over = Some(Closure::Moved);
+        if self.judge.ledger.tainted.contains(&by) && !self.judge.ledger.tainted.contains(&end) {
+            self.fact(Fact::Forged { end });
+        }
         let unread = std::mem::take(&mut self.ends[by as usize].inbox);
         let now = self.instant_at(end);
         let one = &mut self.ends[end as usize];

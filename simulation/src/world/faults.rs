@@ -236,6 +236,13 @@ impl World<'_> {
             Forgery::Frame => self.forged_frame(&mut bytes),
         }
         self.fact(Fact::Forged { end });
+        // The other side may have taken the connection up for its session already, while this one has not.
+        let pipe = self.ends[end as usize].pipe;
+        if let Some(reader) = self.pipes[(pipe ^ 1) as usize].owner
+            && reader != end ^ 1
+        {
+            self.fact(Fact::Forged { end: reader });
+        }
         self.send(end, &bytes);
     }
 

@@ -207,7 +207,8 @@ impl<'a> World<'a> {
                 continue;
             }
             let busy = self.judge.ledger.owed().next().is_some() || self.has_work();
-            let settled = self.settled || (self.services_settled() && self.children_settled());
+            let settled =
+                self.settled || (self.services_settled() && self.children_settled() && self.connections_settled());
             let busy = busy || !settled;
             if busy {
                 rested_since = None;
