@@ -60,8 +60,10 @@ impl Neighbours {
         let is_first = call.end.is_some_and(|end| self.known.insert((end, call.target.1)));
         self.first = is_first.then_some(op);
         let to_do = self.to_do.entry(call.target).or_default();
-        if !to_do.is_empty() {
-            self.behind.extend(to_do.iter().copied().chain([op]));
+        if let Some(before) = to_do.first() {
+            // Of several, all but the first were behind others when they came, and that one since the second came.
+            self.behind.extend((to_do.len() == 1).then_some(*before));
+            self.behind.insert(op);
         }
         to_do.insert(op);
     }
