@@ -16,6 +16,7 @@ mod cell;
 mod chance;
 mod child;
 mod child_lease;
+mod compress;
 mod control;
 mod dead_letter;
 mod directory;

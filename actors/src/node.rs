@@ -23,6 +23,7 @@ use crate::cell::Shared;
 use crate::chance::Chance;
 use crate::child::{ChildSpec, SupervisorSpec};
 use crate::child_lease::ChildCare;
+use crate::compress;
 use crate::control::{self, Control, ControlReply, NodeReport, SpawnError};
 use crate::dead_letter::DeadLetters;
 use crate::directory::{Afterwards, DirectoryEnd};
@@ -83,6 +84,11 @@ pub struct NodeConfig {
     /// finds the types that do not survive it. References stay references. Default false, or true where the environment
     /// says `MOBULA_ENCODE_LOCAL=1`.
     pub encode_local_calls: bool,
+    /// Compress messages, answers and items of more bytes than this, with LZ4, on the way to nodes that do so, too: others are sent
+    /// everything as it is, and so is what does not get a sixteenth shorter. Worth it where the network is slower than some 500 MB/s for each
+    /// thread that sends. Default none, or what the environment says in `MOBULA_COMPRESS_ABOVE`;
+    /// [`limits::PACK_ABOVE_BYTES`] is a good number.
+    pub compress_above_bytes: Option<usize>,
 }
 
 impl Default for NodeConfig {
@@ -99,6 +105,7 @@ impl Default for NodeConfig {
             lease: LeaseTimes::default(),
             control_requests_max: limits::CONTROL_REQUESTS_MAX,
             encode_local_calls: encode_local::is_asked_for(),
+            compress_above_bytes: compress::asked_above(),
         }
     }
 }
@@ -138,6 +145,7 @@ struct Inner {
     task_runners: OnceCell<Vec<ActorId>>,
     dead_letters: DeadLetters,
     encode_local_calls: bool,
+    compress_above_bytes: Option<usize>,
     control_requests_max: usize,
     expiries: Arc<Expiries>,
     chance: Chance,
@@ -415,7 +423,7 @@ impl Node {
         let hello = Hello {
             node: NodeId::new(&config.name, config.uid.unwrap_or_else(|| NodeUid(chance.bits()))),
             pid: std::process::id(),
-            capabilities: Hello::CAPABILITIES,
+            capabilities: Hello::CAPABILITIES | config.compress_above_bytes.map_or(0, |_| Hello::LZ4),
             credit_messages: limits::CREDIT_MESSAGES,
         };
         let directory = DirectoryEnd::new(&hello.node, config.lease);
@@ -438,6 +446,7 @@ impl Node {
             task_runners: OnceCell::new(),
             dead_letters: DeadLetters::default(),
             encode_local_calls: config.encode_local_calls,
+            compress_above_bytes: config.compress_above_bytes,
             control_requests_max: config.control_requests_max.max(1),
             expiries,
             chance,
@@ -659,6 +668,8 @@ impl Node {
             let config = SessionConfig {
                 heartbeat_interval: times.heartbeat,
                 down_after: times.down_after(),
+                // Without it, this node has not announced that it packs.
+                pack_above_bytes: node.0.compress_above_bytes.unwrap_or(limits::PACK_ABOVE_BYTES),
                 ..SessionConfig::new(lane)
             };
             let (link, driver) = NodeLink::open(wire, config, node.hello(), claimed, inbound);

@@ -101,6 +101,7 @@ enum Group {
     LinkSenders,
     LinkTls,
     LinkUnix,
+    LinkPacked,
     LocalAsk,
     LocalAskAcross,
     ManyActors,
@@ -122,6 +123,7 @@ impl Group {
             Group::LinkSenders => wires::senders(plan).await,
             Group::LinkTls => wires::tls(plan).await,
             Group::LinkUnix => wires::unix(plan).await,
+            Group::LinkPacked => wires::packed(plan).await,
             Group::LocalAsk => local::same_arbiter(plan).await,
             Group::LocalAskAcross => local::across(plan).await,
             Group::ManyActors => many::measure(plan).await,
@@ -131,7 +133,7 @@ impl Group {
     }
 }
 
-const GROUPS: [Group; 16] = [
+const GROUPS: [Group; 17] = [
     Group::RemoteLatency,
     Group::RemotePipelined,
     Group::RemoteTell,
@@ -143,6 +145,7 @@ const GROUPS: [Group; 16] = [
     Group::LinkSenders,
     Group::LinkTls,
     Group::LinkUnix,
+    Group::LinkPacked,
     Group::LocalAsk,
     Group::LocalAskAcross,
     Group::ManyActors,
@@ -150,7 +153,7 @@ const GROUPS: [Group; 16] = [
     Group::ClusterStart,
 ];
 
-const MEASURES: [Measure; 30] = [
+const MEASURES: [Measure; 34] = [
     Measure {
         name: "remote-ask-latency",
         group: Group::RemoteLatency,
@@ -294,6 +297,30 @@ const MEASURES: [Measure; 30] = [
         group: Group::LinkUnix,
         about: "median of one ask in flight over a link, on a Unix socket",
         goal: "less than 1",
+    },
+    Measure {
+        name: "link-echo-1mib-lz4",
+        group: Group::LinkPacked,
+        about: "1 MiB of a log there and back over a link that packs, on TCP",
+        goal: "none",
+    },
+    Measure {
+        name: "link-echo-1mib-lz4-noise",
+        group: Group::LinkPacked,
+        about: "the same of bytes that do not get shorter",
+        goal: "at least 0.9",
+    },
+    Measure {
+        name: "tls-echo-1mib-lz4",
+        group: Group::LinkPacked,
+        about: "1 MiB of a log there and back over a link that packs, on TLS 1.3",
+        goal: "none",
+    },
+    Measure {
+        name: "tls-echo-1mib-lz4-noise",
+        group: Group::LinkPacked,
+        about: "the same of bytes that do not get shorter",
+        goal: "at least 0.9",
     },
     Measure {
         name: "local-ask",

@@ -24,6 +24,7 @@ pub struct ClusterBuilder {
     pub(crate) lease: Option<Duration>,
     pub(crate) snapshots: Option<String>,
     pub(crate) encode_local_calls: bool,
+    pub(crate) compress_above_bytes: Option<usize>,
     resources: Resources,
     of_node: BTreeMap<usize, (Resources, Labels)>,
 }
@@ -39,6 +40,7 @@ impl ClusterBuilder {
             lease: None,
             snapshots: None,
             encode_local_calls: NodeConfig::default().encode_local_calls,
+            compress_above_bytes: NodeConfig::default().compress_above_bytes,
             resources: Resources::new(),
             of_node: BTreeMap::new(),
         }
@@ -94,6 +96,14 @@ impl ClusterBuilder {
     /// that do not survive it. Default false, or true where the environment says `MOBULA_ENCODE_LOCAL=1`.
     pub fn encode_local_calls(mut self, encode: bool) -> Self {
         self.encode_local_calls = encode;
+        self
+    }
+
+    /// Compresses messages, answers and items of more than `bytes` between this process and the nodes that it starts, and among these, where that
+    /// makes them shorter. With a running cluster, its workers have to be told, too: with `MOBULA_COMPRESS_ABOVE` in the job's
+    /// environment. Default: nothing is compressed, or what this process's environment says there.
+    pub fn compress_above_bytes(mut self, bytes: usize) -> Self {
+        self.compress_above_bytes = Some(bytes);
         self
     }
 

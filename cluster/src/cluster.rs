@@ -156,8 +156,9 @@ impl Cluster {
         };
         let secret = Secret::random().map_err(std::io::Error::from)?;
         let lease = builder.lease_times()?;
-        let encode_local_calls = builder.encode_local_calls;
-        let config = NodeConfig { name: "driver".to_owned(), lease, encode_local_calls, ..NodeConfig::default() };
+        let (encode_local_calls, compress_above_bytes) = (builder.encode_local_calls, builder.compress_above_bytes);
+        let name = "driver".to_owned();
+        let config = NodeConfig { name, lease, encode_local_calls, compress_above_bytes, ..NodeConfig::default() };
         let node = Node::start(config)?;
         if let Some(url) = &builder.snapshots {
             node.set_snapshot_store(mobula_snapshots::open(url)?);
@@ -174,6 +175,7 @@ impl Cluster {
                 lease,
                 snapshots: builder.snapshots.clone(),
                 encode_local_calls,
+                compress_above_bytes,
             };
             starting.push(NodeProcess::start(executable.clone(), part));
         }

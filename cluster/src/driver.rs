@@ -104,6 +104,7 @@ impl Driver {
             uid: Some(uid),
             lease: times,
             encode_local_calls: builder.encode_local_calls,
+            compress_above_bytes: builder.compress_above_bytes,
             ..NodeConfig::default()
         };
         let node = Node::start(config)?;

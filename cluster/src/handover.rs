@@ -34,6 +34,8 @@ pub(crate) enum ToNode {
         #[serde(default)]
         snapshots: Option<String>,
         encode_local_calls: bool,
+        #[serde(default)]
+        compress_above_bytes: Option<usize>,
     },
     /// Second: all nodes of the cluster, in the order of their numbers.
     Join { peers: Vec<PeerAddress> },

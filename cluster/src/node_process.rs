@@ -57,9 +57,29 @@ pub(crate) fn run(socket: UnixStream) -> ExitCode {
     begin_process();
 
     let part = match handover::receive(&socket) {
-        Ok(ToNode::Become { name, secret, cpus, arbiters, port, driver, lease, snapshots, encode_local_calls }) => {
-            Part { name, secret, cpus, arbiters, port, driver, lease, snapshots, encode_local_calls }
-        }
+        Ok(ToNode::Become {
+            name,
+            secret,
+            cpus,
+            arbiters,
+            port,
+            driver,
+            lease,
+            snapshots,
+            encode_local_calls,
+            compress_above_bytes,
+        }) => Part {
+            name,
+            secret,
+            cpus,
+            arbiters,
+            port,
+            driver,
+            lease,
+            snapshots,
+            encode_local_calls,
+            compress_above_bytes,
+        },
         Ok(ToNode::Join { .. }) => return fail(&socket, "it was to join before it had a part", false),
         // Without a driver there is nothing to be.
         Err(_) => return ExitCode::FAILURE,
@@ -99,6 +119,7 @@ struct Part {
     lease: LeaseTimes,
     snapshots: Option<String>,
     encode_local_calls: bool,
+    compress_above_bytes: Option<usize>,
 }
 
 struct Failure {
@@ -117,6 +138,7 @@ async fn start(part: Part, socket: &Arc<UnixStream>) -> Result<Node, Failure> {
         use_current_thread: true,
         lease: part.lease,
         encode_local_calls: part.encode_local_calls,
+        compress_above_bytes: part.compress_above_bytes,
         ..NodeConfig::default()
     };
     let node = Node::start(config).map_err(|error| failed(error.to_string()))?;

@@ -4,7 +4,7 @@
 //! |-------:|------:|--------|--------------------------------------------------------------------|
 //! |      0 |     4 | length | bytes that follow, at least 2, within [`limits::FRAME_BYTES_MAX`]  |
 //! |      4 |     1 | kind   | [`Kind`]; an unknown one closes the connection                     |
-//! |      5 |     1 | flags  | reserved, 0                                                        |
+//! |      5 |     1 | flags  | 01: the body is [packed](mod@crate::packing); the rest reserved, 0 |
 //! |      6 |     … | fields | fixed integers, as the kind says                                   |
 //! |      … |  rest | body   | MessagePack, where the kind has one                                |
 //!
@@ -32,12 +32,15 @@
 //! |   21 | fragment-end | number u32                                              | its last piece           |
 //! |   22 | fragment-drop | number u32                                             |                          |
 //!
+//! Packed may be the bodies of asks, tells, posts, replies and items.
+//!
 //! The message's bytes stay outside any envelope, so that they are written once and read in place.
 
 use bytes::{Buf, BytesMut};
 
 use crate::codec::EncodeError;
 use crate::limits;
+use crate::packing;
 use crate::{ActorId, Budget, RequestId};
 
 /// The kind byte of a frame. Numbers are never reused.
@@ -68,6 +71,9 @@ pub enum Kind {
     FragmentDrop = 0x22,
 }
 
+/// The flag of a frame whose body is [packed](packing).
+const PACKED: u8 = 0x01;
+
 /// The place of a message type in the sender's table on one connection, introduced by a define frame.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct MessageIndex(pub u32);
@@ -76,27 +82,96 @@ pub struct MessageIndex(pub u32);
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[allow(missing_docs)]
 pub enum Frame<'a> {
-    Ping { nonce: u64 },
-    Pong { nonce: u64 },
-    Hello { body: &'a [u8] },
-    Goodbye { body: &'a [u8] },
-    Ack { received: u64 },
-    Resume { session: u64, received: u64, attempt: u32 },
-    GoAway { body: &'a [u8] },
-    Define { index: MessageIndex, body: &'a [u8] },
-    Ask { request: RequestId, target: ActorId, message: MessageIndex, budget: Budget, payload: &'a [u8] },
-    Tell { target: ActorId, message: MessageIndex, budget: Budget, payload: &'a [u8] },
-    Reply { request: RequestId, payload: &'a [u8] },
-    Failure { request: RequestId, body: &'a [u8] },
-    Cancel { request: RequestId },
-    Credit { target: ActorId, count: u32 },
-    Post { request: RequestId, target: ActorId, message: MessageIndex, budget: Budget, payload: &'a [u8] },
-    Item { request: RequestId, payload: &'a [u8] },
-    More { request: RequestId, count: u32 },
-    Undelivered { target: ActorId, message: MessageIndex, body: &'a [u8] },
-    Fragment { number: u32, bytes: &'a [u8] },
-    FragmentEnd { number: u32, bytes: &'a [u8] },
-    FragmentDrop { number: u32 },
+    Ping {
+        nonce: u64,
+    },
+    Pong {
+        nonce: u64,
+    },
+    Hello {
+        body: &'a [u8],
+    },
+    Goodbye {
+        body: &'a [u8],
+    },
+    Ack {
+        received: u64,
+    },
+    Resume {
+        session: u64,
+        received: u64,
+        attempt: u32,
+    },
+    GoAway {
+        body: &'a [u8],
+    },
+    Define {
+        index: MessageIndex,
+        body: &'a [u8],
+    },
+    Ask {
+        request: RequestId,
+        target: ActorId,
+        message: MessageIndex,
+        budget: Budget,
+        payload: &'a [u8],
+    },
+    Tell {
+        target: ActorId,
+        message: MessageIndex,
+        budget: Budget,
+        payload: &'a [u8],
+    },
+    Reply {
+        request: RequestId,
+        payload: &'a [u8],
+    },
+    Failure {
+        request: RequestId,
+        body: &'a [u8],
+    },
+    Cancel {
+        request: RequestId,
+    },
+    Credit {
+        target: ActorId,
+        count: u32,
+    },
+    Post {
+        request: RequestId,
+        target: ActorId,
+        message: MessageIndex,
+        budget: Budget,
+        payload: &'a [u8],
+    },
+    Item {
+        request: RequestId,
+        payload: &'a [u8],
+    },
+    More {
+        request: RequestId,
+        count: u32,
+    },
+    Undelivered {
+        target: ActorId,
+        message: MessageIndex,
+        body: &'a [u8],
+    },
+    Fragment {
+        number: u32,
+        bytes: &'a [u8],
+    },
+    FragmentEnd {
+        number: u32,
+        bytes: &'a [u8],
+    },
+    FragmentDrop {
+        number: u32,
+    },
+    /// A message, an answer or an item whose body is packed: [`decode_packed`] shows which. The bytes from the kind on.
+    Packed {
+        frame: &'a [u8],
+    },
 }
 
 impl Frame<'_> {
@@ -214,6 +289,39 @@ pub fn decode_unprefixed(frame: &[u8]) -> Result<Frame<'_>, FrameError> {
 
 #[inline]
 fn decode_body(frame: &[u8]) -> Result<Frame<'_>, FrameError> {
+    let (decoded, flags) = decode_fields(frame)?;
+    if flags == 0 {
+        return Ok(decoded);
+    }
+    decode_flagged(frame, &decoded, flags)
+}
+
+#[cold]
+fn decode_flagged<'a>(frame: &'a [u8], decoded: &Frame<'_>, flags: u8) -> Result<Frame<'a>, FrameError> {
+    match decoded {
+        Frame::Ask { .. } | Frame::Tell { .. } | Frame::Post { .. } | Frame::Reply { .. } | Frame::Item { .. }
+            if flags == PACKED =>
+        {
+            Ok(Frame::Packed { frame })
+        }
+        _ => Err(FrameError::ReservedBits { kind: frame[0], flags }),
+    }
+}
+
+/// The frame of [`Frame::Packed`], with the packed body in place of its own.
+///
+/// # Errors
+/// [`FrameError`], as for [`decode`].
+pub fn decode_packed(frame: &[u8]) -> Result<Frame<'_>, FrameError> {
+    match frame.len() {
+        declared @ 0..2 => Err(FrameError::EmptyFrame { declared }),
+        _ => decode_fields(frame).map(|(decoded, _)| decoded),
+    }
+}
+
+/// The frame whatever its flags say, and what they are.
+#[inline]
+fn decode_fields(frame: &[u8]) -> Result<(Frame<'_>, u8), FrameError> {
     let kind = frame[0];
     let flags = frame[1];
     let mut fields = Fields { kind, rest: &frame[2..] };
@@ -303,10 +411,7 @@ fn decode_body(frame: &[u8]) -> Result<Frame<'_>, FrameError> {
         }
         kind => return Err(FrameError::UnknownFrameKind { kind }),
     };
-    if flags != 0 {
-        return Err(FrameError::ReservedBits { kind, flags });
-    }
-    Ok(decoded)
+    Ok((decoded, flags))
 }
 
 struct Fields<'a> {
@@ -535,7 +640,21 @@ impl Head {
 /// The body of a frame whose head is not known yet. It may so be written before anything is locked, and a large one is
 /// never copied: in front of it there is room for its head.
 #[derive(Debug)]
-pub struct Body(BytesMut);
+pub struct Body {
+    bytes: BytesMut,
+    packing: Packing,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Packing {
+    Untried,
+    /// It does not get shorter, or is too small.
+    AsItIs,
+    /// It was so long before.
+    Packed {
+        unpacked_bytes: usize,
+    },
+}
 
 impl Body {
     /// What `body` appends, in `buffer`, which is cleared first.
@@ -553,13 +672,37 @@ impl Body {
             buffer.resize(HEAD_BYTES_MAX, 0);
         }
         body(&mut buffer)?;
-        Ok(Body(buffer))
+        Ok(Body { bytes: buffer, packing: Packing::Untried })
     }
 
-    /// The bytes of the body.
+    /// The bytes of the body, packed if it is.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
-        &self.0[HEAD_BYTES_MAX..]
+        &self.bytes[HEAD_BYTES_MAX..]
+    }
+
+    /// Packs it, once, if it has more than `above` bytes and gets shorter. Only for a peer that reads it, and for the kinds of
+    /// frames whose bodies may be packed.
+    #[inline]
+    #[must_use]
+    pub fn packed(self, above: usize) -> Self {
+        if !matches!(self.packing, Packing::Untried) || self.bytes().len() <= above { self } else { self.pack() }
+    }
+
+    #[cold]
+    fn pack(mut self) -> Self {
+        self.packing = Packing::AsItIs;
+        if let Some(packed) = packing::pack(self.bytes(), HEAD_BYTES_MAX) {
+            self.packing = Packing::Packed { unpacked_bytes: self.bytes().len() };
+            self.bytes = packed;
+        }
+        self
+    }
+
+    /// True if it is packed.
+    #[inline]
+    pub fn is_packed(&self) -> bool {
+        matches!(self.packing, Packing::Packed { .. })
     }
 
     /// Appends the frame. On an error `out` is left as it was.
@@ -581,15 +724,15 @@ impl Body {
     /// [`WriteError::TooLarge`] if the frame is larger than `max`.
     pub fn into_frame(mut self, head: Head, max: usize) -> Result<BytesMut, WriteError> {
         let (head, length) = self.head(head, max)?;
-        self.0.advance(HEAD_BYTES_MAX - length);
-        self.0[..length].copy_from_slice(&head[..length]);
-        Ok(self.0)
+        self.bytes.advance(HEAD_BYTES_MAX - length);
+        self.bytes[..length].copy_from_slice(&head[..length]);
+        Ok(self.bytes)
     }
 
     /// The buffer, to be used again.
     #[inline]
     pub fn into_buffer(self) -> BytesMut {
-        self.0
+        self.bytes
     }
 
     #[inline]
@@ -598,8 +741,16 @@ impl Body {
         let length = head.write(&mut bytes);
         // The length prefix does not count itself.
         let frame_bytes = length - 4 + self.bytes().len();
-        if frame_bytes > max {
-            return Err(WriteError::TooLarge { bytes: frame_bytes, max });
+        // The peer has to hold it as it was.
+        let held_bytes = match self.packing {
+            Packing::Packed { unpacked_bytes } => length - 4 + unpacked_bytes,
+            _ => frame_bytes,
+        };
+        if held_bytes > max {
+            return Err(WriteError::TooLarge { bytes: held_bytes, max });
+        }
+        if self.is_packed() {
+            bytes[5] = PACKED;
         }
         bytes[..4].copy_from_slice(&(frame_bytes as u32).to_be_bytes());
         Ok((bytes, length))
@@ -762,6 +913,54 @@ mod tests {
         assert_eq!(
             decode(b"\0\0\0\x0b\x02\0\0\0\0\0\0\0\0\x01\x01"),
             Err(FrameError::TrailingBytes { kind: 2, extra: 1 })
+        );
+    }
+
+    #[test]
+    fn a_packed_body_is_marked_and_counts_as_what_it_was() {
+        let body = |bytes: usize| {
+            let write = |out: &mut BytesMut| {
+                out.resize(out.len() + bytes, 7);
+                Ok(())
+            };
+            Body::write(BytesMut::new(), write).expect("it can be written").packed(999)
+        };
+        assert!(!body(999).is_packed());
+        for head in [ask(), post(), Head::Reply { request: RequestId(7) }, Head::Item { request: RequestId(7) }] {
+            let frame = body(1000).into_frame(head, 2000).expect("it fits");
+            let Ok(Some((Frame::Packed { frame: inner }, length))) = decode(&frame, 2000) else { panic!("{frame:?}") };
+            assert_eq!((inner, length), (&frame[4..], frame.len()));
+            assert_eq!(decode_unprefixed(inner), Ok(Frame::Packed { frame: inner }));
+            let (Frame::Ask { payload, .. }
+            | Frame::Post { payload, .. }
+            | Frame::Reply { payload, .. }
+            | Frame::Item { payload, .. }) = decode_packed(inner).expect("own bytes")
+            else {
+                panic!("{inner:?}")
+            };
+            assert_eq!(packing::unpack(payload, 1000).as_deref(), Ok(&[7; 1000][..]));
+        }
+        // The limit is that of the message, not of its packed form.
+        let reply = Head::Reply { request: RequestId(7) };
+        assert!(body(1000).append_to(&mut BytesMut::new(), reply, 1010).is_ok());
+        let error = body(1000).append_to(&mut BytesMut::new(), reply, 1009);
+        assert!(matches!(error, Err(WriteError::TooLarge { bytes: 1010, max: 1009 })), "{error:?}");
+    }
+
+    #[test]
+    fn only_bodies_of_messages_and_answers_may_be_packed_and_no_other_flag_is_known() {
+        for kind in 0..=u8::MAX {
+            let mut frame = vec![0, 0, 0, 34, kind, 1];
+            frame.resize(38, 0);
+            let packed = matches!(decode(&frame, 100), Ok(Some((Frame::Packed { .. }, 38))));
+            assert_eq!(packed, [0x11, 0x12, 0x13, 0x17, 0x18].contains(&kind), "{kind:x}");
+            frame[5] = 3;
+            assert!(decode(&frame, 100).is_err(), "{kind:x}");
+        }
+        assert_eq!(
+            decode(b"\0\0\0\x03\x04\x01\xa0", 100),
+            Err(FrameError::ReservedBits { kind: 4, flags: 1 }),
+            "a goodbye is never packed"
         );
     }
 

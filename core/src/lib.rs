@@ -16,6 +16,7 @@ mod ids;
 pub mod limits;
 mod links;
 mod message;
+pub mod packing;
 mod panic;
 #[doc(hidden)]
 pub mod planted;

@@ -19,6 +19,18 @@ pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// Further ones wait at the sender; a peer that begins one more loses its connection.
 pub const FRAGMENTED_MAX: usize = 16;
 
+/// 4 KiB: what is larger is packed, on connections that were asked to pack and whose peer reads it. Smaller ones would cost more time than they save
+/// bytes.
+pub const PACK_ABOVE_BYTES: usize = 4 * 1024;
+
+/// 64 KiB: a packed body is unpacked in steps of this size, and each is complete before memory for the next is taken; part of
+/// the protocol. LZ4 looks no further back.
+pub const PACK_BLOCK_BYTES: usize = 64 * 1024;
+
+/// A packed body stands for at most so many times its bytes; part of the protocol. So a peer that sends a byte never has more than so
+/// many held for it. Zeros could be packed tighter, and are not.
+pub const PACKED_RATIO_MAX: usize = 16;
+
 /// Message types that one peer may introduce on one connection. Costs about 100 bytes each.
 pub const MESSAGE_TYPES_MAX: usize = 65_536;
 

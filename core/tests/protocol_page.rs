@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use mobula_core::codec::{self, DecodeError};
-use mobula_core::frame::{self, Frame, FrameError, Head, MessageIndex};
+use mobula_core::frame::{self, Body, Frame, FrameError, Head, MessageIndex};
+use mobula_core::packing;
 use mobula_core::prescan::ELEMENTS_MAX;
 use mobula_core::{ActorId, Budget, CallError, Generation, NodeId, NodeUid, RequestId, limits};
 use page::{Page, assert_same};
@@ -154,10 +155,33 @@ fn the_fragments_of_the_page_are_the_tell_of_the_page() {
 }
 
 #[test]
+fn the_packed_frame_of_the_page_is_read_and_written() {
+    let page = Page::read().examples("packed").remove(0);
+    let Ok(Some((Frame::Packed { frame }, length))) = frame::decode(&page.bytes, limits::FRAME_BYTES_MAX) else {
+        panic!("a packed frame")
+    };
+    assert_eq!(length, page.bytes.len());
+    let Ok(Frame::Reply { request: REQUEST, payload }) = frame::decode_packed(frame) else { panic!("a reply") };
+    let text = "x".repeat(100);
+    let body = packing::unpack(payload, limits::MESSAGE_BYTES_MAX).expect("well packed");
+    assert_eq!(codec::decode::<String>(&body).expect("a text"), text);
+    let written = Body::write(BytesMut::new(), |out| codec::encode_into(&text, out)).expect("plain data").packed(0);
+    let written = written.into_frame(Head::Reply { request: REQUEST }, 1000).expect("it is small");
+    // Another packer may choose other blocks; what they stand for is the same.
+    let Ok(Some((Frame::Packed { frame }, _))) = frame::decode(&written, 1000) else { panic!("a packed frame") };
+    let Ok(Frame::Reply { payload, .. }) = frame::decode_packed(frame) else { panic!("a reply") };
+    assert_same("packed reply", &packing::unpack(payload, 102).expect("well packed"), &body);
+}
+
+#[test]
 fn what_the_page_calls_refused_is_refused() {
     let page = Page::read();
     for example in page.examples("refused") {
         let error = frame::decode(&example.bytes, limits::FRAME_BYTES_MAX).expect_err(&example.value).to_string();
+        assert_eq!(error.split(':').next(), Some(&*example.value), "{error}");
+    }
+    for example in page.examples("packed-refused") {
+        let error = packing::unpack(&example.bytes, limits::MESSAGE_BYTES_MAX).expect_err(&example.value).to_string();
         assert_eq!(error.split(':').next(), Some(&*example.value), "{error}");
     }
     for example in page.examples("body-refused") {
@@ -234,6 +258,8 @@ fn the_table_of_limits_has_the_codes_numbers() {
         ("FRAME_BYTES_MAX", limits::FRAME_BYTES_MAX as u128),
         ("MESSAGE_BYTES_MAX", limits::MESSAGE_BYTES_MAX as u128),
         ("FRAGMENTED_MAX", limits::FRAGMENTED_MAX as u128),
+        ("PACK_BLOCK_BYTES", limits::PACK_BLOCK_BYTES as u128),
+        ("PACKED_RATIO_MAX", limits::PACKED_RATIO_MAX as u128),
         ("MESSAGE_TYPES_MAX", limits::MESSAGE_TYPES_MAX as u128),
         ("NAME_BYTES_MAX", limits::NAME_BYTES_MAX as u128),
         ("DEPTH_MAX", limits::DEPTH_MAX as u128),

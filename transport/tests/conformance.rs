@@ -7,14 +7,32 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::BytesMut;
 use common::*;
-use mobula_core::frame::{Frame, Head, MessageIndex};
+use mobula_core::frame::{Body, Frame, Head, MessageIndex};
 use mobula_core::{ActorId, Budget, CallError, limits};
 use mobula_transport::preface::{Dial, PrefaceError, Purpose, VERSIONS};
 use mobula_transport::tcp::{self, ConnectError};
-use mobula_transport::{Accepted, Lane, LinkClosed, SessionConfig};
+use mobula_transport::{Accepted, Hello, Lane, LinkClosed, SessionConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+/// The same suite once more, between sides that pack what they send.
+macro_rules! packed_suite {
+    ($($module:ident $kind:ident),*; $($name:ident),*) => { packed_suite!(@ [$($module $kind),*] ($($name),*)); };
+    (@ [$($module:ident $kind:ident),*] $names:tt) => { $(packed_suite!(@@ $module $kind $names);)* };
+    (@@ $module:ident $kind:ident ($($name:ident),*)) => {
+        mod $module {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    super::pack_from_here_on();
+                    super::$name(super::Kind::$kind).await
+                }
+            )*
+        }
+    };
+}
 
 macro_rules! suite {
     ($($name:ident),* $(,)?) => {
@@ -63,6 +81,10 @@ macro_rules! suite {
                 async fn $name() { super::$name(super::Kind::Tcp).await }
             )*
         }
+        packed_suite! {
+            over_memory_packed Memory, over_pieces_packed Pieces, over_tcp_packed Tcp, over_tls_packed Tls, over_unix_packed Unix;
+            $($name),*
+        }
     };
 }
 
@@ -73,6 +95,8 @@ suite! {
     more_than_a_frame_goes_there_and_back,
     others_arrive_while_a_large_message_is_under_way,
     what_is_larger_than_a_message_may_be_is_refused_before_it_is_sent,
+    what_is_packed_badly_or_without_agreement_closes_the_link_and_is_named,
+    one_side_alone_packs_nothing,
     an_oversized_frame_closes_the_link_and_grows_no_buffer,
     the_buffer_grows_with_what_comes_and_not_with_what_is_announced,
     garbage_closes_the_link_and_is_named,
@@ -137,7 +161,7 @@ async fn others_arrive_while_a_large_message_is_under_way(kind: Kind) {
         () = &mut driver => panic!("it ends"),
     }
     // Nothing is read until all of it was sent, and no wire holds so much.
-    let large = vec![7; 2 * limits::FRAME_BYTES_MAX];
+    let large = noise(2 * limits::FRAME_BYTES_MAX);
     assert_eq!(tell(&link, A, &large).0, Ok(Accepted::InLine));
     tell(&link, A, b"behind it").0.expect("accepted");
     assert_eq!(tell(&link, ActorId(2), b"beside it").0, Ok(Accepted::Queued));
@@ -213,6 +237,74 @@ async fn garbage_closes_the_link_and_is_named(kind: Kind) {
         let (closed, goodbye, _) = hear(kind, &bytes).await;
         assert!(closed.contains(name), "{name}: {closed}");
         assert_told(kind, goodbye.as_deref(), &closed);
+    }
+}
+
+async fn what_is_packed_badly_or_without_agreement_closes_the_link_and_is_named(kind: Kind) {
+    let packed = |head| {
+        let body = Body::write(BytesMut::new(), bytes(&[0; 5000])).expect("plain bytes").packed(0);
+        body.into_frame(head, limits::MESSAGE_BYTES_MAX).expect("it fits").to_vec()
+    };
+    let tell = packed(Head::Tell { target: A, message: MessageIndex(0), budget: Budget::NEVER });
+    let changed = |at: usize, to: &[u8]| {
+        let mut frame = tell.clone();
+        frame[22 + at..22 + at + to.len()].copy_from_slice(to);
+        frame
+    };
+    let agreed = hello(2).can(Hello::LZ4);
+    let cases = [
+        (changed(0, &u32::MAX.to_be_bytes()), "PackedTooLarge: a body of 4294967295 bytes"),
+        (changed(0, &[0, 1, 0, 0]), "PackedTooTight: 65536 bytes were announced in 313"),
+        (changed(4, &[0, 1, 0, 0]), "PackedBlockTooLarge: block 0 has 65536 bytes, and stands for 5000"),
+        (changed(8, &[0xff; 20]), "Packed"),
+        (changed(312, &[1]), "PackedTrailingBytes"),
+    ];
+    for (frame, name) in cases {
+        let (closed, goodbye, _) = hear(kind, &[hello_frame(2), define_frame(), frame].concat()).await;
+        let name = if agreed { name } else { "PackingNotAgreed" };
+        assert!(closed.contains(name), "{name}: {closed}");
+        assert_told(kind, goodbye.as_deref(), &closed);
+    }
+}
+
+/// A peer that packs badly what somebody waits for: the waiter hears of it, too.
+#[tokio::test]
+async fn a_badly_packed_answer_fails_its_ask() {
+    pack_from_here_on();
+    let (wire, there) = Kind::Memory.pair().await;
+    let (link, _) = Side::new(wire, 1, Mode::Echo, data()).run();
+    let mut raw = Raw::new(there);
+    raw.write(&hello_frame(2)).await;
+    let end = ask(&link, A, b"question");
+    let request = loop {
+        let request = raw.next(|frame| if let Frame::Ask { request, .. } = frame { Some(request) } else { None });
+        if let Some(request) = request.await.expect("an ask comes") {
+            break request;
+        }
+    };
+    let body = Body::write(BytesMut::new(), bytes(&[0; 5000])).expect("plain bytes").packed(0);
+    let mut reply = body.into_frame(Head::Reply { request }, 10_000).expect("it fits");
+    reply[14..18].copy_from_slice(&5_001_u32.to_be_bytes());
+    raw.write(&reply).await;
+    let Ok(End::Failed(CallError::Decode { reason, reply: true })) = within(end).await else { panic!("a failure") };
+    assert!(reason.starts_with("PackedTooTight") || reason.starts_with("PackedWrongSize"), "{reason}");
+    assert_eq!(within(link.closed()).await.reason, reason);
+}
+
+async fn one_side_alone_packs_nothing(kind: Kind) {
+    for packs in [1, 2] {
+        let (here, there) = kind.pair().await;
+        let capabilities = |uid| match uid == packs {
+            true => Hello::CAPABILITIES | Hello::LZ4,
+            false => Hello::CAPABILITIES,
+        };
+        let side = |wire, uid| {
+            let hello = Hello { capabilities: capabilities(uid), ..hello(uid) };
+            Side::saying(wire, &hello, Mode::Echo, data()).run()
+        };
+        let ((link, _), _) = (side(here, 1), side(there, 2));
+        let payload = vec![7; 200_000];
+        assert_eq!(within(ask(&link, A, &payload)).await, Ok(End::Answer(payload)));
     }
 }
 
@@ -386,8 +478,8 @@ async fn threads_send_in_their_order_while_the_driver_runs(kind: Kind) {
 }
 
 async fn a_stopped_reader_is_sent_no_more_than_the_window(kind: Kind) {
-    const PAYLOAD: [u8; 1000] = [7; 1000];
     const WINDOW: usize = 256 * 1024;
+    let payload = noise(1000);
     let (here, there) = kind.pair().await;
     let config = SessionConfig { send_window_bytes: WINDOW, ..data() };
     let (link, _) = Side::new(here, 1, Mode::Echo, config).run();
@@ -401,11 +493,11 @@ async fn a_stopped_reader_is_sent_no_more_than_the_window(kind: Kind) {
     // One actor: its credit is the bound.
     let mut sent = 0;
     while link.has_credit(A) {
-        assert_eq!(tell(&link, A, &PAYLOAD).0, Ok(Accepted::Queued));
+        assert_eq!(tell(&link, A, &payload).0, Ok(Accepted::Queued));
         sent += 1;
     }
     assert_eq!(sent, CREDIT as usize);
-    let (in_line, end) = tell(&link, A, &PAYLOAD);
+    let (in_line, end) = tell(&link, A, &payload);
     assert_eq!(in_line, Ok(Accepted::InLine));
 
     // Many actors: the window is, and what the system's buffers take.
@@ -413,7 +505,7 @@ async fn a_stopped_reader_is_sent_no_more_than_the_window(kind: Kind) {
     let mut target = 2;
     loop {
         while link.has_credit(ActorId(target)) {
-            assert_eq!(tell(&link, ActorId(target), &PAYLOAD).0, Ok(Accepted::Queued));
+            assert_eq!(tell(&link, ActorId(target), &payload).0, Ok(Accepted::Queued));
             others += 1;
         }
         // The driver and the system take what they can before the window counts as full.
@@ -424,9 +516,9 @@ async fn a_stopped_reader_is_sent_no_more_than_the_window(kind: Kind) {
         target += 1;
     }
     let buffers = if matches!(kind, Kind::Memory | Kind::Pieces) { 64 * 1024 } else { 32 * 1024 * 1024 };
-    let bytes = (sent + others) * PAYLOAD.len();
+    let bytes = (sent + others) * payload.len();
     assert!(bytes < WINDOW + buffers, "{bytes} bytes were taken for a peer that reads nothing");
-    let (in_line, second) = tell(&link, ActorId(target + 1), &PAYLOAD);
+    let (in_line, second) = tell(&link, ActorId(target + 1), &payload);
     assert_eq!(in_line, Ok(Accepted::InLine));
 
     // It reads again: everybody goes on, and nothing was lost.

@@ -30,7 +30,7 @@ fn secret() -> Secret {
 }
 
 /// Takes connections and echoes until it is dropped.
-pub(super) async fn serve(road: Road, listening: oneshot::Sender<Address>) -> Result<()> {
+pub(super) async fn serve(road: Road, packs: bool, listening: oneshot::Sender<Address>) -> Result<()> {
     let acceptor = Mutex::new(Acceptor::new(secret(), SERVER, VERSIONS));
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     match road {
@@ -39,7 +39,7 @@ pub(super) async fn serve(road: Road, listening: oneshot::Sender<Address>) -> Re
             tell(listening, Address::Port(listener.local_addr()?))?;
             loop {
                 let (stream, address) = tcp::accept_next(&listener).await;
-                echo(tcp::wire(tcp::accept(stream, address, &acceptor).await?.0)?);
+                echo(tcp::wire(tcp::accept(stream, address, &acceptor).await?.0)?, packs);
             }
         }
         Road::Unix => {
@@ -49,7 +49,7 @@ pub(super) async fn serve(road: Road, listening: oneshot::Sender<Address>) -> Re
             tell(listening, Address::Folder(folder))?;
             loop {
                 let stream = listener.accept_next().await;
-                echo(unix::wire(listener.accept(stream, &acceptor).await?.0)?);
+                echo(unix::wire(listener.accept(stream, &acceptor).await?.0)?, packs);
             }
         }
         Road::Tls => {
@@ -59,7 +59,7 @@ pub(super) async fn serve(road: Road, listening: oneshot::Sender<Address>) -> Re
             loop {
                 let (stream, address) = tcp::accept_next(&listener).await;
                 match endpoint.accept(stream, address).await? {
-                    Accepted::Node(secured, _) => echo(tls::wire(secured)?),
+                    Accepted::Node(secured, _) => echo(tls::wire(secured)?, packs),
                     _ => bail!("the client came to join"),
                 }
             }
@@ -67,8 +67,8 @@ pub(super) async fn serve(road: Road, listening: oneshot::Sender<Address>) -> Re
     }
 }
 
-fn echo(wire: Wire) {
-    let (link, driver) = open(wire, SERVER, CLIENT);
+fn echo(wire: Wire, packs: bool) {
+    let (link, driver) = open(wire, SERVER, CLIENT, packs);
     tokio::spawn(async move {
         driver.await;
         drop(link);
@@ -79,7 +79,7 @@ fn tell(listening: oneshot::Sender<Address>, address: Address) -> Result<()> {
     listening.send(address).map_err(|_| anyhow!("the client is gone"))
 }
 
-async fn dial(road: Road, address: &Address) -> Result<Arc<Link<Waiting>>> {
+async fn dial(road: Road, address: &Address, packs: bool) -> Result<Arc<Link<Waiting>>> {
     let wire = match (road, address) {
         (Road::Tcp, Address::Port(address)) => {
             tcp::wire(tcp::dial(*address, &secret(), CLIENT, SERVER, Lane::Data).await?)?
@@ -94,18 +94,18 @@ async fn dial(road: Road, address: &Address) -> Result<Arc<Link<Waiting>>> {
         }
         _ => bail!("no way to dial"),
     };
-    let (link, driver) = open(wire, CLIENT, SERVER);
+    let (link, driver) = open(wire, CLIENT, SERVER, packs);
     tokio::spawn(driver);
     link.opened().await?;
     Ok(link)
 }
 
-fn open(wire: Wire, own: NodeUid, peer: NodeUid) -> (Arc<Link<Waiting>>, Driver<Waiting, Echo>) {
+fn open(wire: Wire, own: NodeUid, peer: NodeUid, packs: bool) -> (Arc<Link<Waiting>>, Driver<Waiting, Echo>) {
     let id = |uid: NodeUid| NodeId::new("bench", uid);
     let hello = Hello {
         node: id(own),
         pid: std::process::id(),
-        capabilities: Hello::CAPABILITIES,
+        capabilities: Hello::CAPABILITIES | if packs { Hello::LZ4 } else { 0 },
         credit_messages: limits::CREDIT_MESSAGES,
     };
     let echo = Echo { credit: ReceiveCredit::new(limits::CREDIT_MESSAGES) };
@@ -115,7 +115,7 @@ fn open(wire: Wire, own: NodeUid, peer: NodeUid) -> (Arc<Link<Waiting>>, Driver<
 pub(super) async fn rate(road: Road, address: &Address, load: Load, span: Span) -> Result<f64> {
     let mut links = Vec::new();
     for _ in 0..load.connections {
-        links.push(dial(road, address).await?);
+        links.push(dial(road, address, load.packs).await?);
     }
     let payload = load.payload();
     if load.senders == 0 {
@@ -135,7 +135,7 @@ pub(super) async fn rate(road: Road, address: &Address, load: Load, span: Span) 
 }
 
 pub(super) async fn latency(road: Road, address: &Address, span: Span) -> Result<f64> {
-    let (link, payload) = (dial(road, address).await?, Load::SMALL.payload());
+    let (link, payload) = (dial(road, address, false).await?, Load::SMALL.payload());
     drive::latency(span, async || ask(&link, &payload).await).await
 }
 

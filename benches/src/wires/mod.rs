@@ -37,6 +37,20 @@ struct Load {
     /// Threads that ask, beside the one that reads the connection; none: that one asks.
     senders: usize,
     unit: Unit,
+    content: Content,
+    /// Both ends pack what gets shorter.
+    packs: bool,
+}
+
+/// What the bytes are.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Content {
+    /// One and the same.
+    Same,
+    /// Lines of a log.
+    Log,
+    /// Bytes that do not get shorter.
+    Noise,
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -46,7 +60,15 @@ enum Unit {
 }
 
 impl Load {
-    const SMALL: Load = Load { bytes: 8, in_flight: SMALL_IN_FLIGHT, connections: 1, senders: 0, unit: Unit::Asks };
+    const SMALL: Load = Load {
+        bytes: 8,
+        in_flight: SMALL_IN_FLIGHT,
+        connections: 1,
+        senders: 0,
+        unit: Unit::Asks,
+        content: Content::Same,
+        packs: false,
+    };
 
     /// So many bytes there and back, 4 MiB or two messages under way.
     const fn of(bytes: usize) -> Load {
@@ -72,7 +94,31 @@ impl Load {
     }
 
     fn payload(self) -> Vec<u8> {
-        vec![7; self.bytes]
+        match self.content {
+            Content::Same => vec![7; self.bytes],
+            Content::Log => {
+                let line = |n: u64| {
+                    let took = n.wrapping_mul(2_654_435_761) % 10_007;
+                    format!(
+                        "2026-11-23T06:{:02}:{:02}Z INFO node-{} handled request {n} in {took} us\n",
+                        n / 60 % 60,
+                        n % 60,
+                        n % 7
+                    )
+                };
+                (0..).flat_map(|n| line(n).into_bytes()).take(self.bytes).collect()
+            }
+            Content::Noise => {
+                let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+                let next = || {
+                    state ^= state << 13;
+                    state ^= state >> 7;
+                    state ^= state << 17;
+                    (state >> 16) as u8
+                };
+                std::iter::repeat_with(next).take(self.bytes).collect()
+            }
+        }
     }
 
     /// What one ask counts for.
@@ -140,6 +186,27 @@ pub(crate) async fn unix(plan: Plan) -> Result<Vec<Line>> {
     ])
 }
 
+/// Links that pack, beside the same links without.
+pub(crate) async fn packed(plan: Plan) -> Result<Vec<Line>> {
+    let mut lines = Vec::new();
+    for (name, road, content) in [
+        ("link-echo-1mib-lz4", Road::Tcp, Content::Log),
+        ("link-echo-1mib-lz4-noise", Road::Tcp, Content::Noise),
+        ("tls-echo-1mib-lz4", Road::Tls, Content::Log),
+        ("tls-echo-1mib-lz4-noise", Road::Tls, Content::Noise),
+    ] {
+        let load = Load { content, ..Load::of(MIB) };
+        let (mut ours, mut raw) = (Series::default(), Series::default());
+        for _ in 0..plan.rounds {
+            let packs = Load { packs: true, ..load };
+            ours.push(both_ends(road, Side::Link(packs, plan.span)).await? * load.worth());
+            raw.push(both_ends(road, Side::Link(load, plan.span)).await? * load.worth());
+        }
+        lines.push(Line { name, unit: load.unit(), reference: "the same link without packing", ours, raw });
+    }
+    Ok(lines)
+}
+
 pub(crate) async fn tls(plan: Plan) -> Result<Vec<Line>> {
     let asks = beside_raw("tls-ask-pipelined", Road::Tls, Load::SMALL, plan).await?;
     let bytes = beside_raw("tls-echo-1mib", Road::Tls, Load::of(MIB), plan).await?;
@@ -187,7 +254,8 @@ async fn both_ends(road: Road, side: Side) -> Result<f64> {
             tokio::select! {
                 served = async {
                     match side {
-                        Side::Link(..) | Side::Latency(_) => link::serve(road, address).await,
+                        Side::Link(load, _) => link::serve(road, load.packs, address).await,
+                        Side::Latency(_) => link::serve(road, false, address).await,
                         Side::Raw(load, _) => raw::serve(road, load, address).await,
                     }
                 } => served,

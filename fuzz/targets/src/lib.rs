@@ -9,13 +9,14 @@ mod bodies;
 mod control;
 mod frames;
 mod joining;
+mod packing;
 mod session;
 
 /// A target: takes any bytes.
 pub type Target = fn(&[u8]);
 
 /// All targets, by the name of their corpus.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("frame", frames::frame),
     ("frame_stream", frames::frame_stream),
     ("prescan", bodies::prescanned),
@@ -26,6 +27,7 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("token", joining::token),
     ("session", session::two_peers),
     ("control", control::requests),
+    ("packed", packing::packed),
 ];
 
 /// The target of that name.

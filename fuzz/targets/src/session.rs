@@ -14,14 +14,15 @@ fn id(uid: u64) -> NodeId {
     NodeId::new("peer", NodeUid(uid))
 }
 
-fn hello_of(uid: u64) -> Hello {
-    Hello { node: id(uid), pid: 1, capabilities: Hello::CAPABILITIES, credit_messages: CREDIT }
+fn hello_of(uid: u64, packs: bool) -> Hello {
+    let capabilities = Hello::CAPABILITIES | if packs { Hello::LZ4 } else { 0 };
+    Hello { node: id(uid), pid: 1, capabilities, credit_messages: CREDIT }
 }
 
 /// Any body of a hello, and any frames after it, are taken or refused with an error.
 pub(crate) fn hello(data: &[u8]) {
     let now = origin();
-    let mut session = Session::<u32>::new(SessionConfig::new(Lane::Data), &hello_of(1), Some(NodeUid(2)), now);
+    let mut session = Session::<u32>::new(SessionConfig::new(Lane::Data), &hello_of(1, true), Some(NodeUid(2)), now);
     let (body, rest) = data.split_at(data.len().min(usize::from(data.first().copied().unwrap_or(0))));
     let mut stream = BytesMut::new();
     let put = |out: &mut BytesMut| {
@@ -69,14 +70,20 @@ struct World {
     forged: bool,
 }
 
-/// Each byte is a step, some with a number after them.
+/// Each byte is a step, some with a number after them. Of an odd number of bytes, both pack what they send.
 pub(crate) fn two_peers(data: &[u8]) {
+    let packs = !data.len().is_multiple_of(2);
     let now = origin();
     let peer = |uid| Peer {
         session: Session::new(
             // Small, so that windows fill and messages go in fragments.
-            SessionConfig { send_window_bytes: 2_000, fragment_bytes: 60, ..SessionConfig::new(Lane::Control) },
-            &hello_of(uid),
+            SessionConfig {
+                send_window_bytes: 2_000,
+                fragment_bytes: 60,
+                pack_above_bytes: 40,
+                ..SessionConfig::new(Lane::Control)
+            },
+            &hello_of(uid, packs),
             Some(NodeUid(3 - uid)),
             now,
         ),
@@ -220,6 +227,11 @@ impl World {
             from += length;
             match reader.session.receive(frame, self.now) {
                 Ok(Received::Request { request, target, payload, .. }) => {
+                    let Ok(payload) = payload.unpacked() else {
+                        assert!(self.forged, "a session packs what none can unpack");
+                        violated = true;
+                        continue;
+                    };
                     let order = payload.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes));
                     if !self.forged {
                         let last = reader.last.insert(target, order.expect("an honest message"));
@@ -234,7 +246,11 @@ impl World {
                     }
                     reader.to_answer.extend(request);
                 }
-                Ok(Received::Reply { to, .. } | Received::Failure { to, .. }) => ended.push(to),
+                Ok(Received::Reply { to, payload }) => {
+                    assert!(payload.unpacked().is_ok() || self.forged, "a session packs what none can unpack");
+                    ended.push(to);
+                }
+                Ok(Received::Failure { to, .. }) => ended.push(to),
                 Ok(_) => {}
                 // A goodbye is an end that an honest session can bring about.
                 Err(error) => {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use mobula_core::frame::{self, Frame, FrameError, Kind};
-use mobula_core::limits;
+use mobula_core::{CallError, limits};
 use tokio::io::AsyncRead;
 use tokio::time::Sleep;
 use tokio_util::io::poll_read_buf;
@@ -470,6 +470,7 @@ impl<R: Waiter, I: Inbound<R>> Driver<R, I> {
                 {
                     self.opened = true;
                     opened = Some(hello.clone());
+                    self.link.pack_above.store(session.packs_above().unwrap_or(usize::MAX), Ordering::Relaxed);
                 }
             }
             if let Some(hello) = opened {
@@ -580,16 +581,28 @@ fn hand_over<R: Waiter, I: Inbound<R>>(
 ) {
     match received {
         Received::Nothing | Received::Ack { .. } => {}
-        Received::Reply { to, payload } => to.answer(Ok(&payload)),
+        Received::Reply { to, payload } => match payload.unpacked() {
+            Ok(payload) => to.answer(Ok(&payload)),
+            Err(error) => {
+                to.answer(Err(CallError::Decode { reason: error.to_string(), reply: true }));
+                if violation.is_ok() {
+                    *violation = Err(error.into());
+                }
+            }
+        },
         Received::Failure { to, error } => to.answer(Err(error)),
         Received::Define { index, name, schema } => inbound.define(index, &name, schema),
         Received::Cancel { request } => inbound.cancel(request),
         Received::Undelivered { target, message, error } => inbound.undelivered(link, target, message, error),
         Received::Item { .. } | Received::More { .. } | Received::Request { .. } if violation.is_err() => {}
-        Received::Item { to, payload } => *violation = to.item(&payload),
+        Received::Item { to, payload } => {
+            *violation = payload.unpacked().map_err(Into::into).and_then(|payload| to.item(&payload));
+        }
         Received::More { request, count } => *violation = inbound.more(link, request, count),
         Received::Request { request, post, target, message, deadline, payload } => {
-            *violation = inbound.request(link, Request { request, post, target, message, deadline, payload });
+            *violation = payload.unpacked().map_err(Into::into).and_then(|payload| {
+                inbound.request(link, Request { request, post, target, message, deadline, payload })
+            });
         }
     }
 }

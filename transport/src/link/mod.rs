@@ -19,7 +19,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use futures::task::AtomicWaker;
 use mobula_core::codec::EncodeError;
-use mobula_core::frame::MessageIndex;
+use mobula_core::frame::{Body, MessageIndex};
 use mobula_core::{ActorId, CallError, Deadline, NodeId, RequestId};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -138,6 +138,8 @@ pub struct Link<R> {
     written_ns: AtomicU64,
     /// With so many bytes queued, a sender beside the driver writes before it awaits anything.
     early_at: AtomicUsize,
+    /// Bodies above this are packed before the session is locked. Nothing is until the peer has said that it reads them.
+    pack_above: AtomicUsize,
     /// Answers up to this wait for others of their turn.
     gathered_bytes_max: usize,
     driver: AtomicWaker,
@@ -188,6 +190,7 @@ impl<R: Waiter> Link<R> {
             opened: now(),
             written_ns: AtomicU64::new(0),
             early_at: AtomicUsize::new(EARLY_BYTES),
+            pack_above: AtomicUsize::new(usize::MAX),
             gathered_bytes_max: config
                 .fragment_bytes
                 .min(config.message_bytes_max)
@@ -232,7 +235,7 @@ impl<R: Waiter> Link<R> {
         waiter: R,
         body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
     ) -> Result<RequestId, (CallError, R)> {
-        let body = body.into_body();
+        let body = self.body(body);
         gathered::settle_of(self);
         let mut session = self.session.lock();
         let (request, _) = session.ask(call, waiter, now, body)?;
@@ -273,7 +276,7 @@ impl<R: Waiter> Link<R> {
         waiter: impl FnOnce() -> R,
         body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
     ) -> Result<Accepted, CallError> {
-        let body = body.into_body();
+        let body = self.body(body);
         let now = now();
         gathered::settle_of(self);
         let mut session = self.session.lock();
@@ -294,7 +297,7 @@ impl<R: Waiter> Link<R> {
         waiter: R,
         body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
     ) -> Result<RequestId, (CallError, R)> {
-        let body = body.into_body();
+        let body = self.body(body);
         let now = now();
         gathered::settle_of(self);
         let mut session = self.session.lock();
@@ -303,6 +306,12 @@ impl<R: Waiter> Link<R> {
         drop(session);
         self.sent(now, queued_bytes);
         Ok(request)
+    }
+
+    /// The body of a message or an answer, packed if that has been agreed on.
+    #[inline]
+    fn body(&self, body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>) -> Result<Body, EncodeError> {
+        body.into_body().map(|body| body.packed(self.pack_above.load(Ordering::Relaxed)))
     }
 
     /// True if a message to `target` would not have to stand in line.
@@ -324,8 +333,8 @@ impl<R: Waiter> Link<R> {
     ///
     /// Within a turn of an actor answers are [gathered](gather), and queued together.
     pub fn reply(self: &Arc<Self>, request: RequestId, body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>) {
-        let body = match body.into_body() {
-            Ok(body) if gathered::is_on() && body.bytes().len() <= self.gathered_bytes_max => {
+        let body = match self.body(body) {
+            Ok(body) if gathered::is_on() && body.bytes().len() <= self.gathered_bytes_max && !body.is_packed() => {
                 return gathered::reply(self, request, body);
             }
             body => body,
@@ -339,7 +348,7 @@ impl<R: Waiter> Link<R> {
 
     /// As [`reply`](Self::reply), but not ahead of large messages and answers that were sent before.
     pub fn reply_in_order(&self, request: RequestId, body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>) {
-        let body = body.into_body();
+        let body = self.body(body);
         gathered::settle_of(self);
         let mut session = self.session.lock();
         if let Err(error) = session.reply_in_order(request, body) {
@@ -372,7 +381,7 @@ impl<R: Waiter> Link<R> {
         request: RequestId,
         body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
     ) -> Result<(), CallError> {
-        let body = body.into_body();
+        let body = self.body(body);
         gathered::settle_of(self);
         self.session.lock().item(request, body)
     }

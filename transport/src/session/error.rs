@@ -3,6 +3,7 @@
 use mobula_core::codec::DecodeError;
 use mobula_core::frame::FrameError;
 use mobula_core::limits;
+use mobula_core::packing::PackError;
 
 use crate::credit::CreditViolation;
 use crate::resume::ResumeError;
@@ -44,6 +45,10 @@ pub enum SessionError {
     FragmentsTooLarge { max: usize },
     #[error("NotToBeFragmented: a frame of kind 0x{kind:02x} came in fragments")]
     NotToBeFragmented { kind: u8 },
+    #[error("PackingNotAgreed: a packed body came, and this side has not announced that it reads them")]
+    PackingNotAgreed,
+    #[error(transparent)]
+    Packing(#[from] PackError),
     #[error("ResumeOutOfPlace: a resume came within a session")]
     ResumeOutOfPlace,
     #[error(transparent)]

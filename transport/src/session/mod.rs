@@ -17,8 +17,8 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use mobula_core::codec;
-use mobula_core::frame::{self, Frame, FrameError, Head, Kind, MessageIndex, WriteError};
+use mobula_core::codec::{self, EncodeError};
+use mobula_core::frame::{self, Body, Frame, FrameError, Head, Kind, MessageIndex, WriteError};
 use mobula_core::planted::{self, Bug};
 use mobula_core::{ActorId, CallError, NodeId, NodeUid, RequestId, limits};
 
@@ -120,6 +120,21 @@ impl<R> Session<R> {
     /// Its settings.
     pub fn config(&self) -> &SessionConfig {
         &self.config
+    }
+
+    /// Above how many bytes bodies are packed, once it is known that both sides read them.
+    pub fn packs_above(&self) -> Option<usize> {
+        let peer_reads = self.peer.as_ref().is_some_and(|peer| peer.can(Hello::LZ4));
+        (peer_reads && self.capabilities & Hello::LZ4 != 0).then_some(self.config.pack_above_bytes)
+    }
+
+    /// The body of a message, an answer or an item, packed if that has been agreed on, and has not been tried before.
+    fn body(&self, body: impl IntoBody) -> Result<Body, EncodeError> {
+        let body = body.into_body()?;
+        Ok(match self.packs_above() {
+            Some(above) => body.packed(above),
+            None => body,
+        })
     }
 
     /// The peer's hello, once it has come.
@@ -375,14 +390,22 @@ impl<R> Session<R> {
         if self.fragmenting.is_answering(request) {
             return self.hold_answer(head, request, body);
         }
-        if let Put::Large(frame) = self.out.put(head, body.into_body()?)? {
+        let body = match head {
+            Head::Failure { .. } => body.into_body()?,
+            _ => self.body(body)?,
+        };
+        if let Put::Large(frame) = self.out.put(head, body)? {
             self.fragmenting.answer(request, frame, &mut self.out);
         }
         Ok(())
     }
 
     fn hold_answer(&mut self, head: Head, request: RequestId, body: impl IntoBody) -> Result<(), WriteError> {
-        let frame = body.into_body()?.into_frame(head, self.out.frame_bytes_max())?;
+        let body = match head {
+            Head::Failure { .. } => body.into_body()?,
+            _ => self.body(body)?,
+        };
+        let frame = body.into_frame(head, self.out.frame_bytes_max())?;
         self.fragmenting.hold(request, frame);
         Ok(())
     }
@@ -510,10 +533,22 @@ impl<R> Session<R> {
         if self.peer.is_none() && !matches!(frame, Frame::Hello { .. }) {
             return Err(SessionError::HelloExpected);
         }
+        let (frame, packed) = self.inside(frame)?;
         if let Some(kind) = frame.unknown_in(self.config.version) {
             return Err(FrameError::UnknownFrameKind { kind }.into());
         }
-        self.take_in(frame, now)
+        let received = self.take_in(frame, now)?;
+        Ok(if packed { received.marked_packed() } else { received })
+    }
+
+    /// The frame whose body is packed, if that has been agreed on.
+    #[inline]
+    fn inside<'a>(&self, frame: Frame<'a>) -> Result<(Frame<'a>, bool), SessionError> {
+        match frame {
+            Frame::Packed { .. } if self.capabilities & Hello::LZ4 == 0 => Err(SessionError::PackingNotAgreed),
+            Frame::Packed { frame } => Ok((frame::decode_packed(frame)?, true)),
+            plain => Ok((plain, false)),
+        }
     }
 
     /// How many types of messages the peer has introduced, while asks and tells of such a type need nothing else of the
@@ -539,14 +574,14 @@ impl<R> Session<R> {
     where
         R: Clone,
     {
-        let frame = frame::decode_unprefixed(&bytes)?;
+        let (frame, packed) = self.inside(frame::decode_unprefixed(&bytes)?)?;
         let message = matches!(frame, Frame::Ask { .. } | Frame::Tell { .. } | Frame::Post { .. });
         let answer = matches!(frame, Frame::Reply { .. } | Frame::Failure { .. } | Frame::Item { .. });
         if !message && !answer {
             return Err(SessionError::NotToBeFragmented { kind: bytes[0] });
         }
         let cut_off = |payload_bytes: usize, bytes: &mut BytesMut| bytes.split_off(bytes.len() - payload_bytes);
-        Ok(match self.take_in(frame, began)? {
+        let received = match self.take_in(frame, began)? {
             Received::Request { request, post, target, message, deadline, payload } => {
                 let payload = Payload::Reassembled(cut_off(payload.len(), &mut bytes));
                 Received::Request { request, post, target, message, deadline, payload }
@@ -559,7 +594,8 @@ impl<R> Session<R> {
             }
             Received::Failure { to, error } => Received::Failure { to, error },
             _ => Received::Nothing,
-        })
+        };
+        Ok(if packed { received.marked_packed() } else { received })
     }
 
     fn take_in<'a>(&mut self, frame: Frame<'a>, now: Instant) -> Result<Received<'a, R>, SessionError>
@@ -663,6 +699,8 @@ impl<R> Session<R> {
                 return self.take_in_reassembled(frame, began);
             }
             Frame::FragmentDrop { number } => self.reassembly.give_up(number)?,
+            // What is inside of it is taken in.
+            Frame::Packed { .. } => return Err(SessionError::PackingNotAgreed),
         }
         Ok(Received::Nothing)
     }
@@ -835,7 +873,7 @@ impl<R> Session<R> {
         body: impl IntoBody,
         sender: impl FnOnce() -> Sender<R>,
     ) -> Result<Accepted, CallError> {
-        let body = body.into_body().map_err(|error| encode_failure(error.into()))?;
+        let body = self.body(body).map_err(|error| encode_failure(error.into()))?;
         let in_order = self.keeps_its_place(call.target);
         if !in_order && self.flows.may_send(call.target, &self.out) {
             return match self.out.put(head, body) {

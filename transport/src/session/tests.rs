@@ -22,6 +22,7 @@ mod leaving;
 mod model;
 mod opening;
 mod order;
+mod packing;
 mod posts;
 mod streams;
 mod types;
@@ -197,6 +198,7 @@ fn shown(bytes: &[u8]) -> Vec<String> {
             Frame::Fragment { number, bytes } => format!("fragment {number} of {}", bytes.len()),
             Frame::FragmentEnd { number, bytes } => format!("end of {number} of {}", bytes.len()),
             Frame::FragmentDrop { number } => format!("drop {number}"),
+            Frame::Packed { frame } => format!("packed of {}", frame.len()),
         });
         rest = &rest[length..];
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use mobula_core::frame::MessageIndex;
+use mobula_core::packing::{self, PackError};
 use mobula_core::{ActorId, CallError, Deadline, MessageKey, NodeId, RequestId, limits};
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +41,9 @@ pub struct SessionConfig {
     pub fragment_bytes: usize,
     /// Messages and answers above this are not sent. Default, and at most, [`limits::MESSAGE_BYTES_MAX`].
     pub message_bytes_max: usize,
+    /// Bodies above this are packed, where both ends have [said](Hello::LZ4) that they read them. Default
+    /// [`limits::PACK_ABOVE_BYTES`].
+    pub pack_above_bytes: usize,
 }
 
 impl SessionConfig {
@@ -54,6 +58,7 @@ impl SessionConfig {
             send_window_bytes: limits::SEND_WINDOW_BYTES,
             fragment_bytes: limits::FRAGMENT_BYTES,
             message_bytes_max: limits::MESSAGE_BYTES_MAX,
+            pack_above_bytes: limits::PACK_ABOVE_BYTES,
         }
     }
 }
@@ -78,7 +83,10 @@ impl Hello {
     pub const FRAGMENTS: u64 = 1;
     /// Capability: the speaker is to be told when its peer is about to [end](crate::Link::go_away).
     pub const GO_AWAY: u64 = 2;
-    /// All capabilities of this build.
+    /// Capability: the speaker reads bodies that are packed with LZ4. Who says so itself packs what it sends to a peer that has said so.
+    /// Not one of [`CAPABILITIES`](Hello::CAPABILITIES): it is announced where packing was asked for.
+    pub const LZ4: u64 = 4;
+    /// The capabilities of this build that are always announced.
     pub const CAPABILITIES: u64 = Hello::FRAGMENTS | Hello::GO_AWAY;
 
     /// True if the speaker has announced all of `capabilities`.
@@ -152,16 +160,57 @@ pub enum Payload<'a> {
     Whole(&'a [u8]),
     /// It came in fragments.
     Reassembled(BytesMut),
+    /// In the buffer that was read into, packed. A [`Link`](crate::Link) [unpacks](Payload::unpacked) it before it hands it on.
+    Packed(&'a [u8]),
+    /// It came in fragments, and is packed.
+    ReassembledPacked(BytesMut),
 }
 
+impl Payload<'_> {
+    /// The body as it was before it was packed. It takes time for each byte, and should be done without the session's lock.
+    ///
+    /// # Errors
+    /// [`PackError`]: the peer has broken a rule, and its session ends.
+    pub fn unpacked(self) -> Result<Self, PackError> {
+        let unpack = |packed: &[u8]| packing::unpack(packed, limits::MESSAGE_BYTES_MAX).map(Payload::Reassembled);
+        match self {
+            Payload::Packed(packed) => unpack(packed),
+            Payload::ReassembledPacked(packed) => unpack(&packed),
+            plain => Ok(plain),
+        }
+    }
+
+    /// The same bytes, known to be packed.
+    pub(super) fn marked_packed(self) -> Self {
+        match self {
+            Payload::Whole(bytes) => Payload::Packed(bytes),
+            Payload::Reassembled(bytes) => Payload::ReassembledPacked(bytes),
+            packed => packed,
+        }
+    }
+}
+
+/// Its bytes as they came.
 impl Deref for Payload<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
         match self {
-            Payload::Whole(bytes) => bytes,
-            Payload::Reassembled(bytes) => bytes,
+            Payload::Whole(bytes) | Payload::Packed(bytes) => bytes,
+            Payload::Reassembled(bytes) | Payload::ReassembledPacked(bytes) => bytes,
         }
+    }
+}
+
+impl<R> Received<'_, R> {
+    /// The same, its payload known to be packed.
+    pub(super) fn marked_packed(mut self) -> Self {
+        if let Received::Request { payload, .. } | Received::Reply { payload, .. } | Received::Item { payload, .. } =
+            &mut self
+        {
+            *payload = std::mem::replace(payload, Payload::Whole(&[])).marked_packed();
+        }
+        self
     }
 }
 

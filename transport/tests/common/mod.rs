@@ -8,6 +8,7 @@ pub(crate) mod faulty;
 #[allow(dead_code)]
 pub(crate) mod returning;
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -334,13 +335,38 @@ pub(crate) fn id(uid: u64) -> NodeId {
     NodeId::new(&format!("node-{uid}"), NodeUid(uid))
 }
 
+thread_local! {
+    static PACKING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From here on, the sides that this thread makes pack whatever gets shorter by it.
+#[allow(dead_code)]
+pub(crate) fn pack_from_here_on() {
+    PACKING.set(true);
+}
+
 pub(crate) fn hello(uid: u64) -> Hello {
-    Hello { node: id(uid), pid: uid as u32, capabilities: Hello::CAPABILITIES, credit_messages: CREDIT }
+    let packing = if PACKING.get() { Hello::LZ4 } else { 0 };
+    let capabilities = Hello::CAPABILITIES | packing;
+    Hello { node: id(uid), pid: uid as u32, capabilities, credit_messages: CREDIT }
+}
+
+/// Bytes that do not get shorter by packing.
+#[allow(dead_code)]
+pub(crate) fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 16) as u8
+    };
+    std::iter::repeat_with(next).take(bytes).collect()
 }
 
 /// Without a timer that could wake a driver by chance: a lost wake-up has to show.
 pub(crate) fn data() -> SessionConfig {
-    SessionConfig { hello_deadline: Duration::from_secs(3600), ..SessionConfig::new(Lane::Data) }
+    SessionConfig { hello_deadline: Duration::from_secs(3600), pack_above_bytes: 0, ..SessionConfig::new(Lane::Data) }
 }
 
 /// One side of a connection, its driver not yet running.
@@ -352,13 +378,18 @@ pub(crate) struct Side {
 
 impl Side {
     pub(crate) fn new(wire: Wire, uid: u64, mode: Mode, config: SessionConfig) -> Self {
+        Side::saying(wire, &hello(uid), mode, config)
+    }
+
+    pub(crate) fn saying(wire: Wire, hello: &Hello, mode: Mode, config: SessionConfig) -> Self {
+        let uid = hello.node.uid.0;
         let seen = Arc::new(Seen {
             messages: Mutex::default(),
             count: watch::Sender::new(0),
             closed: watch::Sender::new(None),
         });
         let recorder = Recorder { mode, seen: Arc::clone(&seen), credit: IdMap::default(), types: 0 };
-        let (link, driver) = Link::open(wire, config, &hello(uid), id(3 - uid), recorder);
+        let (link, driver) = Link::open(wire, config, hello, id(3 - uid), recorder);
         Side { link, seen, driver }
     }
 

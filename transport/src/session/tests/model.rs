@@ -37,6 +37,7 @@ fn two_sessions_keep_their_promises_under_any_schedule() {
         "silent",
         "late reply",
         "turned away",
+        "packed",
     ] {
         let times = seen.get(state).copied().unwrap_or(0);
         assert!(times > 20, "`{state}` was seen {times} times: these schedules prove nothing about it");
@@ -119,6 +120,7 @@ struct World {
     sides: [Side; 2],
     operations: Vec<Operation>,
     silent: bool,
+    packed: usize,
 }
 
 impl World {
@@ -129,10 +131,17 @@ impl World {
         let sides = std::array::from_fn(|side| {
             let send_window_bytes = [60, 300, 3000][random.below(3)];
             let fragment_bytes = [20, 70, limits::FRAGMENT_BYTES][random.below(3)];
-            let config = SessionConfig { send_window_bytes, fragment_bytes, ..SessionConfig::new(lane) };
+            let pack_above_bytes = 60;
+            let config =
+                SessionConfig { send_window_bytes, fragment_bytes, pack_above_bytes, ..SessionConfig::new(lane) };
             let window = 1 + random.below(8) as u32;
             let us = NodeUid(side as u64);
-            let session = Session::new(config, &hello(NodeId::new("side", us), window), Some(NodeUid(1 - us.0)), now);
+            let mut hello = hello(NodeId::new("side", us), window);
+            // Bodies are packed in four worlds of nine.
+            if !random.one_in(3) {
+                hello.capabilities |= Hello::LZ4;
+            }
+            let session = Session::new(config, &hello, Some(NodeUid(1 - us.0)), now);
             Side {
                 session,
                 fragment_bytes,
@@ -147,7 +156,7 @@ impl World {
             }
         });
         let time_step_ms = [30, 300, 3000][random.below(3)];
-        World { random, now, time_step_ms, sides, operations: Vec::new(), silent: false }
+        World { random, now, time_step_ms, sides, operations: Vec::new(), silent: false, packed: 0 }
     }
 
     fn run(mut self, seen: &mut BTreeMap<&'static str, usize>) {
@@ -177,6 +186,7 @@ impl World {
         self.verdict(settled);
         *seen.entry("closed").or_default() += usize::from(ended);
         *seen.entry("silent").or_default() += usize::from(self.silent);
+        *seen.entry("packed").or_default() += self.packed;
         self.count(seen);
     }
 
@@ -292,11 +302,14 @@ impl World {
             match received {
                 Received::Nothing | Received::Ack { .. } | Received::Define { .. } => {}
                 Received::Reply { to, payload } => {
+                    let payload = payload.unpacked().expect("both keep the rules");
                     assert_eq!(payload[..8], (to as u64).to_be_bytes(), "the answer to another ask");
                     self.resolve(to, Outcome::Answered);
                 }
                 Received::Failure { to, error } => self.resolve(to, Outcome::Failed(error)),
                 Received::Request { request, target, deadline, payload, .. } => {
+                    self.packed += usize::from(matches!(payload, Payload::Packed(_) | Payload::ReassembledPacked(_)));
+                    let payload = payload.unpacked().expect("both keep the rules");
                     let number = payload.first_chunk().map(|bytes| u64::from_be_bytes(*bytes) as Number);
                     let number = number.expect("every message carries its number");
                     self.arrived(side, target, Mail { number, request, deadline });
