@@ -103,15 +103,9 @@ struct Target {
 impl NodeInbound {
     pub(crate) fn new(node: Node, lane: Lane) -> Self {
         let serving = Serving::new(node.control_requests_max());
-        NodeInbound {
-            node,
-            lane,
-            types: Vec::new(),
-            targets: IdMap::default(),
-            sweep_at: 64,
-            requests: Arc::default(),
-            serving,
-        }
+        let requests = Arc::default();
+        node.conversations().enter(&requests);
+        NodeInbound { node, lane, types: Vec::new(), targets: IdMap::default(), sweep_at: 64, requests, serving }
     }
 
     /// Forgets actors that have ended, now and then.
@@ -154,6 +148,7 @@ impl NodeInbound {
             target: id,
             credit: ReceiveCredit::new(self.node.hello().credit_messages),
         });
+        self.node.conversations().enter_flow(&flow);
         self.targets.insert(id.0, Target { actor, flow, routes: Vec::new() });
         Ok(())
     }

@@ -30,6 +30,7 @@ mod group;
 mod inbound;
 mod keyed;
 mod late;
+mod leaving;
 mod link;
 mod mailbox;
 mod monitor;

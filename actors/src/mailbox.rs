@@ -309,6 +309,12 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
         self.cell.register(waker);
     }
 
+    /// True if letters wait for the actor.
+    pub(crate) fn has_mail(&self) -> bool {
+        let state = self.state.lock();
+        !state.closed && !state.letters.is_empty()
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.state.lock().closed
     }

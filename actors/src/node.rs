@@ -31,6 +31,7 @@ use crate::encode_local;
 use crate::expiry::Expiries;
 use crate::inbound::NodeInbound;
 use crate::keyed::{self, KeyedActors};
+use crate::leaving::Conversations;
 use crate::link::{Exit, Links};
 use crate::mailbox::Order;
 use crate::monitor::{End, Monitor, Watch};
@@ -151,6 +152,7 @@ struct Inner {
     chance: Chance,
     links: Links,
     sessions: Sessions,
+    conversations: Conversations,
     placer: OnceLock<Placer>,
     lessor: OnceLock<Arc<dyn Lessor>>,
     /// Why it is about to end, once it is.
@@ -215,6 +217,8 @@ pub(crate) trait AnyActor: Send + Sync {
     fn routes(&self) -> &'static Routes;
     fn order(&self, order: Order);
     fn is_over(&self) -> bool;
+    /// Messages wait in its mailbox.
+    fn has_mail(&self) -> bool;
     fn end(&self) -> &End;
     fn vitals(&self) -> &Vitals;
     /// None for what is no actor of its own.
@@ -243,6 +247,10 @@ impl<A: RemoteActor> AnyActor for Hosted<A> {
 
     fn is_over(&self) -> bool {
         self.0.mailbox.is_closed()
+    }
+
+    fn has_mail(&self) -> bool {
+        self.0.mailbox.has_mail()
     }
 
     fn end(&self) -> &End {
@@ -452,6 +460,7 @@ impl Node {
             chance,
             links: Links::default(),
             sessions: Sessions::default(),
+            conversations: Conversations::default(),
             placer: OnceLock::new(),
             lessor: OnceLock::new(),
             leaves: OnceLock::new(),
@@ -811,8 +820,22 @@ impl Node {
         if self.0.leaves.set(reason.to_owned()).is_err() {
             return;
         }
-        let links: Vec<_> = self.0.peers.read().links.values().filter_map(|links| links.data.clone()).collect();
-        links.iter().for_each(|link| link.go_away(reason));
+        self.data_links().iter().for_each(|link| link.go_away(reason));
+    }
+
+    /// The links over which messages go.
+    pub(crate) fn data_links(&self) -> Vec<Arc<NodeLink>> {
+        self.0.peers.read().links.values().filter_map(|links| links.data.clone()).collect()
+    }
+
+    pub(crate) fn conversations(&self) -> &Conversations {
+        &self.0.conversations
+    }
+
+    /// True if messages wait in a mailbox.
+    pub(crate) fn any_mail(&self) -> bool {
+        let actors: Vec<_> = self.0.actors.read().by_id.values().cloned().collect();
+        actors.iter().any(|actor| actor.has_mail())
     }
 
     /// True once the node [goes away](Self::go_away).

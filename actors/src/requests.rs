@@ -175,6 +175,14 @@ impl Requests {
         tokens.iter().for_each(|token| token.fire());
     }
 
+    /// True if somebody at the other end waits for an answer.
+    pub(crate) fn any_in_progress(&self) -> bool {
+        let plain =
+            || self.plain.get().is_some_and(|plain| plain.iter().any(|place| place.load(Ordering::SeqCst) != 0));
+        let rows = self.rows.lock();
+        !rows.closed && (!rows.by_id.is_empty() || plain())
+    }
+
     #[cfg(test)]
     fn is_empty(&self) -> bool {
         let plain = self.plain.get().is_some_and(|plain| plain.iter().any(|place| place.load(Ordering::Relaxed) != 0));

@@ -32,7 +32,9 @@ pub(crate) fn run(socket: UnixStream) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let Ok(watched) = socket.try_clone() else { return fail(&socket, "no descriptor is left") };
-    let heard = std::thread::Builder::new().name("mobula-node-watch".to_owned()).spawn(move || hear(&watched, &mesh));
+    let hears = node.clone();
+    let heard =
+        std::thread::Builder::new().name("mobula-node-watch".to_owned()).spawn(move || hear(&watched, &hears, &mesh));
     if let Err(error) = heard {
         return fail(&socket, &error.to_string());
     }
@@ -73,7 +75,7 @@ fn begin(part: Part) -> Result<(Node, Arc<Mesh>), String> {
 }
 
 /// Hears what the node says, however busy the arbiters are. Its end is the end of this process.
-fn hear(socket: &UnixStream, mesh: &Arc<Mesh>) {
+fn hear(socket: &UnixStream, node: &Node, mesh: &Arc<Mesh>) {
     let mut receiver = Receiver::new(socket);
     while let Ok(message) = receiver.receive() {
         match message {
@@ -84,6 +86,13 @@ fn hear(socket: &UnixStream, mesh: &Arc<Mesh>) {
                 }
             }
             ToWorker::Renew(proof) => mesh.renew(&proof.credentials()),
+            ToWorker::Leave { reason, within } => {
+                let node = node.clone();
+                node.clone().control_runtime().spawn(async move {
+                    node.leave(&reason, within).await;
+                    end_now();
+                });
+            }
             // It has its part.
             ToWorker::Begin(_) => break,
         }

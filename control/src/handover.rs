@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use mobula_core::cluster::{Labels, Resources};
 use mobula_core::{LeaseTimes, NodeId, NodeUid, codec, limits};
@@ -35,6 +36,13 @@ pub enum ToWorker {
     Connection,
     /// What proves from now on who it is.
     Renew(Box<Proof>),
+    /// Its node is about to end: it says so to its peers, and ends when it has answered what they had sent, or after that time.
+    Leave {
+        /// Why, for those who call it.
+        reason: String,
+        /// How long it may take.
+        within: Duration,
+    },
 }
 
 /// Worker to node.

@@ -313,6 +313,9 @@ pub const STORE_VALUE_BYTES_MAX: usize = 1024 * 1024;
 /// Changes that an embedded store remembers for those who watch it. A slower reader reads all again. Costs the changed records each.
 pub const STORE_HISTORY_EVENTS: usize = 16_384;
 
+/// Time that the worker processes of a node that stops, or has been drained for as long as it was to be, have to answer what they had begun.
+pub const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+
 /// The first rest before a worker process that has ended is started again; it doubles.
 pub const WORKER_BACKOFF_MIN: Duration = Duration::from_millis(50);
 

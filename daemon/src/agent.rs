@@ -175,6 +175,7 @@ impl Agent {
 
     /// Ends what runs, and tells the head.
     async fn leave(&self, client: &Client) -> End {
+        self.processes.leave("its node is stopped").await;
         self.processes.fence();
         let gone = async {
             while !self.processes.is_idle() {

@@ -42,6 +42,7 @@ enum ToSend {
     Peers(Vec<PeerWorker>),
     Connection(TcpStream),
     Renew(Box<Proof>),
+    Leave { reason: String, within: Duration },
 }
 
 impl Child {
@@ -154,6 +155,12 @@ impl Child {
         }
     }
 
+    /// Tells a worker to end in order, within that time. False if it cannot be told now.
+    pub(crate) fn leave(&self, reason: &str, within: Duration) -> bool {
+        let leave = ToSend::Leave { reason: reason.to_owned(), within };
+        self.outgoing.as_ref().is_some_and(|outgoing| outgoing.try_send(leave).is_ok())
+    }
+
     /// Ends the process and what it has started, at once.
     pub(crate) fn kill(&self) {
         end(&self.group);
@@ -212,6 +219,7 @@ fn hand_over(socket: &UnixStream, part: Part, to_send: &mpsc::Receiver<ToSend>) 
             ToSend::Peers(peers) => send(socket, &ToWorker::Peers(peers), None),
             ToSend::Connection(stream) => send(socket, &ToWorker::Connection, Some(stream.as_fd())),
             ToSend::Renew(proof) => send(socket, &ToWorker::Renew(proof), None),
+            ToSend::Leave { reason, within } => send(socket, &ToWorker::Leave { reason, within }, None),
         };
         if let Err(error) = sent {
             tracing::warn!(%error, "a worker does not take what it is handed");

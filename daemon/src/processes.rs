@@ -13,7 +13,7 @@ use mobula_core::cluster::UnixTime;
 use mobula_core::cluster::{
     Assignment, DriverSpec, DriverStatus, JobId, Labels, Revision, Running, RunningWorker, WorkerSpec,
 };
-use mobula_core::{LeaseTimes, NodeId, NodeUid};
+use mobula_core::{LeaseTimes, NodeId, NodeUid, limits};
 use mobula_identity::{Certified, KeyRequest, keep_renewed};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -24,6 +24,8 @@ use crate::programs::Programs;
 
 /// What a driver has after SIGTERM to end by itself.
 const GRACE: Duration = Duration::from_secs(3);
+/// What a worker that leaves takes beyond its time.
+const LEAVE_MARGIN: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_millis(200);
 
 /// What a node knows of itself.
@@ -131,7 +133,10 @@ impl Processes {
             if !is_wanted(uid) && !entry.unwanted {
                 entry.unwanted = true;
                 if let Some(child) = &entry.child {
-                    finish(child, entry.is_driver);
+                    match assignment.draining && !entry.is_driver {
+                        true => leave(child, entry.ready, "its node was drained"),
+                        false => finish(child, entry.is_driver),
+                    }
                 }
             }
         }
@@ -148,6 +153,25 @@ impl Processes {
         }
         drop(table);
         self.changed.notify_one();
+    }
+
+    /// Lets the workers end in order, for [`limits::LEAVE_WITHIN`] at most. Nothing more is started.
+    pub(crate) async fn leave(&self, reason: &str) {
+        {
+            let mut table = self.table.lock();
+            for entry in table.processes.values_mut().filter(|entry| !entry.is_driver) {
+                entry.unwanted = true;
+                if let Some(child) = &entry.child {
+                    leave(child, entry.ready, reason);
+                }
+            }
+        }
+        let left = async {
+            while self.table.lock().processes.values().any(|entry| !entry.is_driver) {
+                self.changed.notified().await;
+            }
+        };
+        let _ = tokio::time::timeout(limits::LEAVE_WITHIN + LEAVE_MARGIN, left).await;
     }
 
     /// Ends everything at once, for ever.
@@ -389,6 +413,18 @@ impl Table {
 }
 
 /// Ends a process that is not wanted: a driver may clean up, a worker has nothing of its own.
+/// Lets a worker end in order, if it takes connections already.
+fn leave(child: &Arc<Child>, is_ready: bool, reason: &str) {
+    if !is_ready || !child.leave(reason, limits::LEAVE_WITHIN) {
+        return child.kill();
+    }
+    let child = Arc::clone(child);
+    tokio::spawn(async move {
+        tokio::time::sleep(limits::LEAVE_WITHIN + LEAVE_MARGIN).await;
+        child.kill();
+    });
+}
+
 fn finish(child: &Arc<Child>, is_driver: bool) {
     if !is_driver {
         return child.kill();

@@ -113,6 +113,11 @@ impl<A: RemoteActor> AnyActor for Hosting<A> {
         false
     }
 
+    fn has_mail(&self) -> bool {
+        let waits = |slot: &Slot<A>| matches!(&slot.state, State::Coming { waiting, .. } if !waiting.is_empty());
+        self.gate.slots.lock().values().any(waits)
+    }
+
     fn end(&self) -> &End {
         &self.gate.end
     }

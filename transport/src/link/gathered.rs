@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
 use mobula_core::frame::{Body, Head};
@@ -38,6 +39,7 @@ trait TakesOver {
 impl<R: Send + 'static> TakesOver for Link<R> {
     fn take_over(&self, frames: &[u8], credit: Option<(ActorId, u32)>) {
         self.session.lock().put_answers(frames, credit);
+        self.gathered_by.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -110,6 +112,7 @@ fn begin_first<R: Send + 'static>(link: &Arc<Link<R>>) {
             *known = Some(Arc::clone(link) as _);
         }
     });
+    link.gathered_by.fetch_add(1, Ordering::SeqCst);
     FILLED.set(own);
 }
 

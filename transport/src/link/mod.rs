@@ -142,6 +142,8 @@ pub struct Link<R> {
     pack_above: AtomicUsize,
     /// Answers up to this wait for others of their turn.
     gathered_bytes_max: usize,
+    /// Threads that have gathered something for this link.
+    gathered_by: AtomicUsize,
     driver: AtomicWaker,
     /// The thread that polls the driver.
     home: OnceLock<usize>,
@@ -191,6 +193,7 @@ impl<R: Waiter> Link<R> {
             written_ns: AtomicU64::new(0),
             early_at: AtomicUsize::new(EARLY_BYTES),
             pack_above: AtomicUsize::new(usize::MAX),
+            gathered_by: AtomicUsize::new(0),
             gathered_bytes_max: config
                 .fragment_bytes
                 .min(config.message_bytes_max)
@@ -610,6 +613,15 @@ impl<R: Waiter> Link<R> {
             State::Closed(closed) => Some(closed.clone()),
             _ => None,
         }
+    }
+
+    /// Bytes that are to be written, of large messages that are half sent, and of the peer's that have not come completely. What a
+    /// thread has [gathered](gather) counts for one.
+    pub fn bytes_under_way(&self) -> usize {
+        // Before the session is looked at, which takes over what threads have gathered.
+        let gathered_by = self.gathered_by.load(Ordering::SeqCst);
+        let session = self.session.lock();
+        gathered_by + session.queued_bytes() + session.unsent_large_bytes() + session.reassembly_bytes()
     }
 
     /// Asks that wait for their answer.
