@@ -86,9 +86,8 @@ pub struct NodeConfig {
     /// says `MOBULA_ENCODE_LOCAL=1`.
     pub encode_local_calls: bool,
     /// Compress messages, answers and items of more bytes than this, with LZ4, on the way to nodes that do so, too: others are sent
-    /// everything as it is, and so is what does not get a sixteenth shorter. Worth it where the network is slower than some 500 MB/s for each
-    /// thread that sends. Default none, or what the environment says in `MOBULA_COMPRESS_ABOVE`;
-    /// [`limits::PACK_ABOVE_BYTES`] is a good number.
+    /// everything as it is, and so is what does not get a sixteenth shorter. Worth it where the network is slower than LZ4. Default none,
+    /// or what the environment says in `MOBULA_COMPRESS_ABOVE`; [`limits::PACK_ABOVE_BYTES`] is a good number.
     pub compress_above_bytes: Option<usize>,
 }
 
