@@ -412,7 +412,6 @@ impl Table {
     }
 }
 
-/// Ends a process that is not wanted: a driver may clean up, a worker has nothing of its own.
 /// Lets a worker end in order, if it takes connections already.
 fn leave(child: &Arc<Child>, is_ready: bool, reason: &str) {
     if !is_ready || !child.leave(reason, limits::LEAVE_WITHIN) {
@@ -425,6 +424,7 @@ fn leave(child: &Arc<Child>, is_ready: bool, reason: &str) {
     });
 }
 
+/// Ends a process that is not wanted: a driver may clean up, a worker has nothing of its own.
 fn finish(child: &Arc<Child>, is_driver: bool) {
     if !is_driver {
         return child.kill();

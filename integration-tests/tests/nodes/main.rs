@@ -2,8 +2,10 @@
 
 mod broken_connections;
 mod cluster_start;
+mod compression;
 mod driver_end;
 mod going_away;
+mod leaving;
 mod liveness;
 mod membership;
 mod node_loss;
