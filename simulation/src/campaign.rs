@@ -62,10 +62,17 @@ pub(crate) fn is_compared(seed: u64, all: bool) -> bool {
     all || seed.is_multiple_of(COMPARED_ONE_IN)
 }
 
+/// One of two runs of a seed: the hash of its facts, and its trace.
+pub(crate) type Run<'a> = (u64, &'a [String]);
+
 /// What two runs of a seed break whose traces differ; the second has lasted until `at`.
-pub(crate) fn another_trace(hash: u64, again: u64, at: Time) -> Option<Violation> {
-    let what = || format!("{hash:016x} and {again:016x}");
-    (again != hash).then(|| Violation { promise: "I28 same seed, same trace", what: what(), at })
+pub(crate) fn another_trace((hash, lines): Run<'_>, (hash_again, lines_again): Run<'_>, at: Time) -> Option<Violation> {
+    let what = || {
+        let same = lines.iter().zip(lines_again).take_while(|(line, again)| line == again).count();
+        let [line, again] = [lines, lines_again].map(|lines| lines.get(same).map_or("the end", |line| line.trim()));
+        format!("after {same} equal lines the first run has \"{line}\", the second \"{again}\"")
+    };
+    (hash_again != hash).then(|| Violation { promise: "I28 same seed, same trace", what: what(), at })
 }
 
 /// A seed that failed.
@@ -111,7 +118,9 @@ impl Summary {
     /// Runs `seed` and counts it in.
     pub fn run_seed(&mut self, seed: u64) {
         let params = self.tier.draw(seed);
-        let report = self.tier.run_caught(&params, false);
+        // Two runs that differ are only of use where they are seen to part: what makes them differ may not come again.
+        let compares = is_compared(seed, self.compares_all);
+        let report = self.tier.run_caught(&params, compares);
         self.seeds += 1;
         self.lasted += report.lasted;
         self.node_time += report.lasted * Time::from(params.nodes);
@@ -119,10 +128,10 @@ impl Summary {
         self.calls += report.calls;
         self.reached.add(&report.reached);
         let mut violation = report.violation;
-        if violation.is_none() && is_compared(seed, self.compares_all) {
+        if violation.is_none() && compares {
             self.compared += 1;
-            let again = self.tier.run_caught(&params, false);
-            violation = another_trace(report.hash, again.hash, again.lasted);
+            let again = self.tier.run_caught(&params, true);
+            violation = another_trace((report.hash, &report.lines), (again.hash, &again.lines), again.lasted);
         }
         self.failures.extend(violation.map(|violation| Failure { seed, violation }));
     }

@@ -77,15 +77,16 @@ pub struct Summary<K: Kind> {
 impl<K: Kind> Summary<K> {
     /// Runs `seed` and counts it in.
     pub fn run_seed(&mut self, seed: u64) {
-        let Report { mut violation, hash, facts, lasted, counts, .. } = K::run_caught(seed, false);
+        let compares = is_compared(seed, self.compares_all);
+        let Report { mut violation, hash, facts, lasted, counts, lines } = K::run_caught(seed, compares);
         self.seeds += 1;
         self.lasted += lasted;
         self.facts += facts;
         self.counts.add(counts);
-        if violation.is_none() && is_compared(seed, self.compares_all) {
+        if violation.is_none() && compares {
             self.compared += 1;
-            let again = K::run_caught(seed, false);
-            violation = another_trace(hash, again.hash, again.lasted);
+            let again = K::run_caught(seed, true);
+            violation = another_trace((hash, &lines), (again.hash, &again.lines), again.lasted);
         }
         self.failures.extend(violation.map(|violation| Failure { seed, violation }));
     }

@@ -42,7 +42,7 @@ pub(super) async fn run(number: u8) -> turmoil::Result {
     let node = Node::start(config)?;
     state::node_up(number, node.id());
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).await?;
-    spawn_local(open_door(node.clone(), listener));
+    spawn_local(open_door(node.clone(), life, listener));
     let watcher = node.spawn(Watcher::spec(())).await?;
     let mut actors = Vec::new();
     for actor in &params.actors {
@@ -57,7 +57,7 @@ pub(super) async fn run(number: u8) -> turmoil::Result {
     }
     state::ready(life, actors);
     for (peer_life, peer, id) in state::others(number) {
-        spawn_local(connect(node.clone(), peer_life, peer, id));
+        spawn_local(connect(node.clone(), life, (peer_life, peer, id)));
     }
     let begun = Instant::now();
     let from = state::now();
@@ -96,19 +96,19 @@ fn secret() -> Secret {
     Secret::from_bytes([7; 32])
 }
 
-async fn open_door(node: Node, listener: TcpListener) {
+async fn open_door(node: Node, life: LifeId, listener: TcpListener) {
     let acceptor = Arc::new(Mutex::new(Acceptor::new(secret(), node.id().uid, preface::VERSIONS)));
     loop {
         let Ok((stream, _)) = listener.accept().await else { return };
         let (node, acceptor) = (node.clone(), Arc::clone(&acceptor));
         spawn_local(async move {
-            let Ok((stream, dial)) = stream::accept(SimStream(stream), &acceptor).await else { return };
+            let Ok((stream, dial)) = stream::accept(SimStream::new(life, stream), &acceptor).await else { return };
             match dial.purpose {
                 Purpose::Open => {
                     let peer = NodeId::new("peer", dial.dialer);
                     let parties = parties(&node, dial.dialer, dial.lane);
                     let way_back = state::node_of(dial.dialer)
-                        .map(|number| stream::ask_after(move || connecting(number), parties, stream.session));
+                        .map(|number| stream::ask_after(move || connecting(life, number), parties, stream.session));
                     let wire = move || {
                         let wire = stream::wire(stream);
                         Ok(match way_back {
@@ -140,21 +140,22 @@ fn parties(node: &Node, peer: NodeUid, lane: Lane) -> Parties {
     Parties { secret: secret(), own: node.id().uid, peer, lane }
 }
 
-/// A stream to whatever life listens on that node.
-fn connecting(number: u8) -> Connecting<SimStream> {
-    Box::pin(async move { Ok(SimStream(TcpStream::connect((name(number), PORT)).await?)) })
+/// A stream of `life` to whatever life listens on that node.
+fn connecting(life: LifeId, number: u8) -> Connecting<SimStream> {
+    Box::pin(async move { Ok(SimStream::new(life, TcpStream::connect((name(number), PORT)).await?)) })
 }
 
 /// Connects to a peer on both lanes, the control lane first; tries until the peer's life is over.
-async fn connect(node: Node, peer_life: LifeId, peer: u8, id: NodeId) {
+async fn connect(node: Node, life: LifeId, (peer_life, peer, id): (LifeId, u8, NodeId)) {
     for lane in [Lane::Control, Lane::Data] {
         while state::is_up(peer_life) {
             let dialled = timeout(mobula_core::limits::HANDSHAKE_DEADLINE, async {
-                let stream = connecting(peer).await?;
+                let stream = connecting(life, peer).await?;
                 stream::dial(stream, &secret(), node.id().uid, id.uid, lane, state::nonce()).await
             });
             if let Ok(Ok(stream)) = dialled.await {
-                let way_back = stream::redial(move || connecting(peer), parties(&node, id.uid, lane), stream.session);
+                let way_back =
+                    stream::redial(move || connecting(life, peer), parties(&node, id.uid, lane), stream.session);
                 let wire = move || Ok(stream::wire(stream).with_way_back(way_back));
                 if node.attach(lane, id.clone(), wire).await.is_ok() {
                     break;

@@ -6,7 +6,10 @@ use std::sync::{Arc, Once};
 
 use mobula::{NodeId, NodeUid};
 use mobula_actors::MonitorRef;
+use parking_lot::Mutex;
+use turmoil::net::TcpStream;
 
+use super::net::Streams;
 use crate::fact::{Fact, LifeId, News, Op, Verdict};
 use crate::judge::Judge;
 use crate::ledger::Entry;
@@ -40,6 +43,7 @@ struct Life {
     leaves: bool,
     /// References to its actors, as they travel; empty before it is ready.
     actors: Vec<Vec<u8>>,
+    streams: Streams,
 }
 
 thread_local! {
@@ -191,7 +195,14 @@ pub(super) fn next_life() -> (LifeId, u64) {
 pub(super) fn node_up(node: u8, id: &NodeId) {
     with(|state| {
         let life = state.lives.len() as LifeId;
-        state.lives.push(Life { node, id: id.clone(), up: true, leaves: false, actors: Vec::new() });
+        state.lives.push(Life {
+            node,
+            id: id.clone(),
+            up: true,
+            leaves: false,
+            actors: Vec::new(),
+            streams: Streams::default(),
+        });
         state.fact(Fact::NodeUp { life, node, uid: id.uid.0 });
     });
 }
@@ -226,6 +237,15 @@ pub(super) fn leaves(node: u8) -> bool {
 
 pub(super) fn is_up(life: LifeId) -> bool {
     with(|state| state.lives[life as usize].up).unwrap_or(false)
+}
+
+pub(super) fn stream_opened(life: LifeId, stream: &Arc<Mutex<Option<TcpStream>>>) {
+    with(|state| state.lives[life as usize].streams.push(stream));
+}
+
+/// All that are open, once.
+pub(super) fn streams_of(life: LifeId) -> Streams {
+    with(|state| std::mem::take(&mut state.lives[life as usize].streams)).unwrap_or_default()
 }
 
 pub(super) fn ready(life: LifeId, actors: Vec<Vec<u8>>) {
