@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use mobula_core::NodeUid;
 use mobula_core::cluster::{
-    Executable, ExecutableHash, JobId, JobKind, LeaseId, NewJob, Place, PlaceStrategy, Placing, Refused, WorkerPolicy,
+    Executable, ExecutableHash, JobId, JobKind, JobRow, LeaseId, NewJob, Place, PlaceStrategy, Placing, Refused,
+    WorkerPolicy,
 };
 
 use super::fact::Fact;
@@ -23,6 +24,8 @@ pub(super) struct Client {
     request: u64,
     next_number: u64,
     pub(super) job: Option<JobId>,
+    /// What the head has made of its request, and since when: it may never hear of it.
+    pub(super) made: Option<(JobId, Time)>,
     asked_at: Time,
     beat_at: Time,
     answered_at: Time,
@@ -44,6 +47,7 @@ impl Client {
             request: 0,
             next_number: 1,
             job: None,
+            made: None,
             asked_at: 0,
             beat_at: 0,
             answered_at: 0,
@@ -63,7 +67,7 @@ impl Client {
         self.request += 1;
         self.uid = NodeUid(1_000_000 * u64::from(self.number + 1) + self.request);
         self.submits = random.one_in(3);
-        self.job = None;
+        (self.job, self.made) = (None, None);
         (self.asked_at, self.answered_at, self.ending) = (0, now, false);
         self.ends_at = now + random.between(2_000, 40_000) * MS;
         self.wants.clear();
@@ -91,6 +95,12 @@ impl World {
             client.begins_anew(now, &mut self.random);
         }
         let Some(job) = client.job else {
+            let unheard = client.made.filter(|(_, since)| !client.submits && now - since > 7_500 * MS);
+            if let Some((job, _)) = unheard {
+                // Its driver has never been heard.
+                self.fact(Fact::JobMayEnd { job });
+            }
+            let client = &mut self.clients[number as usize];
             // Who has not begun when it is quiet stays quiet.
             if now >= client.asked_at + 600 * MS && (!calm || client.asked_at > 0) {
                 client.asked_at = now;
@@ -160,6 +170,25 @@ impl World {
             self.fact(Fact::LeaseReturned { lease, done: false });
         }
         requests.into_iter().for_each(|request| self.ask(peer, request));
+    }
+
+    /// The head has a job for a client that may not know it.
+    pub(super) fn job_is_made(&mut self, number: u32, request: u64, job: JobId) {
+        let client = &mut self.clients[number as usize];
+        if client.job.is_none() && client.request == request {
+            client.made.get_or_insert((job, self.now));
+        }
+    }
+
+    /// A head has begun, with jobs among its records of which their clients may never have heard.
+    pub(super) fn jobs_are_made(&mut self, jobs: &[JobRow]) {
+        for number in 0..self.params.clients {
+            let (own, request) = (format!("client-{number}"), self.clients[number as usize].request);
+            let last = jobs.iter().filter(|job| *job.submitter == own && !job.phase.is_over()).max_by_key(|job| job.id);
+            if let Some(job) = last {
+                self.job_is_made(number, request, job.id);
+            }
+        }
     }
 
     pub(super) fn client_hears(&mut self, number: u32, sent: Time, reply: Reply) {

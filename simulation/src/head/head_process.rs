@@ -55,8 +55,9 @@ impl World {
         let leases = head.leases().into_iter().map(|lease| (lease.id, lease.node)).collect();
         let ends = |phase: &JobPhase| phase.is_over() || *phase == JobPhase::Stopping;
         let jobs = head.jobs().into_iter().map(|job| (job.id, ends(&job.phase))).collect();
-        let term = head.term();
+        let (term, rows) = (head.term(), head.jobs());
         self.head.head = Some(head);
+        self.jobs_are_made(&rows);
         if self.params.kill_one_in > 0 && self.now < self.params.calm_at {
             let write = 1 + self.random.below(2 * self.params.kill_one_in);
             let kill = if self.random.one_in(2) { Kill::Before(write) } else { Kill::After(write) };
@@ -195,6 +196,11 @@ impl World {
             }
         });
         let Some(reply) = reply else { return };
+        if let Reply::Created(request, answer) = &reply
+            && let Ok(row) = &**answer
+        {
+            self.job_is_made(from - self.params.hosts, *request, row.id);
+        }
         if matches!(&reply, Reply::Beat(Ok(_))) || matches!(&reply, Reply::Registered(answer) if answer.is_ok()) {
             accepted.into_iter().for_each(|uid| self.fact(Fact::Accepted { uid }));
         }
