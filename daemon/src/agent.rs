@@ -150,8 +150,7 @@ impl Agent {
         tell: &watch::Sender<Assignment>,
     ) -> Result<(), DaemonError> {
         let sent = mobula_transport::now();
-        let heard = lease.beat(sent);
-        let beat = Beat { running: self.processes.running(), used: load.look(), heard };
+        let beat = Beat { running: self.processes.running(), used: load.look(), ..lease.beat(sent) };
         // One that gets no answer must not keep the node from its next try, nor from the end of its lease.
         let after = self.processes.times().heartbeat.max(Duration::from_millis(100)) * 2;
         match client.ask_within(BeatNode { node: self.about.id.uid, beat }, after).await {
@@ -162,7 +161,7 @@ impl Agent {
                 if lease.refused(&refused) {
                     // What runs here goes on; the head only has to hear of it again.
                     if let Some(granted) = self.register(client, tell).await? {
-                        *lease = granted;
+                        *lease = granted.follows(lease);
                     }
                 } else {
                     tracing::warn!(%refused, "the head has refused a heartbeat");

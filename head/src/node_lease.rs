@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use mobula_core::LeaseTimes;
-use mobula_core::cluster::{HeadTime, Refused};
+use mobula_core::cluster::{Beat, HeadTime, Refused};
 use mobula_core::directory::Lease;
 
 /// Says when a node sends its heartbeats, and when it has to end what runs on it.
@@ -17,13 +17,21 @@ pub struct NodeLease {
     lease: Lease,
     heard: Option<HeadTime>,
     next_beat: Option<Instant>,
+    /// Heartbeats so far.
+    beats: u64,
     fenced: bool,
 }
 
 impl NodeLease {
     /// Not registered yet.
     pub fn new(times: LeaseTimes) -> Self {
-        NodeLease { times, lease: Lease::new(&times), heard: None, next_beat: None, fenced: false }
+        NodeLease { times, lease: Lease::new(&times), heard: None, next_beat: None, beats: 0, fenced: false }
+    }
+
+    /// The same life has registered again: its heartbeats go on to be counted from those of `before`.
+    #[must_use]
+    pub fn follows(self, before: &NodeLease) -> Self {
+        NodeLease { beats: before.beats, ..self }
     }
 
     /// The head has answered the registration or a heartbeat that was sent at `sent`. False if it is too late to be of use.
@@ -52,10 +60,11 @@ impl NodeLease {
         self.next_beat.filter(|_| !self.fenced)
     }
 
-    /// A heartbeat is sent at `now`: what it says was [heard](mobula_core::cluster::Beat::heard).
-    pub fn beat(&mut self, now: Instant) -> Option<HeadTime> {
+    /// A heartbeat is sent at `now`: its number and what it says was heard. What runs, and how busy the host is, the caller adds.
+    pub fn beat(&mut self, now: Instant) -> Beat {
         self.next_beat = Some(now + self.times.heartbeat);
-        self.heard
+        self.beats += 1;
+        Beat { number: self.beats, heard: self.heard, ..Beat::default() }
     }
 
     /// True while what runs here may run.
@@ -102,13 +111,23 @@ mod tests {
         assert!(!lease.fence(second(100)), "it had none");
         assert!(lease.answered(second(0), at(0), second(1)));
         assert!(lease.answered(second(2), at(3), second(3)));
-        assert_eq!(lease.beat(second(4)), Some(at(3)));
+        assert_eq!(lease.beat(second(4)).heard, Some(at(3)));
         assert_eq!(lease.next_beat(), Some(second(4) + Duration::from_millis(500)));
         assert_eq!(lease.until(), Some(second(10)), "counted from the sending");
         assert!(lease.holds(second(9)) && !lease.fence(second(9)));
         assert!(!lease.holds(second(10)) && lease.fence(second(10)) && !lease.fence(second(11)));
         assert!(!lease.answered(second(9), at(9), second(11)) && !lease.holds(second(11)));
         assert_eq!((lease.until(), lease.next_beat()), (None, None));
+    }
+
+    #[test]
+    fn the_heartbeats_of_a_life_are_counted_also_after_it_has_registered_again() {
+        let (mut lease, second) = begun();
+        assert!(lease.answered(second(0), at(0), second(0)));
+        assert_eq!([1, 2].map(|at| lease.beat(second(at)).number), [1, 2]);
+        let mut again = NodeLease::new(LeaseTimes::default()).follows(&lease);
+        assert!(again.answered(second(3), at(3), second(3)));
+        assert_eq!(again.beat(second(4)), Beat { number: 3, heard: Some(at(3)), ..Beat::default() });
     }
 
     #[test]

@@ -71,6 +71,10 @@ pub struct Registered {
 /// A node lives. Sent every [`LeaseTimes::heartbeat`]; its answer prolongs the node's lease.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Beat {
+    /// Of this life's heartbeats, counted from 1. What does not come after all that the head has had is a copy that was late or repeated,
+    /// and no news. 0 from a node that does not count: always taken for news.
+    #[serde(default)]
+    pub number: u64,
     /// What runs.
     pub running: Running,
     /// How busy the host is.

@@ -36,7 +36,8 @@ impl Head {
         Ok(Registered { assignment, times: self.config.times, at: self.head_time(moment) })
     }
 
-    /// A node lives. Prolongs its lease.
+    /// A node lives. Prolongs its lease. A heartbeat that comes late or again, after a newer one, is answered and has no effect: what it says was
+    /// true once, and nobody knows when.
     ///
     /// # Errors
     /// [`Refused::Gone`] and [`Refused::LeaseOver`]: this life is over. [`Refused::NotRegistered`]: the node registers again.
@@ -45,6 +46,12 @@ impl Head {
         self.check_life(uid)?;
         let (term, times) = (self.term, self.config.times);
         let Some(node) = self.nodes.get_mut(&uid) else { return Err(Refused::NotRegistered { uid }) };
+        let is_old = beat.number != 0 && beat.number <= node.beats;
+        if is_old {
+            self.wind_up(moment);
+            return Ok(BeatAnswer { at: self.head_time(moment), assignment: self.assignment_revision(uid) });
+        }
+        node.beats = node.beats.max(beat.number);
         node.has_heard(beat.heard, term, moment.now);
         // Whoever hears no answer has no lease: a connection that works in one direction only is none.
         if moment.now.saturating_sub(node.heard) > times.lease {

@@ -23,6 +23,8 @@ pub(super) struct Node {
     pub(super) until: Duration,
     /// The newest of the head's answers that is known to have arrived.
     pub(super) heard: Duration,
+    /// The number of the newest heartbeat that has come to this head.
+    pub(super) beats: u64,
     /// Its lease is not renewed any more.
     pub(super) lost: bool,
     /// It has been heard by this head.
@@ -51,6 +53,7 @@ impl Node {
             last: now,
             until: now + times.lease,
             heard: now,
+            beats: 0,
             lost: false,
             announced: false,
             suspect: false,

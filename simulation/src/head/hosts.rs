@@ -160,8 +160,7 @@ impl World {
             requests.push(Request::Register(Box::new(registration)));
         }
         if node.registered && node.lease.next_beat().is_some_and(|next| local >= next) {
-            let heard = node.lease.beat(local);
-            let beat = Beat { running: node.running(now), used: Usage::default(), heard };
+            let beat = Beat { running: node.running(now), used: Usage::default(), ..node.lease.beat(local) };
             requests.push(Request::Beat(uid, Box::new(beat)));
         }
         if node.registered && again && node.newest > node.seen {

@@ -303,7 +303,11 @@ impl World {
         let sent = self.now;
         let of = self.hosts.get(from as usize).map_or(0, |host| host.life);
         // Now and then it comes twice.
-        let rare = if matches!(request, Request::Register(_)) { 3 } else { 30 };
+        let rare = match request {
+            Request::Register(_) => 3,
+            Request::Beat(..) => 4,
+            _ => 30,
+        };
         let times = if self.random.one_in(rare) { 2 } else { 1 };
         for _ in 0..times {
             if let Some(mut delay) = self.delay(from, true) {
@@ -311,8 +315,9 @@ impl World {
                 // One of the two may have been stuck somewhere for long.
                 if times == 2 && self.random.one_in(4) {
                     delay += self.random.between(500, 25_000) * MS;
-                    // When nothing goes wrong any more, nothing is stuck any more.
-                    if self.now + delay > self.params.calm_at {
+                    // When nothing goes wrong any more, nothing is stuck any more but heartbeats: an old one is no news.
+                    let is_beat = matches!(request, Request::Beat(..));
+                    if self.now + delay > self.params.calm_at && !is_beat {
                         continue;
                     }
                 }

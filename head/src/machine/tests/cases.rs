@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use mobula_core::cluster::{
-    Amount, Beat, DeathProof, DriverStatus, GroupPhase, GroupStrategy, JobId, JobKind, JobPhase, LabelSelector, Labels,
-    NewGroup, NodePhase, Place, PlaceStrategy, Placing, Refused, Resources, Running, RunningWorker, WorkerPhase,
-    WorkerPolicy,
+    Amount, Beat, DeathProof, DriverStatus, GroupPhase, GroupStrategy, HeadTime, JobId, JobKind, JobPhase,
+    LabelSelector, Labels, NewGroup, NodePhase, Place, PlaceStrategy, Placing, Refused, Resources, Running,
+    RunningWorker, WorkerPhase, WorkerPolicy,
 };
 use mobula_core::{LeaseTimes, NodeUid, limits};
 
@@ -102,6 +102,35 @@ fn a_node_that_hears_nothing_is_lost_although_it_is_heard() {
     }
     assert_eq!(refused, Some((Refused::LeaseOver { uid: NodeUid(1) }, s(8) + ms(500))));
     house.pass(s(10));
+    assert_eq!(house.head.phase_of(NodeUid(1)), Some(NodePhase::Down));
+}
+
+#[test]
+fn a_heartbeat_that_comes_late_or_again_is_no_news() {
+    let mut house = House::new();
+    house.node(1, cpus(1));
+    let beat = |house: &mut House, number: u64, heard: HeadTime| {
+        let beat = Beat { number, heard: Some(heard), ..Beat::default() };
+        let answer = house.ask(|head, moment| head.beat(NodeUid(1), &beat, moment));
+        answer.map(|answer| answer.at)
+    };
+    let first = house.heard[&NodeUid(1)];
+    let second = beat(&mut house, 1, first).expect("it lives");
+    house.pass(s(7));
+    beat(&mut house, 2, second).expect("it lives");
+    // What they say was heard is older than a lease now; the node may have heard more since.
+    house.pass(s(1) + ms(500));
+    for (number, heard) in [(1, first), (2, second)] {
+        assert_eq!(beat(&mut house, number, heard).map(|answer| answer.at), Ok(house.now), "answered as any other");
+    }
+    assert_eq!(house.head.phase_of(NodeUid(1)), Some(NodePhase::Up));
+    // Nor do they keep one who is silent.
+    for _ in 0..16 {
+        house.pass(ms(500));
+        let _ = beat(&mut house, 2, second);
+    }
+    assert_eq!(house.head.phase_of(NodeUid(1)), Some(NodePhase::Suspect));
+    house.pass(ms(501));
     assert_eq!(house.head.phase_of(NodeUid(1)), Some(NodePhase::Down));
 }
 
