@@ -65,6 +65,7 @@ impl World {
         }
         self.line(|| format!("term {term}"));
         self.fact(Fact::HeadBegins { leases, jobs });
+        self.drained.clone().into_iter().for_each(|uid| self.drivers_may_end(uid));
         self.settle();
         self.head_wakes();
     }

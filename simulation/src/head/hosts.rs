@@ -127,9 +127,15 @@ impl World {
         let may_end = &mut self.hosts[number as usize].may_end;
         if let Some((uid, _)) = may_end.take_if(|(_, from)| self.now >= *from) {
             self.fact(Fact::NodeMayEnd { uid });
-            let jobs = self.jobs_driven_on(uid);
-            jobs.into_iter().for_each(|job| self.fact(Fact::JobMayEnd { job }));
+            self.drained.insert(uid);
+            self.drivers_may_end(uid);
         }
+    }
+
+    /// The time of a node is over, and with it that of the drivers on it. A head that is away ends their jobs when it is back.
+    pub(super) fn drivers_may_end(&mut self, uid: NodeUid) {
+        let jobs = self.jobs_driven_on(uid);
+        jobs.into_iter().for_each(|job| self.fact(Fact::JobMayEnd { job }));
     }
 
     /// What a daemon has to say.

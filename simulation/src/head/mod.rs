@@ -11,7 +11,7 @@ mod oracles;
 mod params;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::{Duration, Instant};
 
 use mobula_core::NodeUid;
@@ -160,6 +160,8 @@ struct World {
     /// For each fault in force that ends in a comparison: the host's life when it began, and the head's.
     begun: BTreeMap<usize, (NodeUid, u64)>,
     next_uid: u64,
+    /// Nodes whose drains are over.
+    drained: BTreeSet<NodeUid>,
     oracles: Vec<Box<dyn Oracle>>,
     violation: Option<Violation>,
     hash: u64,
@@ -206,6 +208,7 @@ impl World {
             next_event: 0,
             base,
             next_uid: 1,
+            drained: BTreeSet::new(),
             oracles: oracles::all(),
             violation: None,
             hash: 0xcbf2_9ce4_8422_2325,
