@@ -87,8 +87,8 @@ fn hear(socket: &UnixStream, node: &Node, mesh: &Arc<Mesh>) {
             }
             ToWorker::Renew(proof) => mesh.renew(&proof.credentials()),
             ToWorker::Leave { reason, within } => {
-                let node = node.clone();
-                node.clone().control_runtime().spawn(async move {
+                let (node, runtime) = (node.clone(), node.control_runtime());
+                runtime.spawn(async move {
                     node.leave(&reason, within).await;
                     end_now();
                 });

@@ -130,12 +130,12 @@ impl Child {
 
     /// Tells a worker who its peers are now. False if it cannot be told now.
     pub(crate) fn peers(&self, peers: Vec<PeerWorker>) -> bool {
-        self.outgoing.as_ref().is_some_and(|outgoing| outgoing.try_send(ToSend::Peers(peers)).is_ok())
+        self.send(ToSend::Peers(peers))
     }
 
     /// Hands over what proves from now on who it is. False if it cannot be handed over now.
     pub(crate) fn renew(&self, proof: Proof) -> bool {
-        self.outgoing.as_ref().is_some_and(|outgoing| outgoing.try_send(ToSend::Renew(Box::new(proof))).is_ok())
+        self.send(ToSend::Renew(Box::new(proof)))
     }
 
     /// Hands a connection over, or closes it if too many are on their way.
@@ -157,8 +157,11 @@ impl Child {
 
     /// Tells a worker to end in order, within that time. False if it cannot be told now.
     pub(crate) fn leave(&self, reason: &str, within: Duration) -> bool {
-        let leave = ToSend::Leave { reason: reason.to_owned(), within };
-        self.outgoing.as_ref().is_some_and(|outgoing| outgoing.try_send(leave).is_ok())
+        self.send(ToSend::Leave { reason: reason.to_owned(), within })
+    }
+
+    fn send(&self, what: ToSend) -> bool {
+        self.outgoing.as_ref().is_some_and(|outgoing| outgoing.try_send(what).is_ok())
     }
 
     /// Ends the process and what it has started, at once.

@@ -87,12 +87,7 @@ pub async fn run(options: NodeOptions, ready: impl FnOnce(&Ready) + Send) -> Res
                 service: Arc::clone(&led.service),
             };
             tokio::spawn(door::keep(listener, Arc::clone(&processes), Some(Arc::new(leading))));
-            tokio::spawn(renew_own(
-                Arc::clone(&led.endpoint),
-                Arc::clone(&led.service.identity),
-                uid,
-                certificate_life,
-            ));
+            tokio::spawn(renew_own(Arc::clone(&led.endpoint), Arc::clone(&led.service.identity), uid));
             tokio::spawn(cut_off(led.cut, Arc::clone(&led.endpoint), Arc::clone(&led.service.identity)));
             let mut broken = led.service.keeper.broken.subscribe();
             let agent = agent(about(uid), target, processes, &stop);
@@ -235,7 +230,8 @@ async fn cut_off(mut lives: mpsc::UnboundedReceiver<NodeUid>, endpoint: Arc<Endp
 }
 
 /// The head renews its own certificate.
-async fn renew_own(endpoint: Arc<Endpoint>, identity: Arc<Identity>, uid: NodeUid, life: Duration) {
+async fn renew_own(endpoint: Arc<Endpoint>, identity: Arc<Identity>, uid: NodeUid) {
+    let life = identity.certificate_life();
     let renew = || async {
         let now = UnixTime::now();
         let credentials = identity.credentials(uid, now).map_err(|error| error.to_string())?;

@@ -349,8 +349,7 @@ impl HeadService {
                 (row.id, row.driver.unwrap_or(driver))
             }
         };
-        let certified = self.identity.certify(&begin.csr, uid, &job.to_string(), UnixTime::now());
-        let certified = certified.map_err(|refusal| Refusal::Invalid(refusal.to_string()))?;
+        let certified = self.certificate(&begin.csr, uid, job)?;
         Ok(DriverBegun { job, uid, certified, times: self.times, head: None })
     }
 
@@ -359,7 +358,12 @@ impl HeadService {
         drives(peer, job, driver)?;
         // Only for one that lives.
         self.keeper.decide(|head, moment| head.driver_beat(job, driver, moment)).await?;
-        let certified = self.identity.certify(&csr, driver, &job.to_string(), UnixTime::now());
+        self.certificate(&csr, driver, job)
+    }
+
+    /// For a process of a job. Whoever calls knows that it is one.
+    fn certificate(&self, csr: &[u8], process: NodeUid, job: JobId) -> Result<Certified, Refusal> {
+        let certified = self.identity.certify(csr, process, &job.to_string(), UnixTime::now());
         certified.map_err(|refusal| Refusal::Invalid(refusal.to_string()))
     }
 
@@ -373,8 +377,7 @@ impl HeadService {
         let Some(job) = job else {
             return Err(Refusal::NotFound { what: format!("process {} that is wanted on this node", certify.process) });
         };
-        let certified = self.identity.certify(&certify.csr, certify.process, &job.to_string(), UnixTime::now());
-        certified.map_err(|refusal| Refusal::Invalid(refusal.to_string()))
+        self.certificate(&certify.csr, certify.process, job)
     }
 
     /// Waits until the head has a place, the time is over, or there never will be one.

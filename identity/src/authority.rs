@@ -132,6 +132,11 @@ impl Authority {
         self.life = life.clamp(limits::CERTIFICATE_LIFE_MIN, limits::CERTIFICATE_LIFE);
     }
 
+    /// Of the certificates that it gives.
+    pub(crate) fn certificate_life(&self) -> Duration {
+        self.life
+    }
+
     /// The cluster whose authority it is.
     pub fn cluster(&self) -> ClusterId {
         self.id

@@ -96,6 +96,11 @@ impl Head {
         self
     }
 
+    /// How long the certificates live that it gives.
+    pub fn certificate_life(&self) -> Duration {
+        self.authority.certificate_life()
+    }
+
     /// The cluster.
     pub fn cluster(&self) -> ClusterId {
         self.authority.cluster()
