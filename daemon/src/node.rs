@@ -3,7 +3,6 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mobula_control::{Client, Home, SOCKET, SharedCredentials, Target};
 use mobula_core::cluster::{Labels, UnixTime};
