@@ -9,7 +9,7 @@ use std::time::Duration;
 use mobula_actors::{Node, NodeConfig};
 use mobula_control::handover::PeerWorker;
 use mobula_control::{
-    BeatDriver, BeginDriver, Client, ControlError, DriverBegun, EndDriver, Home, ReadLogs, RenewDriver,
+    BeatDriver, BeginDriver, Client, DriverBegun, EndDriver, Home, ReadLogs, RenewDriver,
     SharedCredentials, Target, WatchJob, hand_in,
 };
 use mobula_core::cluster::{DriverStatus, JobId, JobPhase, JobView, UnixTime, WorkerPhase};
@@ -228,19 +228,27 @@ async fn renew(
     keep_renewed("the driver", until, renew).await;
 }
 
+/// A head that comes back counts the driver's lease from then, so it is to hear of the driver soon.
 async fn beat(client: Arc<Client>, job: JobId, driver: NodeUid, every: Duration) {
-    let mut beats = tokio::time::interval(every);
-    beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut retry = RETRY_MIN;
     loop {
-        beats.tick().await;
-        match client.ask_within(BeatDriver { job, driver }, every * 2).await {
-            Ok(()) => {}
-            Err(ControlError::Refused(refusal)) => {
-                tracing::warn!(%job, %refusal, "this process does not drive its job any more");
+        let rest = match client.ask_within(BeatDriver { job, driver }, every * 2).await {
+            Ok(()) => {
+                retry = RETRY_MIN;
+                every
+            }
+            Err(error) if error.is_final() => {
+                tracing::warn!(%job, %error, "this process does not drive its job any more");
                 return;
             }
-            Err(error) => tracing::debug!(%job, %error, "the head was not told that the driver lives"),
-        }
+            Err(error) => {
+                tracing::debug!(%job, %error, "the head was not told that the driver lives");
+                let rest = retry.min(every);
+                retry *= 2;
+                rest
+            }
+        };
+        tokio::time::sleep(rest).await;
     }
 }
 

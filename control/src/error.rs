@@ -92,6 +92,11 @@ pub enum ControlError {
 }
 
 impl ControlError {
+    /// True if asking again is of no use: it was refused, and not only for the moment.
+    pub fn is_final(&self) -> bool {
+        matches!(self, ControlError::Refused(refusal) if !matches!(refusal, Refusal::NotNow(_)))
+    }
+
     /// What is known of the request: whether it may be repeated.
     pub fn outcome(&self) -> Outcome {
         match self {

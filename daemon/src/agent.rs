@@ -130,7 +130,7 @@ impl Agent {
                         () = stopped(&self.stop) => return Ok(None),
                     }
                 }
-                Err(ControlError::Refused(refusal)) => return Err(ControlError::Refused(refusal).into()),
+                Err(error) if error.is_final() => return Err(error.into()),
                 Err(error) => {
                     tracing::warn!(%error, "the head cannot be asked yet");
                     tokio::select! {

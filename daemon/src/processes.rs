@@ -346,8 +346,8 @@ impl Processes {
             let ended = WorkerEnded { node: self.facts.uid, process: uid, status: status.clone() };
             match self.head.ask(ended).await {
                 Ok(()) => break,
-                Err(ControlError::Refused(refusal)) => {
-                    tracing::warn!(%job, process = %uid, %refusal, "the head does not hear of the end of a process");
+                Err(error) if error.is_final() => {
+                    tracing::warn!(%job, process = %uid, %error, "the head does not hear of the end of a process");
                     break;
                 }
                 // A head that is away comes back, or this node is fenced.
