@@ -9,8 +9,8 @@ use std::time::Duration;
 use mobula_actors::{Node, NodeConfig};
 use mobula_control::handover::PeerWorker;
 use mobula_control::{
-    BeatDriver, BeginDriver, Client, DriverBegun, EndDriver, Home, ReadLogs, RenewDriver,
-    SharedCredentials, Target, WatchJob, hand_in,
+    BeatDriver, BeginDriver, Client, DriverBegun, EndDriver, Home, ReadLogs, RenewDriver, SharedCredentials, Target,
+    WatchJob, follow_revocations, hand_in,
 };
 use mobula_core::cluster::{DriverStatus, JobId, JobPhase, JobView, UnixTime, WorkerPhase};
 use mobula_core::{NodeId, NodeUid, limits};
@@ -120,6 +120,7 @@ impl Driver {
         let mesh = Mesh::new(&cluster, &credentials, job.to_string(), None)?;
         let runtime = node.control_runtime();
         runtime.spawn(renew(Arc::clone(&client), (job, uid), Arc::downgrade(&mesh), shared, until));
+        runtime.spawn(hear_revocations(Client::new(client.target().clone()), Arc::downgrade(&mesh)));
         runtime.spawn(follow(Arc::clone(&client), job, mesh, tell));
         runtime.spawn(beat(Arc::clone(&client), job, uid, times.heartbeat * 2));
         if submitted.is_none() {
@@ -226,6 +227,12 @@ async fn renew(
         Ok::<_, String>(Some(until))
     };
     keep_renewed("the driver", until, renew).await;
+}
+
+/// Until the driver is over.
+async fn hear_revocations(client: Client, mesh: Weak<Mesh>) {
+    let adopt = |list| mesh.upgrade().map(|mesh| mesh.cut_off(list)).is_some();
+    follow_revocations(&client, adopt).await;
 }
 
 /// A head that comes back counts the driver's lease from then, so it is to hear of the driver soon.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use mobula_actors::Node;
 use mobula_control::handover::PeerWorker;
 use mobula_core::{NodeId, NodeUid};
-use mobula_identity::job_name;
+use mobula_identity::{Revocations, job_name};
 use mobula_transport::Lane;
 use mobula_transport::preface::Purpose;
 use mobula_transport::tls::{self, Accepted, Credentials, Door, Endpoint, Secured, TlsError};
@@ -32,6 +32,7 @@ pub(crate) struct Mesh {
     number: Option<u32>,
     cluster: WeakCluster,
     known: Mutex<HashMap<NodeUid, PeerWorker>>,
+    revoked: Mutex<Revocations>,
 }
 
 impl Mesh {
@@ -43,14 +44,26 @@ impl Mesh {
     ) -> Result<Arc<Self>, TlsError> {
         let node = cluster.node().clone();
         let endpoint = Arc::new(Endpoint::new(node.id().uid, credentials, false)?);
-        let (cluster, known) = (cluster.downgrade(), Mutex::default());
-        Ok(Arc::new(Mesh { node, endpoint, door: Door::default(), job, number, cluster, known }))
+        let (cluster, known, revoked) = (cluster.downgrade(), Mutex::default(), Mutex::default());
+        Ok(Arc::new(Mesh { node, endpoint, door: Door::default(), job, number, cluster, known, revoked }))
     }
 
     /// Proves from now on with these who it is. Connections stay.
     pub(crate) fn renew(&self, credentials: &Credentials) {
         if let Err(error) = self.endpoint.renew(credentials) {
             tracing::error!(node = %self.node.id(), %error, "the certificate cannot be renewed");
+        }
+    }
+
+    /// Talks no more to those that are cut off, if the list is newer than the last.
+    pub(crate) fn cut_off(&self, list: Revocations) {
+        let cut = self.revoked.lock().adopt(list);
+        for uid in cut {
+            self.endpoint.revoke(uid);
+            let peer = self.known.lock().remove(&uid);
+            if let (Some(peer), Some(cluster)) = (peer, self.cluster.upgrade()) {
+                cluster.member_ended(&peer.id, "it was cut off from the cluster");
+            }
         }
     }
 
@@ -68,7 +81,8 @@ impl Mesh {
                 }
                 stays
             });
-            for peer in peers.into_iter().filter(|peer| peer.ready) {
+            let revoked = self.revoked.lock();
+            for peer in peers.into_iter().filter(|peer| peer.ready && !revoked.contains(peer.id.uid)) {
                 if peer.id != *self.node.id() && known.insert(peer.id.uid, peer.clone()).is_none() {
                     come.push(peer);
                 }

@@ -86,6 +86,7 @@ fn hear(socket: &UnixStream, node: &Node, mesh: &Arc<Mesh>) {
                 }
             }
             ToWorker::Renew(proof) => mesh.renew(&proof.credentials()),
+            ToWorker::CutOff(list) => mesh.cut_off(list),
             ToWorker::Leave { reason, within } => {
                 let (node, runtime) = (node.clone(), node.control_runtime());
                 runtime.spawn(async move {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use mobula_core::cluster::{Labels, Resources};
 use mobula_core::{LeaseTimes, NodeId, NodeUid, codec, limits};
+use mobula_identity::Revocations;
 use mobula_transport::tls::Credentials;
 use mobula_transport::tls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustix::net::{
@@ -36,6 +37,8 @@ pub enum ToWorker {
     Connection,
     /// What proves from now on who it is.
     Renew(Box<Proof>),
+    /// Who is cut off: whoever proves to be one of them is not talked to.
+    CutOff(Revocations),
     /// Its node is about to end: it says so to its peers, and ends when it has answered what they had sent, or after that time.
     Leave {
         /// Why, for those who call it.

@@ -11,6 +11,7 @@ mod executable;
 pub mod handover;
 mod local;
 mod request;
+mod revoked;
 mod server;
 mod wire;
 
@@ -19,6 +20,7 @@ pub use error::{ControlError, Refusal};
 pub use executable::{hand_in, identify};
 pub use local::{HOME_VARIABLE, Home, SOCKET};
 pub use request::*;
+pub use revoked::follow_revocations;
 pub use server::{Peer, Reply, Service, serve_certified, serve_local};
 
 /// For the fuzz targets; no promise holds for it.

@@ -12,7 +12,7 @@ use mobula_core::cluster::{
     WorkerId, WorkerRow,
 };
 use mobula_core::{LeaseTimes, NodeUid};
-use mobula_identity::{Capability, Certified, Role, TokenId, TokenInfo};
+use mobula_identity::{Capability, Certified, Revocations, Role, TokenId, TokenInfo};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -106,6 +106,8 @@ requests! {
     EndDriver needs Call to "drive a job", answers ();
     /// See [`WatchJob`].
     WatchJob needs Call to "watch a job", streams JobView;
+    /// See [`WatchRevocations`].
+    WatchRevocations needs Call to "hear who was cut off", streams Revocations;
     /// See [`ListNodes`].
     ListNodes needs Call to "look at the nodes of a job", answers Vec<NodeRow>;
     /// See [`PlaceLease`].
@@ -370,6 +372,10 @@ pub struct WatchJob {
     /// Which.
     pub job: JobId,
 }
+
+/// Who is cut off, now and whenever somebody is.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct WatchRevocations {}
 
 /// The nodes on which a job may have something, for its processes.
 #[derive(Debug, Serialize, Deserialize)]

@@ -14,6 +14,7 @@ use std::time::Duration;
 use mobula_control::handover::{FromWorker, Part, PeerWorker, Proof, Receiver, ToWorker, WORKER_VARIABLE, send};
 use mobula_core::cluster::DriverStatus;
 use mobula_core::limits;
+use mobula_identity::Revocations;
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tokio::net::unix::pipe;
@@ -42,6 +43,7 @@ enum ToSend {
     Peers(Vec<PeerWorker>),
     Connection(TcpStream),
     Renew(Box<Proof>),
+    CutOff(Revocations),
     Leave { reason: String, within: Duration },
 }
 
@@ -138,6 +140,11 @@ impl Child {
         self.send(ToSend::Renew(Box::new(proof)))
     }
 
+    /// Tells a worker who is cut off. False if it cannot be told now.
+    pub(crate) fn cut_off(&self, list: Revocations) -> bool {
+        self.send(ToSend::CutOff(list))
+    }
+
     /// Hands a connection over, or closes it if too many are on their way.
     pub(crate) fn connection(&self, stream: TcpStream) {
         match self.outgoing.as_ref().map(|outgoing| outgoing.try_send(ToSend::Connection(stream))) {
@@ -222,6 +229,7 @@ fn hand_over(socket: &UnixStream, part: Part, to_send: &mpsc::Receiver<ToSend>) 
             ToSend::Peers(peers) => send(socket, &ToWorker::Peers(peers), None),
             ToSend::Connection(stream) => send(socket, &ToWorker::Connection, Some(stream.as_fd())),
             ToSend::Renew(proof) => send(socket, &ToWorker::Renew(proof), None),
+            ToSend::CutOff(list) => send(socket, &ToWorker::CutOff(list), None),
             ToSend::Leave { reason, within } => send(socket, &ToWorker::Leave { reason, within }, None),
         };
         if let Err(error) = sent {

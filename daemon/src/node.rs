@@ -87,7 +87,8 @@ pub async fn run(options: NodeOptions, ready: impl FnOnce(&Ready) + Send) -> Res
             };
             tokio::spawn(door::keep(listener, Arc::clone(&processes), Some(Arc::new(leading))));
             tokio::spawn(renew_own(Arc::clone(&led.endpoint), Arc::clone(&led.service.identity), uid));
-            tokio::spawn(cut_off(led.cut, Arc::clone(&led.endpoint), Arc::clone(&led.service.identity)));
+            tokio::spawn(cut_off(led.cut, Arc::clone(&led.endpoint), Arc::clone(&led.service)));
+            tokio::spawn(Arc::clone(&processes).hear_revocations());
             let mut broken = led.service.keeper.broken.subscribe();
             let agent = agent(about(uid), target, processes, &stop);
             let live = live(agent, &home, ready, Ready { address, cluster, name: name.clone(), uid });
@@ -114,6 +115,7 @@ pub async fn run(options: NodeOptions, ready: impl FnOnce(&Ready) + Send) -> Res
             tokio::spawn(local_door::keep(socket, Arc::new(service)));
             tokio::spawn(door::keep::<HeadService>(listener, Arc::clone(&processes), None));
             tokio::spawn(renew_joined(head, joined, shared));
+            tokio::spawn(Arc::clone(&processes).hear_revocations());
             let agent = agent(about(uid), target, processes, &stop);
             live(agent, &home, ready, Ready { address, cluster, name: name.clone(), uid }).await
         }
@@ -145,7 +147,8 @@ impl Led {
         let keeper = Keeper::open(HeadConfig::new(times), store, cut_off).await?;
         let logs = Arc::new(JobLogs::new(home.inside("logs")?));
         let started = UnixTime::now();
-        let service = HeadService { keeper, identity, programs, logs, uid, started, times, stop };
+        let revoked = watch::Sender::new(());
+        let service = HeadService { keeper, identity, programs, logs, uid, started, times, revoked, stop };
         Ok(Led { service: Arc::new(service), endpoint, cut })
     }
 }
@@ -218,13 +221,18 @@ fn watch_signals(stop: watch::Sender<bool>) -> Result<(), DaemonError> {
     Ok(())
 }
 
-/// Cuts off those that the head is done with, and sees to it that they get no certificate again.
-async fn cut_off(mut lives: mpsc::UnboundedReceiver<NodeUid>, endpoint: Arc<Endpoint>, identity: Arc<Identity>) {
+/// Cuts off those that the head is done with, sees to it that they get no certificate again, and that all hear of it.
+async fn cut_off(mut lives: mpsc::UnboundedReceiver<NodeUid>, endpoint: Arc<Endpoint>, head: Arc<HeadService>) {
     while let Some(uid) = lives.recv().await {
         endpoint.revoke(uid);
-        if let Err(error) = identity.revoke_node(uid, UnixTime::now()) {
-            tracing::error!(%uid, %error, "the node is cut off now, and will not be after the head's next start");
+        // A head that begins says it again of those whose end it waits for.
+        if head.identity.is_revoked(uid) {
+            continue;
         }
+        if let Err(error) = head.identity.revoke_node(uid, UnixTime::now()) {
+            tracing::error!(%uid, %error, "this life is cut off from the head alone, and will not be after the head's next start");
+        }
+        head.revoked.send_replace(());
     }
 }
 

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use mobula_cluster::private::{driver_variable, live_workers};
 use mobula_control::handover::{Part, PeerWorker, Proof};
-use mobula_control::{Certify, Client, ControlError, WatchJob, WorkerEnded};
+use mobula_control::{Certify, Client, ControlError, WatchJob, WorkerEnded, follow_revocations};
 use mobula_core::cluster::UnixTime;
 use mobula_core::cluster::{
     Assignment, DriverSpec, DriverStatus, JobId, Labels, Revision, Running, RunningWorker, WorkerSpec,
 };
 use mobula_core::{LeaseTimes, NodeId, NodeUid, limits};
-use mobula_identity::{Certified, KeyRequest, keep_renewed};
+use mobula_identity::{Certified, KeyRequest, Revocations, keep_renewed};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
@@ -49,6 +49,8 @@ pub(crate) struct Processes {
     table: Mutex<Table>,
     /// As the head says.
     times: Mutex<LeaseTimes>,
+    /// Who is cut off, as the head says.
+    revoked: watch::Sender<Revocations>,
     /// Something about what runs has changed: the head is to hear of it.
     pub(crate) changed: Notify,
 }
@@ -80,8 +82,17 @@ struct Peers {
 
 impl Processes {
     pub(crate) fn new(facts: NodeFacts, head: Arc<Client>, programs: Arc<Programs>, output: Output) -> Arc<Self> {
-        let (table, times) = (Mutex::default(), Mutex::default());
-        Arc::new(Processes { facts, head, programs, output, table, times, changed: Notify::new() })
+        let (table, times, revoked) = (Mutex::default(), Mutex::default(), watch::Sender::default());
+        Arc::new(Processes { facts, head, programs, output, table, times, revoked, changed: Notify::new() })
+    }
+
+    /// Hears from the head who is cut off, for ever: the workers here talk to them no more.
+    pub(crate) async fn hear_revocations(self: Arc<Self>) {
+        let adopt = |list| {
+            self.revoked.send_replace(list);
+            true
+        };
+        follow_revocations(&Client::new(self.head.target().clone()), adopt).await;
     }
 
     /// The times of leases are these, in the whole cluster.
@@ -231,7 +242,10 @@ impl Processes {
             Child::worker(command, part, move |event| drop(tell.send(event))).map_err(|error| error.to_string())?;
         let source = format!("worker-{} on {}", spec.order, facts.name);
         let child = Arc::new(child);
-        tokio::spawn(follow_peers(Arc::downgrade(&child), peers));
+        tokio::spawn(pass_on(Arc::downgrade(&child), peers, |child, peers| child.peers(peers.workers.clone())));
+        tokio::spawn(pass_on(Arc::downgrade(&child), self.revoked.subscribe(), |child, list| {
+            child.cut_off(list.clone())
+        }));
         tokio::spawn(Arc::clone(self).renew_worker(Arc::downgrade(&child), spec.uid, source.clone(), until));
         self.look_after(child, spec.uid, spec.job, source, news);
         Ok(())
@@ -443,19 +457,17 @@ async fn futures_all(tasks: Vec<tokio::task::JoinHandle<()>>) {
     }
 }
 
-/// Tells a worker of its peers, now and whenever they change, until it is gone.
-async fn follow_peers(child: std::sync::Weak<Child>, mut peers: watch::Receiver<Peers>) {
-    peers.mark_changed();
-    while peers.changed().await.is_ok() {
-        let now = peers.borrow_and_update().workers.clone();
-        match child.upgrade() {
-            Some(child) if child.peers(now) => {}
-            Some(_) => {
-                // The newest is tried again when there is room.
-                tokio::time::sleep(RETRY).await;
-                peers.mark_changed();
-            }
-            None => return,
+/// Tells a worker how something is, now and whenever it changes, until it is gone. `tell` says whether it took it.
+async fn pass_on<T>(child: Weak<Child>, mut news: watch::Receiver<T>, tell: impl Fn(&Child, &T) -> bool) {
+    news.mark_changed();
+    while news.changed().await.is_ok() {
+        let Some(child) = child.upgrade() else { return };
+        let told = tell(&child, &news.borrow_and_update());
+        drop(child);
+        if !told {
+            // The newest is tried again when there is room.
+            tokio::time::sleep(RETRY).await;
+            news.mark_changed();
         }
     }
 }

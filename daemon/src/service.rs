@@ -30,6 +30,8 @@ pub(crate) struct HeadService {
     pub(crate) uid: NodeUid,
     pub(crate) started: UnixTime,
     pub(crate) times: LeaseTimes,
+    /// Somebody was cut off.
+    pub(crate) revoked: watch::Sender<()>,
     /// Set once somebody has asked this node to stop.
     pub(crate) stop: watch::Sender<bool>,
 }
@@ -127,6 +129,14 @@ impl Service for HeadService {
                     Err(refusal) => Err(refusal),
                 };
                 reply.answer::<mobula_control::EndDriver>(answer).await
+            }
+            Request::WatchRevocations(_) => {
+                let mut changes = self.revoked.subscribe();
+                changes.mark_changed();
+                self.stream(peer, &mut reply, &mut changes, || {
+                    Box::pin(async { Some((self.identity.revocations(), false)) })
+                })
+                .await
             }
             Request::WatchJob(watch) => {
                 // Nodes tell the workers that they have started about each other.

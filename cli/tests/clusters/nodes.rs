@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::common::{Cluster, LONG, Program, Root, mobula, outside, until, wait_until};
+use crate::common::{Cluster, LONG, Process, Program, Root, mobula, outside, until, wait_until};
 use serde_json::Value;
 
 /// What lists say of the node with that name; of several lives, of the one that is not over.
@@ -99,9 +99,16 @@ fn a_node_that_is_removed_is_cut_off_within_two_seconds_and_for_ever() {
     cluster.node("node-1").end().fails(70, &["lost its lease", "start it again"]);
     wait_for_answers(&driver, &["head", "node-2"]);
 
-    // One that hears nothing of it, since it hangs, is out all the same, and finds that out by itself.
+    // One that hears nothing of it, since it hangs, is out all the same, and finds that out by itself. Nobody ends what runs on it, and nobody
+    // talks to that any more.
+    let processes = cluster.node("node-2").job_processes();
     cluster.node("node-2").freeze();
-    cluster.run(&["node", "remove", "node-2"]).ok();
+    let mut removing = cluster.begin(&["node", "remove", "node-2"]);
+    let took = wait_until(LONG, "its worker is cut off", || answered(&driver) == ["head"]);
+    println!("from the command to a round without its worker: {took:?}");
+    assert!(took < Duration::from_secs(7), "{took:?} is near its lease");
+    assert!(processes.iter().all(Process::is_running));
+    removing.end().ok();
     cluster.wait_for("node-2 is down", |view| row(view, "node-2")["phase"] == "down");
     wait_for_answers(&driver, &["head"]);
     cluster.node("node-2").thaw();

@@ -103,8 +103,8 @@ impl Head {
         Ok(())
     }
 
-    /// A node is to go at once: it is cut off, its lease is not renewed, and what it had is free when that is over. Nobody comes back under
-    /// this uid.
+    /// A node is to go at once: it is cut off with all that runs on it, its lease is not renewed, and what it had is free when that is over.
+    /// Nobody comes back under this uid.
     ///
     /// # Errors
     /// [`Refused::NoSuchNode`], also for one that is down.
@@ -115,10 +115,18 @@ impl Head {
             node.record.removed = true;
             self.dirty(Key::Node(uid));
         }
-        self.changes.cut.insert(uid);
+        self.cut_off(uid);
         self.lose(uid);
         self.wind_up(moment);
         Ok(())
+    }
+
+    /// Nobody is to talk to a node any more, nor to the processes of jobs on it.
+    pub(super) fn cut_off(&mut self, uid: NodeUid) {
+        let Some(node) = self.nodes.get(&uid) else { return };
+        let workers = node.jobs.iter().filter_map(|job| self.slots.get(&(*job, uid))?.record.worker);
+        let drivers = node.drivers.keys().filter_map(|job| self.jobs.get(job)?.record.driver);
+        self.changes.cut.extend(workers.chain(drivers).chain([uid]));
     }
 
     /// What is to run on a node; none if it is not known or is over.

@@ -73,7 +73,7 @@ impl Head {
         let removed: Vec<_> = head.nodes.values().filter(|node| node.record.removed).map(|n| n.record.uid).collect();
         for uid in removed {
             // Its last lease is over when this one would be.
-            head.changes.cut.insert(uid);
+            head.cut_off(uid);
             if let Some(node) = head.nodes.get_mut(&uid) {
                 node.lost = true;
             }
