@@ -3,6 +3,9 @@
 use super::*;
 
 const LARGE: &str = "a large message, at least for a session that cuts after ten bytes";
+/// More than is queued at a time by one that cuts after thirty.
+const LARGER: &str = "a large message, also for a session that cuts after thirty bytes, since it does not fit into four pieces of them, \
+    with which it begins, and so there is something left of it that can be taken back";
 
 fn cutting(fragment_bytes: usize) -> SessionConfig {
     SessionConfig { fragment_bytes, ..SessionConfig::new(Lane::Data) }
@@ -149,7 +152,7 @@ fn a_busy_connection_gives_large_messages_their_share() {
     for _ in 0..100 {
         here.tell(&to(B), "small");
     }
-    // The wire takes a little at a time, and there is always more than two fragments' worth queued.
+    // The wire takes a little at a time, and there is always more than four fragments' worth queued.
     let mut bytes = here.session.take_transmit();
     let mut written = 0;
     while here.session.in_line() > 0 {
@@ -159,7 +162,7 @@ fn a_busy_connection_gives_large_messages_their_share() {
         here.session.handle_written(count, here.now);
         here.tell(&to(B), "small");
         here.tell(&to(B), "small");
-        assert!(here.session.queued_bytes() > 80, "busy");
+        assert!(here.session.queued_bytes() > 160, "busy");
         assert!(written < 2000, "it starves");
         if bytes.is_empty() {
             bytes = here.session.take_transmit();
@@ -170,10 +173,10 @@ fn a_busy_connection_gives_large_messages_their_share() {
 #[test]
 fn cancelling_half_way_takes_it_back_and_lets_the_next_go() {
     let (mut here, mut there) = two(cutting(30));
-    let (request, _) = here.ask(&to(A), LARGE);
+    let (request, _) = here.ask(&to(A), LARGER);
     here.tell(&to(A), "next");
     let begun = turn(&mut here);
-    assert_eq!(here.session.cancel(request), Some(LARGE));
+    assert_eq!(here.session.cancel(request), Some(LARGER));
     let mut all = begun;
     while let Some(bytes) = Some(turn(&mut here)).filter(|bytes| !bytes.is_empty()) {
         all.extend_from_slice(&bytes);
