@@ -313,6 +313,24 @@ pub const STORE_VALUE_BYTES_MAX: usize = 1024 * 1024;
 /// Changes that an embedded store remembers for those who watch it. A slower reader reads all again. Costs the changed records each.
 pub const STORE_HISTORY_EVENTS: usize = 16_384;
 
+/// 1 GiB: keys and values that are read at once from a store outside of this process. Costs as much memory while a head begins.
+pub const STORE_SNAPSHOT_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+/// 16 MiB: one message of a store outside of this process. What is larger is asked for in smaller pages.
+pub const STORE_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// How long a store outside of this process may take for one answer. Whatever can be asked again is, for [`STORE_READ_WITHIN`] or [`STORE_OUTAGE_MAX`].
+pub const STORE_REQUEST_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long what changes nothing is asked again of a store that does not answer.
+pub const STORE_READ_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a head tries to bring a write to a store that does not answer, before it ends. It answers nobody meanwhile.
+pub const STORE_OUTAGE_MAX: Duration = Duration::from_secs(60);
+
+/// How long after the end of a leading head another may lead, if nothing else is said: well below a node's lease, so that nodes outlive the change.
+pub const STORE_LEADER_TTL: Duration = Duration::from_secs(3);
+
 /// Time that the worker processes of a node that stops, or has been drained for as long as it was to be, have to answer what they had begun.
 pub const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 

@@ -11,11 +11,11 @@ use super::LeaseToken;
 #[non_exhaustive]
 pub enum StoreError {
     /// Another head leads. Whoever is told so has to end.
-    #[error("term {term} is over: the store is led in term {current}; nothing was written")]
+    #[error("term {term} is over: the store is led {}; nothing was written", in_term(*current))]
     Fenced {
         /// The term of the one who asked.
         term: u64,
-        /// The newest.
+        /// The newest; 0 while nobody leads.
         current: u64,
     },
     /// An entry is not what it was to be.
@@ -53,6 +53,46 @@ pub enum StoreError {
         bytes: usize,
         /// [`limits::STORE_VALUE_BYTES_MAX`](mobula_core::limits::STORE_VALUE_BYTES_MAX).
         limit: usize,
+    },
+    /// A transaction is too large for the store.
+    #[error(
+        "{writes} writes of {bytes} bytes together are more than the store takes at once: {reason}; nothing was written"
+    )]
+    TransactionTooLarge {
+        /// How many writes it has.
+        writes: usize,
+        /// Keys and values together.
+        bytes: usize,
+        /// What the store says of it.
+        reason: String,
+    },
+    /// More is in the store than is read at once.
+    #[error("under {prefix:?} are more than {limit} bytes: they are not read; nothing was changed")]
+    TooMuch {
+        /// What was read.
+        prefix: String,
+        /// [`limits::STORE_SNAPSHOT_BYTES_MAX`](mobula_core::limits::STORE_SNAPSHOT_BYTES_MAX).
+        limit: usize,
+    },
+    /// Something is in the store that no head has put there.
+    #[error("{key} in the store is not what a head writes: {reason}; nothing was changed")]
+    Foreign {
+        /// Which key.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The store cannot be asked. It may be asked again.
+    #[error("the store cannot be asked: {reason}; nothing was written")]
+    Unavailable {
+        /// Why.
+        reason: String,
+    },
+    /// The store does not let this program in, or not do this.
+    #[error("the store refuses: {reason}; nothing was written")]
+    Denied {
+        /// Why.
+        reason: String,
     },
     /// A newer program has written the file.
     #[error("{} has format {found}, this program reads {known}: start a newer one; the file was not changed", path.display())]
@@ -93,5 +133,12 @@ impl StoreError {
             StoreError::Io { .. } => Outcome::Unknown,
             _ => Outcome::NotStarted,
         }
+    }
+}
+
+fn in_term(current: u64) -> String {
+    match current {
+        0 => "by nobody now".to_owned(),
+        term => format!("in term {term}"),
     }
 }

@@ -1,8 +1,11 @@
 //! The latest changes of an embedded store, and those who watch them.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use mobula_core::limits;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -72,17 +75,27 @@ impl History {
 }
 
 /// Changes under a prefix, in their order, each once.
-#[derive(Debug)]
 pub struct Watch {
     source: Source,
 }
 
-#[derive(Debug)]
 enum Source {
     History { history: Arc<History>, prefix: String, from: u64 },
+    Stream(BoxStream<'static, Result<Vec<Event>, StoreError>>),
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watch")
+    }
 }
 
 impl Watch {
+    /// For a store outside of this process: what `changes` gives, which keeps what [`next`](Self::next) promises and does not end.
+    pub fn of_stream(changes: BoxStream<'static, Result<Vec<Event>, StoreError>>) -> Self {
+        Watch { source: Source::Stream(changes) }
+    }
+
     pub(super) fn of(history: &Arc<History>, prefix: &str, from: u64) -> Self {
         Watch { source: Source::History { history: Arc::clone(history), prefix: prefix.to_owned(), from } }
     }
@@ -95,7 +108,13 @@ impl Watch {
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn next(&mut self) -> Result<Vec<Event>, StoreError> {
-        let Source::History { history, prefix, from } = &mut self.source;
+        let (history, prefix, from) = match &mut self.source {
+            Source::History { history, prefix, from } => (history, prefix, from),
+            Source::Stream(changes) => {
+                let over = || Err(StoreError::Unavailable { reason: "nothing more will be told".to_owned() });
+                return changes.next().await.unwrap_or_else(over);
+            }
+        };
         loop {
             // Enlisted before it looks, so that nothing that comes between is missed.
             let changed = history.changed.notified();

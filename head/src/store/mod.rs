@@ -1,7 +1,8 @@
 //! Where the head's records lie: a store with the semantics of etcd, whatever it is made of.
 //!
-//! Start at [`MetadataStore`]. [`MemoryStore`] is for tests and simulations and has faults to switch on; [`RedbStore`] is one file, for one head.
-//! [`take_over`] makes a head of what a store has. All of them pass the same tests: `head/tests/stores.rs`.
+//! Start at [`MetadataStore`]. [`MemoryStore`] is for tests and simulations and has faults to switch on; [`RedbStore`] is one file, for one head;
+//! several heads share the one of the crate `mobula-etcd`.
+//! [`take_over`] makes a head of what a store has. All of them pass the same tests: `head/tests/suite/mod.rs`.
 mod error;
 mod history;
 mod memory;
@@ -25,7 +26,8 @@ pub use take_over::{TakeOverError, take_over};
 
 use crate::Write;
 
-/// A place for records. Keys are ordered by their bytes; every transaction that writes raises the revision by one.
+/// A place for records. Keys are ordered by their bytes; every transaction that writes raises the revision, by one where
+/// nobody else writes to the same store.
 ///
 /// The futures do I/O. One that is dropped may have been done or not; whoever has several writes waits for one before the next.
 pub trait MetadataStore: Send + Sync + fmt::Debug {
