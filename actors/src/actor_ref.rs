@@ -208,7 +208,7 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
     /// an end. There is at most one link between two actors, and it is the same from both ends.
     ///
     /// Done or on its way when the call returns; the future says when this actor's node has it. An `other` that has
-    /// ended already ends this actor, with `NoProc` as the cause.
+    /// ended already ends this actor, with `NoProc` as the cause, and the other way round.
     /// # Errors
     /// [`CallError`] if this actor's node cannot be reached; [`CallError::Overloaded`] if it, or an `other` of the same node, has
     /// [`limits::LINKS_MAX`](mobula_core::limits::LINKS_MAX) links. An `other` of another node that has as many ends this actor with that as the cause.
@@ -225,17 +225,12 @@ impl<A: Actor<Context = Context<A>>> ActorRef<A> {
 
     fn set_link(&self, peer: ActorAddress, on: bool) -> Linking {
         match &self.target {
-            Target::Near(shared) => {
-                let (node, links) = (&shared.node, shared.node.links());
-                Linking::known(match on {
-                    true => links.link(node, shared.id, peer),
-                    false => {
-                        links.unlink(node, shared.id, &peer);
-                        Ok(())
-                    }
-                })
-            }
+            Target::Near(shared) => Linking::known(shared.node.links().change(&shared.node, shared.id, peer, on)),
             Target::Far(far) => {
+                // It has ended on this very node, and is told so as one is whose end is not known here.
+                if let Some(home) = far.via().filter(|via| *via.id() == far.node) {
+                    return Linking::known(home.links().change(&home, far.actor, peer, on));
+                }
                 let control = Control::Link { actor: far.actor, peer, on };
                 // Over the data link, as all signals between linked actors.
                 Linking::sent(far.link().map(|link| control::request(link, &control)))

@@ -367,13 +367,7 @@ pub(crate) fn perform(node: &Node, from: &NodeId, control: Control) -> BoxFuture
             let watch = kept.unwrap_or_else(|| Watch::of(node.actor(actor).as_ref()));
             Box::pin(watch.map(ControlReply::Ended))
         }
-        Control::Link { actor, peer, on } => ready(ControlReply::Linked(match on {
-            true => node.links().link(node, actor, peer),
-            false => {
-                node.links().unlink(node, actor, &peer);
-                Ok(())
-            }
-        })),
+        Control::Link { actor, peer, on } => ready(ControlReply::Linked(node.links().change(node, actor, peer, on))),
         Control::NextLife { actor, known } => Box::pin(vitals::near(node, actor, known).map(ControlReply::Life)),
         Control::KeepChildren { children, heard } => {
             let at = node.child_care().kept(node, from.uid, children, heard);

@@ -75,6 +75,9 @@ bugs! {
     DrainCuts: "drain-cuts", "the news that a node drains fails what is under way to it";
     DrainIgnored: "drain-ignored", "a node that has said that it drains is sent new calls";
     NeighbourHeld: "neighbour-held", "while one actor's messages stand in line, so do those for its neighbours";
+    StreamLooksWhole: "stream-looks-whole", "a stream whose node is lost looks like one that has ended";
+    ProducerKept: "producer-kept", "a producer goes on although its reader has gone";
+    ExitUntold: "exit-untold", "the end of an actor is not told to other nodes' actors that are linked with it";
     TokenUnspent: "token-unspent", "a use of a token is not counted";
     TokenOverTaken: "token-over-taken", "a token is taken after its time";
     TokenAnyRole: "token-any-role", "a token gives any role";
@@ -88,6 +91,9 @@ bugs! {
 /// Those of the head, which its own world finds.
 pub const HEAD_BUGS: &[Bug] =
     &[Bug::NodeDownEarly, Bug::GoneForgotten, Bug::WorkerTwice, Bug::JobTwice, Bug::LeaseUnwritten, Bug::NodeForgotten];
+
+/// Those of what nodes do around the decisions, which only whole nodes show.
+pub const NODE_BUGS: &[Bug] = &[Bug::StreamLooksWhole, Bug::ProducerKept, Bug::ExitUntold];
 
 /// Those of tokens and revocations, which the world of identities finds.
 pub const IDENTITY_BUGS: &[Bug] = &[

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use mobula_core::planted::{self, Bug};
 use mobula_core::{CallError, codec, limits};
 use mobula_transport::{CreditViolation, ItemWindow, SessionError};
 use parking_lot::Mutex;
@@ -184,7 +185,11 @@ impl<T: Send> Expire for Channel<T> {
 
 impl<T: DeserializeOwned + Send> Answer for Channel<T> {
     fn answer(&self, answer: Result<&[u8], CallError>) {
-        self.finish(answer.map(|_| ()), false);
+        let end = match answer {
+            Err(CallError::Unreachable { .. }) if planted::is(Bug::StreamLooksWhole) => Ok(()),
+            answer => answer.map(|_| ()),
+        };
+        self.finish(end, false);
     }
 
     fn item(&self, payload: &[u8]) -> Result<(), SessionError> {

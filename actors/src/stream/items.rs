@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use futures::future::{Either, LocalBoxFuture, select};
 use futures::{Stream, StreamExt};
 use mobula_core::codec::{self, EncodeError};
+use mobula_core::planted::{self, Bug};
 use mobula_core::{CallError, RequestId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -77,7 +78,9 @@ where
         let cut_off = sender.cut_off();
         let work = async move {
             let (producer, cancelled) = (pin!((self.0)(sender)), pin!(call.cancelled()));
-            if let Either::Right(_) = select(producer, cancelled).await {
+            if planted::is(Bug::ProducerKept) {
+                producer.await;
+            } else if let Either::Right(_) = select(producer, cancelled).await {
                 // Not to look like the end of the stream, should somebody wait still.
                 cut_off(if call.is_late() {
                     CallError::DeadlineExceeded { started: true }

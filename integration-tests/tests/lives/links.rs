@@ -166,6 +166,14 @@ async fn linking_with_a_dead_actor_ends_the_other(stage: Stage) {
         within(LONG, "the link", one.link(&dead)).await.expect("the node has it");
         let reason = within(LONG, "the news", monitor).await.reason;
         assert_eq!(reason, ExitReason::linked(dead.address(), ExitReason::NoProc));
+        // From the dead one's side, too: by a reference of when it lived, and by one that came later.
+        for dead in [dead.clone(), stage.caller().reference_to(&dead)] {
+            let other = stage.spawn(0, Mortal::spec(())).await;
+            let monitor = monitored(&other).await;
+            within(LONG, "the link", dead.link(&other)).await.expect("the node has it");
+            let reason = within(LONG, "the news", monitor).await.reason;
+            assert_eq!(reason, ExitReason::linked(dead.address(), ExitReason::NoProc));
+        }
     }
 }
 
