@@ -512,7 +512,7 @@ impl Params {
         }
     }
 
-    fn draw_supervised(&self, r: &mut Random) -> Supervised {
+    pub(crate) fn draw_supervised(&self, r: &mut Random) -> Supervised {
         let strategy = r.pick(&[Strategy::OneForOne, Strategy::OneForAll, Strategy::RestForOne]);
         let types = [RestartType::Permanent, RestartType::Permanent, RestartType::Transient, RestartType::Temporary];
         Supervised { strategy, restart: self.actors.iter().map(|_| r.pick(&types)).collect() }
@@ -630,7 +630,7 @@ impl Fault {
 
 impl CallParams {
     /// A call of node 0 to the first actor there, or for the first name, at the beginning.
-    fn plain(kind: Kind) -> Self {
+    pub(crate) fn plain(kind: Kind) -> Self {
         CallParams {
             at: 0,
             caller: 0,

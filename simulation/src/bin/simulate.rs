@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use mobula_core::planted::{BUGS, Bug, HEAD_BUGS, IDENTITY_BUGS};
+use mobula_core::planted::{BUGS, Bug, HEAD_BUGS, IDENTITY_BUGS, NODE_BUGS};
 use mobula_simulation::campaign::{Failure, Summary, Tier};
 use mobula_simulation::kind::{self, Counts, Kind};
 use mobula_simulation::params::{Params, SECOND};
@@ -346,7 +346,8 @@ fn json(summary: &Summary, took: Duration, unreached: &[&str]) -> serde_json::Va
 fn planted_table(args: &Args) -> anyhow::Result<ExitCode> {
     let wanted = |bug: &Bug, name: &str| match &args.plant {
         Some(one) => one == name,
-        None => !HEAD_BUGS.contains(bug) && !IDENTITY_BUGS.contains(bug),
+        None if args.tier() == Tier::One => NODE_BUGS.contains(bug),
+        None => ![HEAD_BUGS, IDENTITY_BUGS, NODE_BUGS].iter().any(|others| others.contains(bug)),
     };
     let mut table = PlantedTable::begin();
     for (_, name, text) in BUGS.iter().filter(|(bug, name, _)| wanted(bug, name)) {

@@ -100,7 +100,7 @@ impl Oracle for MonitorOnce {
 }
 
 /// True if anything may have come between the two so far.
-fn disturbed(view: &View<'_>, one: u8, other: u8) -> bool {
+pub(super) fn disturbed(view: &View<'_>, one: u8, other: u8) -> bool {
     view.params.faults.iter().filter(|fault| fault.at <= view.now).any(|fault| match fault.fault {
         Fault::Crash { node, .. } | Fault::Pause { node } | Fault::Jump { node, .. } | Fault::Drain { node } => {
             node == one || node == other

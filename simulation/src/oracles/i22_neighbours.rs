@@ -77,7 +77,9 @@ impl Neighbours {
         let plain = call.plan.kind == Kind::Ask && call.plan.nested.is_empty() && call.plan.ending == Ending::Reply;
         let calm = params.faults.iter().all(|fault| fault.at > view.now);
         let small = params.calls.iter().all(|call| call.padding < 600);
-        if !between_whole_nodes || !plain || !calm || !small || self.behind.contains(&op) {
+        // With its siblings an actor rests, too.
+        let alone = params.supervised.is_none();
+        if !between_whole_nodes || !plain || !calm || !small || !alone || self.behind.contains(&op) {
             return Ok(());
         }
         let (took, own) = (view.now - call.issued, call.plan.work + 2 * (params.latency + params.jitter) + 10 * MS);

@@ -3,7 +3,7 @@
 
 use super::{Oracle, View};
 use crate::fact::{Fact, Op, Verdict};
-use crate::params::Kind;
+use crate::params::{Ending, Kind};
 
 pub(super) struct Versions;
 
@@ -22,8 +22,11 @@ impl Oracle for Versions {
             version(call.caller).min(version(call.target.0)) < STREAMS
         };
         match *fact {
+            // Unless it is an item that was made so that it cannot be written.
             Fact::Resolved { op, verdict: Verdict::Encode { .. } }
-                if !view.ledger.is_tainted(op) && (view.ledger.call(op).plan.kind != Kind::Stream || !is_old(op)) =>
+                if view.ledger.call(op).plan.ending != Ending::Error
+                    && !view.ledger.is_tainted(op)
+                    && (view.ledger.call(op).plan.kind != Kind::Stream || !is_old(op)) =>
             {
                 return Err(format!("#{op} is refused, and both sides know its kind"));
             }

@@ -26,6 +26,7 @@ mod i31_rules;
 mod s02_resumed;
 mod s04_expired;
 mod s05_links;
+mod s05_links_seen;
 mod s06_supervision;
 mod s08_streams;
 
@@ -179,6 +180,7 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::new(s02_resumed::Resumed::default()),
         Box::new(s04_expired::Expired),
         Box::new(s05_links::Links::default()),
+        Box::new(s05_links_seen::LinksSeen::default()),
         Box::new(s06_supervision::SupervisionOracle::default()),
         Box::new(s08_streams::Streams::default()),
     ]

@@ -108,6 +108,9 @@ impl Oracle for SupervisionOracle {
                 if failed && !one.doomed && !one.unsure {
                     return Err(format!("the supervisor of life {life} gives up within its restarts"));
                 }
+                if let Some((child, _)) = one.children.iter().find(|(_, child)| child.state != State::Off) {
+                    return Err(format!("the supervisor of life {life} ends before its child {child}"));
+                }
                 one.doomed = true;
             }
             _ => {}

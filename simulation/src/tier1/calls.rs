@@ -9,8 +9,8 @@ use mobula_core::codec;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
-use super::state;
 use super::worker::{Alone, Beside, Plain, Watcher, Work, Worker};
+use super::{links, state, streams};
 use crate::fact::{LifeId, News, Op, Verdict};
 use crate::params::{CallParams, Kind};
 use crate::reach::Branch;
@@ -32,12 +32,12 @@ impl Target {
         Some(Target { life: state::life_of(reference.node())?, reference })
     }
 
-    fn place(&self) -> (LifeId, u64) {
+    pub(super) fn place(&self) -> (LifeId, u64) {
         (self.life, self.reference.id().0)
     }
 }
 
-type Done = Pin<Box<dyn Future<Output = ()>>>;
+pub(super) type Done = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Makes the call now. The future is done when the call has its outcome.
 pub(super) fn make(
@@ -50,6 +50,8 @@ pub(super) fn make(
     match plan.kind {
         Kind::Ask | Kind::Spawn => ask(plan, caller, node, &target),
         Kind::Tell => tell(plan, caller, node, &target),
+        Kind::Stream => streams::ask(plan, caller, node, &target),
+        Kind::Link | Kind::Unlink => links::change(plan, caller, node, &target),
         Kind::Stop => {
             let reference = target.reference;
             // Whether it arrives shows in what becomes of the actor.
@@ -66,7 +68,7 @@ pub(super) fn padding_bytes(plan: &CallParams) -> usize {
     usize::from(plan.padding) * if is_large { 400 } else { 1 }
 }
 
-fn work(op: Op, plan: &CallParams, node: &Node) -> Work {
+pub(super) fn work(op: Op, plan: &CallParams, node: &Node) -> Work {
     let nested = plan.nested.iter().map(|nested| Target::of(nested, node).map(|target| target.reference));
     Work { op, padding: vec![0x5a; padding_bytes(plan)], nested: nested.collect() }
 }
@@ -108,21 +110,23 @@ fn verdict(answer: &Answer) -> Verdict {
             state::reach(Branch::HandlerError);
             Verdict::HandlerError { to: *to }
         }
-        Err(error) => {
-            if let CallError::Panicked { text, .. } = error {
-                state::reach(Branch::Panicked);
-                if text != state::PLANNED_PANIC {
-                    let what = format!("a handler panics with {text:?}");
-                    state::accuse("I31 no peer input panics", what);
-                }
-            }
-            Verdict::of(error)
-        }
+        Err(error) => failed(error),
     }
 }
 
+pub(super) fn failed(error: &CallError) -> Verdict {
+    if let CallError::Panicked { text, .. } = error {
+        state::reach(Branch::Panicked);
+        if text != state::PLANNED_PANIC {
+            let what = format!("a handler panics with {text:?}");
+            state::accuse("I31 no peer input panics", what);
+        }
+    }
+    Verdict::of(error)
+}
+
 /// A call that is dropped without an outcome was given up.
-struct Open(Op);
+pub(super) struct Open(pub(super) Op);
 
 impl Drop for Open {
     fn drop(&mut self) {

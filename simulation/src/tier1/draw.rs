@@ -1,6 +1,6 @@
 //! Worlds for real nodes: those things drawn that they can do, and those faults that their network knows.
 
-use crate::params::{ActorParams, CallParams, Fault, FaultParams, Kind, MS, Params, SECOND, Time};
+use crate::params::{ActorParams, CallParams, Ending, Fault, FaultParams, Kind, MS, Params, SECOND, Time};
 use crate::random::Random;
 use mobula_core::limits;
 use mobula_transport::preface::VERSIONS;
@@ -45,11 +45,25 @@ pub fn draw(seed: u64) -> Params {
         blind: false,
         clocks_ppm: vec![0; usize::from(nodes)],
     };
+    if r.one_in(3) {
+        params.supervised = Some(params.draw_supervised(r));
+    }
+    let linked = params.supervised.is_none() && r.one_in(3);
     let mut work_left = WORK_MAX;
     let theme = r.below(6);
     for _ in 0..r.pick(&[5, 10, 30, 60, 120]) {
         let mut call = real(params.draw_call(r, duration, theme, 0));
         call.at += BEGIN;
+        match r.below(10) {
+            0 => stream(r, &mut call),
+            1 if linked => single(&mut call, Kind::Link),
+            2 if linked && r.one_in(3) => single(&mut call, Kind::Unlink),
+            _ => {}
+        }
+        // What ends a child is to be its supervisor, or itself.
+        if call.kind == Kind::Stop && params.supervised.is_some() {
+            (call.kind, call.ending) = (Kind::Tell, Ending::Stop);
+        }
         if call.work * Time::from(call.burst) > work_left {
             call.work = 0;
         }
@@ -70,7 +84,55 @@ pub fn draw(seed: u64) -> Params {
         params.faults.push(FaultParams { at, until, fault: Fault::Drain { node } });
     }
     params.faults.sort_by_key(|fault| fault.at);
+    if linked {
+        link_what_ends(r, &mut params);
+    }
+    params.calls.sort_by_key(|call| call.at);
     params
+}
+
+/// The call asks for a stream instead.
+fn stream(r: &mut Random, call: &mut CallParams) {
+    single(call, Kind::Stream);
+    call.items = r.pick(&[0, 1, 5, 40, 150, 400]);
+    call.ending = r.pick(&[
+        Ending::Reply,
+        Ending::Reply,
+        Ending::Reply,
+        Ending::Error,
+        Ending::Panic,
+        Ending::Stop,
+        Ending::Late,
+    ]);
+    call.deadline = match call.ending {
+        Ending::Late => Some(r.between(10, 900) * MS),
+        _ if r.one_in(2) => None,
+        _ => call.deadline,
+    };
+}
+
+/// The call is about something else than a message.
+fn single(call: &mut CallParams, kind: Kind) {
+    call.kind = kind;
+    call.nested = Vec::new();
+    call.burst = call.burst.min(3);
+}
+
+/// Workers of several nodes are linked with those of a node that is about to be lost.
+fn link_what_ends(r: &mut Random, params: &mut Params) {
+    let lost = |fault: &FaultParams| match fault.fault {
+        Fault::Crash { node, .. } | Fault::Drain { node } => Some((fault.at, node)),
+        Fault::Cut { a, .. } if fault.until - fault.at > 10 * SECOND => Some((fault.at, a)),
+        _ => None,
+    };
+    for (at, target) in params.faults.iter().filter_map(lost).collect::<Vec<_>>() {
+        let at = at.saturating_sub(r.between(20 * MS, 900 * MS)).max(BEGIN);
+        for actor in 0..params.actors.len() as u8 {
+            let caller = (target + r.between(1, u64::from(params.nodes) - 1) as u8) % params.nodes;
+            let link = CallParams { at, caller, target, actor, message: actor, ..CallParams::plain(Kind::Link) };
+            params.calls.push(link);
+        }
+    }
 }
 
 /// The call as real nodes can make it. Every ask has a deadline: handlers that have their actor to themselves may ask

@@ -16,9 +16,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use turmoil::net::{TcpListener, TcpStream};
 
 use super::net::SimStream;
-use super::worker::{Watcher, Worker};
-use super::{calls, state};
-use crate::fact::{Fact, LifeId};
+use super::worker::{Seat, Watcher, Worker};
+use super::{calls, children, links, state};
+use crate::fact::LifeId;
 use crate::params::Fault;
 use crate::reach::Branch;
 
@@ -44,16 +44,22 @@ pub(super) async fn run(number: u8) -> turmoil::Result {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).await?;
     spawn_local(open_door(node.clone(), life, listener));
     let watcher = node.spawn(Watcher::spec(())).await?;
+    let workers = match &params.supervised {
+        Some(plan) => children::start(&node, life, &params, plan).await?,
+        None => {
+            let mut workers = Vec::new();
+            for actor in &params.actors {
+                let spec = Worker::spec(Seat { life, child: None });
+                workers.push(node.spawn(spec.restarts(params.restarts_max).mailbox(actor.capacity)).await?);
+            }
+            workers
+        }
+    };
     let mut actors = Vec::new();
-    for actor in &params.actors {
-        let spec = Worker::spec(life).restarts(params.restarts_max).mailbox(actor.capacity);
-        let worker = node.spawn(spec).await?;
+    for worker in workers {
         actors.push(codec::encode(&worker)?);
         let (end, actor) = (worker.monitor(), worker.id().0);
-        spawn_local(async move {
-            end.await;
-            state::fact(Fact::ActorOver { life, actor });
-        });
+        spawn_local(async move { links::ended(life, actor, &end.await.reason) });
     }
     state::ready(life, actors);
     for (peer_life, peer, id) in state::others(number) {
@@ -87,7 +93,7 @@ async fn drain(node: Node, life: LifeId, at: Instant, until: Instant) {
     node.go_away("drained");
     sleep_until(until).await;
     state::reach(Branch::Drained);
-    state::fact(Fact::DrainEnds { life });
+    state::drain_ends(life);
     node.shut_down("drained");
 }
 

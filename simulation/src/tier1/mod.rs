@@ -2,14 +2,18 @@
 //! of a simulated network with a clock of its own, all in one thread and virtual time. The oracles are tier 0's.
 //!
 //! What a node does besides is in `host.rs`, what its actors do in `worker.rs`, how calls are made and judged in
-//! `calls.rs`, what goes wrong in `faults.rs`. `state.rs` is where all of them tell what happened.
+//! `calls.rs`, answers of many items in `streams.rs`, links in `links.rs`, supervised workers in `children.rs`, what goes
+//! wrong in `faults.rs`. `state.rs` is where all of them tell what happened.
 
 mod calls;
+mod children;
 mod draw;
 mod faults;
 mod host;
+mod links;
 mod net;
 mod state;
+mod streams;
 mod worker;
 
 use std::time::Duration;

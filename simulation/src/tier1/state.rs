@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use turmoil::net::TcpStream;
 
 use super::net::Streams;
-use crate::fact::{Fact, LifeId, News, Op, Verdict};
+use crate::fact::{Fact, HowEnded, LifeId, News, Op, Verdict};
 use crate::judge::Judge;
 use crate::ledger::Entry;
 use crate::oracles::Rest;
@@ -30,6 +30,8 @@ struct State {
     lives: Vec<Life>,
     /// Lives of each actor so far, and how many of them a panic has ended.
     made: BTreeMap<(LifeId, u64), u32>,
+    /// How the present life of an actor ends, where it has said so.
+    ends: BTreeMap<(LifeId, u64), HowEnded>,
     monitors: u32,
     monitors_by_ref: BTreeMap<MonitorRef, u32>,
     nonces: Random,
@@ -41,6 +43,8 @@ struct Life {
     up: bool,
     /// It is about to end, and has said so.
     leaves: bool,
+    /// Its actors are being ended by it.
+    over: bool,
     /// References to its actors, as they travel; empty before it is ready.
     actors: Vec<Vec<u8>>,
     streams: Streams,
@@ -63,6 +67,7 @@ pub(super) fn begin(params: &Params, traced: bool) {
         clock: 0,
         lives: Vec::new(),
         made: BTreeMap::new(),
+        ends: BTreeMap::new(),
         monitors: 0,
         monitors_by_ref: BTreeMap::new(),
         nonces: Random::new(params.seed),
@@ -200,6 +205,7 @@ pub(super) fn node_up(node: u8, id: &NodeId) {
             id: id.clone(),
             up: true,
             leaves: false,
+            over: false,
             actors: Vec::new(),
             streams: Streams::default(),
         });
@@ -227,6 +233,14 @@ pub(super) fn drain_begins(life: LifeId) {
     with(|state| {
         state.lives[life as usize].leaves = true;
         state.fact(Fact::DrainBegins { life });
+    });
+}
+
+/// It ends.
+pub(super) fn drain_ends(life: LifeId) {
+    with(|state| {
+        state.lives[life as usize].over = true;
+        state.fact(Fact::DrainEnds { life });
     });
 }
 
@@ -286,6 +300,74 @@ pub(super) fn actor_made(life: LifeId, actor: u64) {
         if *lives > 1 {
             state.judge.reach(Branch::MailKept);
             state.fact(Fact::ActorBack { life, actor, mail: 0 });
+        }
+    });
+}
+
+/// A panic ends the present life of an actor.
+pub(super) fn actor_fails(life: LifeId, actor: u64) {
+    with(|state| {
+        state.ends.insert((life, actor), HowEnded::Failed);
+        state.fact(Fact::ActorFailed { life, actor, mail: 0 });
+    });
+}
+
+/// An actor stops itself.
+pub(super) fn stops(life: LifeId, actor: u64, how: HowEnded) {
+    with(|state| _ = state.ends.entry((life, actor)).or_insert(how));
+}
+
+/// The worker with this number of a life, as its reference travels.
+pub(super) fn actor_of(life: LifeId, number: u8) -> Option<Vec<u8>> {
+    with(|state| {
+        let actors = &state.lives[life as usize].actors;
+        actors.get(usize::from(number) % actors.len().max(1)).cloned()
+    })?
+}
+
+// Children of supervisors. When their node ends, nobody stops them in order.
+
+fn in_order(state: &State, life: LifeId) -> bool {
+    let life = &state.lives[life as usize];
+    life.up && !life.over
+}
+
+/// A life of a child begins.
+pub(super) fn child_begins(life: LifeId, child: u32) {
+    with(|state| {
+        state.fact(Fact::ChildStarts { life, child });
+        state.fact(Fact::ChildRuns { life, child });
+    });
+}
+
+/// A life of a child has ended.
+pub(super) fn child_ends(life: LifeId, actor: u64, child: u32) {
+    with(|state| {
+        if !in_order(state, life) {
+            return;
+        }
+        let how = state.ends.remove(&(life, actor)).unwrap_or(HowEnded::Told);
+        if how == HowEnded::Told {
+            state.judge.reach(Branch::SiblingStopped);
+            state.fact(Fact::ChildStops { life, child });
+        }
+        if how != HowEnded::Failed
+            && let Some(made) = state.made.get_mut(&(life, actor))
+        {
+            // Only lives after failures are counted.
+            *made -= 1;
+        }
+        state.fact(Fact::ChildEnds { life, child, how });
+    });
+}
+
+pub(super) fn supervisor_ends(life: LifeId, failed: bool) {
+    with(|state| {
+        if in_order(state, life) {
+            if failed {
+                state.judge.reach(Branch::SupervisorEnded);
+            }
+            state.fact(Fact::SupervisorEnds { life, failed });
         }
     });
 }

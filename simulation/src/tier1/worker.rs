@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use actix::{Actor, Context, Handler, MessageResult};
+use actix::{Actor, ActorContext, Context, Handler, MessageResult};
 use futures::FutureExt;
 use mobula::shapes::{Concurrent, Exclusive};
 use mobula::{ActorRef, RemoteMessage, current_node, this};
@@ -10,15 +10,34 @@ use mobula_actors::Down;
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
+use super::children::Living;
+use super::streams::Flow;
 use super::{calls, state};
-use crate::fact::{Fact, LifeId, Op};
+use crate::fact::{Fact, HowEnded, LifeId, Op};
 use crate::params::{Ending, MS};
 use crate::reach::Branch;
 
 /// Does what the plan of a call says, in one of the three shapes.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(super) struct Worker {
     life: LifeId,
+    /// Goes with its state, also into a handler that has that to itself.
+    _living: Option<Living>,
+}
+
+/// For a handler beside others: its life is not the actor's.
+impl Clone for Worker {
+    fn clone(&self) -> Self {
+        Worker { life: self.life, _living: None }
+    }
+}
+
+/// Whose a worker is.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Seat {
+    pub(super) life: LifeId,
+    /// Which child of its supervisor's, if it has one.
+    pub(super) child: Option<u32>,
 }
 
 impl Actor for Worker {
@@ -27,13 +46,13 @@ impl Actor for Worker {
 
 mobula::remote_actor!(
     Worker,
-    args: LifeId,
-    create: |life| {
+    args: Seat,
+    create: |seat| {
         let actor = this::<Worker>().map_or(0, |this| this.id().0);
-        state::actor_made(life, actor);
-        Worker { life }
+        state::actor_made(seat.life, actor);
+        Worker { life: seat.life, _living: Living::begin(seat, actor) }
     },
-    messages: [Plain, Alone, Beside]
+    messages: [Plain, Alone, Beside, Flow]
 );
 
 /// What a call carries; the plan has the rest.
@@ -64,11 +83,14 @@ pub(super) struct Beside(pub(super) Work);
 impl Handler<Plain> for Worker {
     type Result = MessageResult<Plain>;
 
-    fn handle(&mut self, Plain(work): Plain, _: &mut Context<Self>) -> Self::Result {
-        let job = Job::begin(self.life, work, true);
+    fn handle(&mut self, Plain(work): Plain, ctx: &mut Context<Self>) -> Self::Result {
+        let job = self.begin(work, true);
         // What a plain handler asks it cannot wait for: it gives up at once.
         drop(job.nested());
-        MessageResult(job.end())
+        MessageResult(job.end(|| {
+            ctx.stop();
+            HowEnded::Normal
+        }))
     }
 }
 
@@ -76,7 +98,7 @@ impl Handler<Alone> for Worker {
     type Result = Exclusive<Self, Alone>;
 
     fn handle(&mut self, Alone(work): Alone, _: &mut Context<Self>) -> Self::Result {
-        let job = Job::begin(self.life, work, true);
+        let job = self.begin(work, true);
         Exclusive::on_state_of(self, move |worker| async move { (job.run().await, worker) })
     }
 }
@@ -85,17 +107,31 @@ impl Handler<Beside> for Worker {
     type Result = Concurrent<Beside>;
 
     fn handle(&mut self, Beside(work): Beside, _: &mut Context<Self>) -> Self::Result {
-        let job = Job::begin(self.life, work, false);
+        let job = self.begin(work, false);
         Concurrent::on_clone_of(self, move |_worker| job.run())
     }
 }
 
+impl Worker {
+    /// A handler begins. If it is `fatal`, a panic in it ends the actor's life.
+    pub(super) fn begin(&self, work: Work, fatal: bool) -> Job {
+        Job::begin(self.life, work, fatal)
+    }
+}
+
+/// Tells the actor whose handler this is to stop.
+pub(super) fn stop_this() -> HowEnded {
+    // The order is given by the first poll.
+    let _ = this::<Worker>().and_then(|this| this.stop().now_or_never());
+    HowEnded::Ordered
+}
+
 /// A handler that has begun.
-struct Job {
+pub(super) struct Job {
     life: LifeId,
     actor: u64,
     work: Work,
-    plan: std::sync::Arc<crate::params::CallParams>,
+    pub(super) plan: std::sync::Arc<crate::params::CallParams>,
     /// A panic in it ends the actor's life.
     fatal: bool,
 }
@@ -124,7 +160,17 @@ impl Job {
         {
             sleep(Duration::from_micros(deadline + 100 * MS)).await;
         }
-        self.end()
+        self.end(stop_this)
+    }
+
+    pub(super) fn op(&self) -> Op {
+        self.work.op
+    }
+
+    /// Its actor stops, by `stop`.
+    pub(super) fn stop(&self, stop: impl FnOnce() -> HowEnded) {
+        state::reach(Branch::Stopped);
+        state::stops(self.life, self.actor, stop());
     }
 
     /// Makes the nested calls, all at once.
@@ -143,20 +189,16 @@ impl Job {
         made
     }
 
-    fn end(&self) -> Result<Op, Op> {
+    fn end(&self, stop: impl FnOnce() -> HowEnded) -> Result<Op, Op> {
         let op = self.work.op;
         match self.plan.ending {
             Ending::Panic => {
                 if self.fatal {
-                    state::fact(Fact::ActorFailed { life: self.life, actor: self.actor, mail: 0 });
+                    state::actor_fails(self.life, self.actor);
                 }
                 panic!("{}", state::PLANNED_PANIC);
             }
-            Ending::Stop => {
-                state::reach(Branch::Stopped);
-                // The order is given by the first poll.
-                let _ = this::<Worker>().and_then(|this| this.stop().now_or_never());
-            }
+            Ending::Stop => self.stop(stop),
             _ => {}
         }
         state::fact(Fact::Finished { op });
