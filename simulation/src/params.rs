@@ -347,7 +347,7 @@ impl Params {
     }
 
     /// Where a node is cut off from the head for about a lease, others want its names just then.
-    fn claim_what_is_cut_off(&mut self, r: &mut Random) {
+    pub(crate) fn claim_what_is_cut_off(&mut self, r: &mut Random) {
         let cut_off = |fault: &FaultParams| match fault.fault {
             Fault::Cut { a, b: 0, .. } if fault.until - fault.at >= self.lease => Some((fault.at, a)),
             _ => None,

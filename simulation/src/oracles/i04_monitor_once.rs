@@ -101,7 +101,13 @@ impl Oracle for MonitorOnce {
 
 /// True if anything may have come between the two so far.
 pub(super) fn disturbed(view: &View<'_>, one: u8, other: u8) -> bool {
-    view.params.faults.iter().filter(|fault| fault.at <= view.now).any(|fault| match fault.fault {
+    let begun = || view.params.faults.iter().filter(|fault| fault.at <= view.now).map(|fault| &fault.fault);
+    // Whoever loses the head may lose its lease, and ends.
+    let fenced = |node: u8| begun().any(|fault| fault.touches(0) && (fault.touches(node) || ends(fault)));
+    if view.params.services && (fenced(one) || fenced(other)) {
+        return true;
+    }
+    begun().any(|fault| match *fault {
         Fault::Crash { node, .. } | Fault::Pause { node } | Fault::Jump { node, .. } | Fault::Drain { node } => {
             node == one || node == other
         }
@@ -114,4 +120,8 @@ pub(super) fn disturbed(view: &View<'_>, one: u8, other: u8) -> bool {
         Fault::Mute { .. } | Fault::Busy { .. } => false,
         Fault::Slow { .. } | Fault::Forge { .. } | Fault::Dial { .. } => true,
     })
+}
+
+fn ends(fault: &Fault) -> bool {
+    matches!(fault, Fault::Crash { .. } | Fault::Drain { .. })
 }

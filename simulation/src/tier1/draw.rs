@@ -45,6 +45,7 @@ pub fn draw(seed: u64) -> Params {
         blind: false,
         clocks_ppm: vec![0; usize::from(nodes)],
     };
+    params.services = r.one_in(3);
     if r.one_in(3) {
         params.supervised = Some(params.draw_supervised(r));
     }
@@ -58,6 +59,8 @@ pub fn draw(seed: u64) -> Params {
             0 => stream(r, &mut call),
             1 if linked => single(&mut call, Kind::Link),
             2 if linked && r.one_in(3) => single(&mut call, Kind::Unlink),
+            3 if params.services => single(&mut call, Kind::Claim),
+            4 if params.services && call.kind == Kind::Ask => single(&mut call, Kind::Named),
             _ => {}
         }
         // What ends a child is to be its supervisor, or itself.
@@ -83,12 +86,23 @@ pub fn draw(seed: u64) -> Params {
         let until = at + r.between(SECOND, 6 * SECOND);
         params.faults.push(FaultParams { at, until, fault: Fault::Drain { node } });
     }
+    if params.services && r.one_in(2) {
+        params.faults.push(cut_off(r, nodes, duration));
+    }
     params.faults.sort_by_key(|fault| fault.at);
+    params.claim_what_is_cut_off(r);
     if linked {
         link_what_ends(r, &mut params);
     }
     params.calls.sort_by_key(|call| call.at);
     params
+}
+
+/// A member is cut off from the head for about its lease.
+fn cut_off(r: &mut Random, nodes: u8, duration: Time) -> FaultParams {
+    let (a, at) = (r.between(1, u64::from(nodes) - 1) as u8, BEGIN + SECOND + r.below(duration));
+    let fault = Fault::Cut { a, b: 0, one_way: false, lossy: false };
+    FaultParams { at, until: at + r.between(8 * SECOND, 14 * SECOND), fault }
 }
 
 /// The call asks for a stream instead.

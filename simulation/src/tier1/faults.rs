@@ -38,6 +38,14 @@ impl Faults {
 
     /// Does what is due.
     pub(super) fn happen(&mut self, sim: &mut Sim<'_>, now: Time) {
+        for node in state::take_fenced() {
+            // As the daemon does with a process that has lost its lease.
+            if self.down[usize::from(node)] == 0 {
+                state::node_down(node, false);
+                sim.crash(host::name(node));
+                sim.bounce(host::name(node));
+            }
+        }
         while let Some((_, begins, number)) = self.plan.get(self.next).copied().filter(|(at, ..)| *at <= now) {
             self.next += 1;
             self.active[usize::from(number)] = begins;

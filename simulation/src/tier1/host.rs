@@ -17,9 +17,9 @@ use turmoil::net::{TcpListener, TcpStream};
 
 use super::net::SimStream;
 use super::worker::{Seat, Watcher, Worker};
-use super::{calls, children, links, state};
+use super::{NAMES_AFTER, calls, children, links, names, state};
 use crate::fact::LifeId;
-use crate::params::Fault;
+use crate::params::{Fault, Kind};
 use crate::reach::Branch;
 
 const PORT: u16 = 7000;
@@ -37,9 +37,14 @@ pub(super) fn name(node: u8) -> String {
 /// One life of a node.
 pub(super) async fn run(number: u8) -> turmoil::Result {
     let params = state::params();
+    let head = names::head_for(number).await;
     let (life, seed) = state::next_life();
     let config = NodeConfig { name: name(number), single_thread: true, seed: Some(seed), ..NodeConfig::default() };
     let node = Node::start(config)?;
+    if let Some(head) = head {
+        node.set_head(&head);
+        names::look_after(&node, life);
+    }
     state::node_up(number, node.id());
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).await?;
     spawn_local(open_door(node.clone(), life, listener));
@@ -49,7 +54,7 @@ pub(super) async fn run(number: u8) -> turmoil::Result {
         None => {
             let mut workers = Vec::new();
             for actor in &params.actors {
-                let spec = Worker::spec(Seat { life, child: None });
+                let spec = Worker::spec(Seat { life, child: None, name: None });
                 workers.push(node.spawn(spec.restarts(params.restarts_max).mailbox(actor.capacity)).await?);
             }
             workers
@@ -67,10 +72,16 @@ pub(super) async fn run(number: u8) -> turmoil::Result {
     }
     let begun = Instant::now();
     let from = state::now();
+    if params.services && number == 0 {
+        names::look_at_last(&node, (params.healed_at() + NAMES_AFTER).saturating_sub(from));
+    }
     for plan in params.calls.iter().filter(|plan| plan.caller == number && plan.at >= from) {
         let (plan, node, watcher) = (Arc::new(plan.clone()), node.clone(), watcher.clone());
         spawn_local(async move {
             sleep_until(begun + Duration::from_micros(plan.at - from)).await;
+            if matches!(plan.kind, Kind::Claim | Kind::Named) {
+                return names::call(plan, life, node).await;
+            }
             for _ in 0..plan.burst {
                 let Some(target) = calls::Target::of(&plan, &node) else { return };
                 spawn_local(calls::make(&plan, life, &node, target, Some(&watcher)));

@@ -64,5 +64,5 @@ pub(super) fn ended(life: LifeId, actor: u64, reason: &ExitReason) {
         _ => None,
     };
     state::fact(Fact::ActorEnded { life, actor, abnormal: reason.is_abnormal(), by });
-    state::fact(Fact::ActorOver { life, actor });
+    state::actor_over(life, actor);
 }

@@ -2,7 +2,7 @@
 //! of a simulated network with a clock of its own, all in one thread and virtual time. The oracles are tier 0's.
 //!
 //! What a node does besides is in `host.rs`, what its actors do in `worker.rs`, how calls are made and judged in
-//! `calls.rs`, answers of many items in `streams.rs`, links in `links.rs`, supervised workers in `children.rs`, what goes
+//! `calls.rs`, answers of many items in `streams.rs`, links in `links.rs`, names in `names.rs`, supervised workers in `children.rs`, what goes
 //! wrong in `faults.rs`. `state.rs` is where all of them tell what happened.
 
 mod calls;
@@ -11,6 +11,7 @@ mod draw;
 mod faults;
 mod host;
 mod links;
+mod names;
 mod net;
 mod state;
 mod streams;
@@ -31,6 +32,8 @@ const TICK: Duration = Duration::from_millis(1);
 
 /// After the last fault: for the silent to be given up, and for the news of that.
 const REST_AFTER: Time = 13 * SECOND;
+/// After the last fault: for the names of nodes that were fenced off to be free.
+const NAMES_AFTER: Time = 12 * SECOND;
 /// After the last fault everything has to have its outcome.
 const REST_AT_LAST: Time = 31 * SECOND;
 
@@ -58,7 +61,7 @@ pub fn run(params: &Params, traced: bool) -> Report {
             break;
         }
     }
-    state::rest(&Rest { healed_at, ..Rest::default() });
+    state::rest(&Rest { healed_at, services: state::names_at_rest(), ..Rest::default() });
     let report = state::end();
     // Streams say goodbye to their network, which has to be there for that.
     for number in 0..params.nodes {

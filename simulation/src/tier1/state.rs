@@ -13,8 +13,8 @@ use super::net::Streams;
 use crate::fact::{Fact, HowEnded, LifeId, News, Op, Verdict};
 use crate::judge::Judge;
 use crate::ledger::Entry;
-use crate::oracles::Rest;
-use crate::params::{CallParams, Params, Time};
+use crate::oracles::{Rest, ServicesRest};
+use crate::params::{CallParams, Fault, FaultParams, Params, SECOND, Time};
 use crate::random::Random;
 use crate::reach::Branch;
 use crate::world::Report;
@@ -32,6 +32,17 @@ struct State {
     made: BTreeMap<(LifeId, u64), u32>,
     /// How the present life of an actor ends, where it has said so.
     ends: BTreeMap<(LifeId, u64), HowEnded>,
+    /// Who has ended for good, and when.
+    over: BTreeMap<(LifeId, u64), Time>,
+    /// Who acts under which name of which head, since when.
+    acting: BTreeMap<(LifeId, u8), (LifeId, u64, Time)>,
+    /// The token that was given last.
+    fences: BTreeMap<(LifeId, u8), u64>,
+    /// What the head knew at last.
+    known: Vec<(u8, (LifeId, u64))>,
+    looked_at: Option<Time>,
+    /// Nodes whose present life has lost its lease.
+    fenced: Vec<u8>,
     monitors: u32,
     monitors_by_ref: BTreeMap<MonitorRef, u32>,
     nonces: Random,
@@ -40,6 +51,8 @@ struct State {
 struct Life {
     node: u8,
     id: NodeId,
+    /// The life of its head.
+    head: Option<LifeId>,
     up: bool,
     /// It is about to end, and has said so.
     leaves: bool,
@@ -68,6 +81,12 @@ pub(super) fn begin(params: &Params, traced: bool) {
         lives: Vec::new(),
         made: BTreeMap::new(),
         ends: BTreeMap::new(),
+        over: BTreeMap::new(),
+        acting: BTreeMap::new(),
+        fences: BTreeMap::new(),
+        known: Vec::new(),
+        looked_at: None,
+        fenced: Vec::new(),
         monitors: 0,
         monitors_by_ref: BTreeMap::new(),
         nonces: Random::new(params.seed),
@@ -200,9 +219,11 @@ pub(super) fn next_life() -> (LifeId, u64) {
 pub(super) fn node_up(node: u8, id: &NodeId) {
     with(|state| {
         let life = state.lives.len() as LifeId;
+        let head = if node == 0 { Some(life) } else { head_of(state) };
         state.lives.push(Life {
             node,
             id: id.clone(),
+            head,
             up: true,
             leaves: false,
             over: false,
@@ -323,6 +344,115 @@ pub(super) fn actor_of(life: LifeId, number: u8) -> Option<Vec<u8>> {
         let actors = &state.lives[life as usize].actors;
         actors.get(usize::from(number) % actors.len().max(1)).cloned()
     })?
+}
+
+// Names.
+
+fn head_of(state: &State) -> Option<LifeId> {
+    state.lives.iter().rposition(|life| life.node == 0 && life.up).map(|life| life as LifeId)
+}
+
+/// The node that keeps the names, if it is up.
+pub(super) fn head() -> Option<NodeId> {
+    with(|state| head_of(state).map(|head| state.lives[head as usize].id.clone()))?
+}
+
+/// A life of who has a name begins.
+pub(super) fn name_begins(life: LifeId, actor: u64, name: u8, fence: u64) {
+    with(|state| {
+        let Some(head) = state.lives[life as usize].head else { return };
+        let now = state.now();
+        let before = state.acting.insert((head, name), (life, actor, now));
+        let overlaps =
+            before.is_some_and(|(other, one, _)| (other, one) != (life, actor) && state.lives[other as usize].up);
+        let last = state.fences.insert((head, name), fence);
+        if last.is_some_and(|last| last != fence) {
+            state.judge.reach(Branch::NameHandedOn);
+        }
+        state.fact(Fact::NameGranted { head, life, actor, name, fence, overlaps });
+    });
+}
+
+pub(super) fn name_serves(life: LifeId, actor: u64, name: u8, fence: u64) {
+    with(|state| {
+        if let Some(head) = state.lives[life as usize].head {
+            state.fact(Fact::NameServed { head, life, actor, name, fence, leased: true });
+        }
+    });
+}
+
+/// A life of who has a name has ended.
+pub(super) fn name_ends(life: LifeId, actor: u64, name: u8) {
+    with(|state| {
+        let Some(head) = state.lives[life as usize].head else { return };
+        if state.acting.get(&(head, name)).is_some_and(|(other, one, _)| (*other, *one) == (life, actor)) {
+            state.acting.remove(&(head, name));
+        }
+    });
+}
+
+/// A life has lost its lease, and is to end.
+pub(super) fn fenced(life: LifeId) {
+    with(|state| {
+        let node = state.lives[life as usize].node;
+        if !state.lives[life as usize].up {
+            return;
+        }
+        state.judge.reach(Branch::FencedOff);
+        // What this network loses is not sent again, so after that a connection to the head is mute.
+        let mute = |fault: &FaultParams| match fault.fault {
+            Fault::Cut { a, b, lossy: true, .. } => (a.min(b), a.max(b)) == (0, node),
+            _ => false,
+        };
+        let now = state.now();
+        if !state.params.faults.iter().any(|fault| fault.at <= now && mute(fault)) {
+            state.fact(Fact::Fenced { life });
+        }
+        state.fenced.push(node);
+    });
+}
+
+pub(super) fn take_fenced() -> Vec<u8> {
+    with(|state| std::mem::take(&mut state.fenced)).unwrap_or_default()
+}
+
+/// What the head knows at last.
+pub(super) fn names_known(known: Vec<(u8, (LifeId, u64))>) {
+    with(|state| {
+        state.looked_at = Some(state.now());
+        state.known = known;
+    });
+}
+
+/// Names that the head should know and does not, and those of actors that have ended.
+pub(super) fn names_at_rest() -> ServicesRest {
+    let rest = |state: &mut State| {
+        let (Some(looked_at), Some(head)) = (state.looked_at, head_of(state)) else { return ServicesRest::default() };
+        let mut rest = ServicesRest { looked_at, ..ServicesRest::default() };
+        for ((_, name), (life, actor, since)) in state.acting.iter().filter(|((of, _), _)| *of == head) {
+            let settled = in_order(state, *life) && *since + SECOND < looked_at;
+            if settled && !state.known.contains(&(*name, (*life, *actor))) {
+                rest.lost_names.push((*life, *actor, *name));
+            }
+        }
+        for (name, (life, actor)) in &state.known {
+            let ended = state.over.get(&(*life, *actor)).is_some_and(|at| at + 2 * SECOND < looked_at);
+            if ended || !state.lives[*life as usize].up {
+                rest.dead_names.push((*life, *actor, *name));
+            }
+        }
+        rest
+    };
+    with(rest).unwrap_or_default()
+}
+
+/// An actor has ended for good.
+pub(super) fn actor_over(life: LifeId, actor: u64) {
+    with(|state| {
+        let now = state.now();
+        state.over.insert((life, actor), now);
+        state.fact(Fact::ActorOver { life, actor });
+    });
 }
 
 // Children of supervisors. When their node ends, nobody stops them in order.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix::{Actor, ActorContext, Context, Handler, MessageResult};
 use futures::FutureExt;
 use mobula::shapes::{Concurrent, Exclusive};
-use mobula::{ActorRef, RemoteMessage, current_node, this};
+use mobula::{ActorRef, RemoteMessage, current_node, fence, this};
 use mobula_actors::Down;
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
@@ -20,7 +20,7 @@ use crate::reach::Branch;
 /// Does what the plan of a call says, in one of the three shapes.
 #[derive(Default)]
 pub(super) struct Worker {
-    life: LifeId,
+    seat: Seat,
     /// Goes with its state, also into a handler that has that to itself.
     _living: Option<Living>,
 }
@@ -28,16 +28,18 @@ pub(super) struct Worker {
 /// For a handler beside others: its life is not the actor's.
 impl Clone for Worker {
     fn clone(&self) -> Self {
-        Worker { life: self.life, _living: None }
+        Worker { seat: self.seat, _living: None }
     }
 }
 
 /// Whose a worker is.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Seat {
     pub(super) life: LifeId,
     /// Which child of its supervisor's, if it has one.
     pub(super) child: Option<u32>,
+    /// Under which it acts.
+    pub(super) name: Option<u8>,
 }
 
 impl Actor for Worker {
@@ -50,7 +52,7 @@ mobula::remote_actor!(
     create: |seat| {
         let actor = this::<Worker>().map_or(0, |this| this.id().0);
         state::actor_made(seat.life, actor);
-        Worker { life: seat.life, _living: Living::begin(seat, actor) }
+        Worker { seat, _living: Living::begin(seat, actor) }
     },
     messages: [Plain, Alone, Beside, Flow]
 );
@@ -115,7 +117,7 @@ impl Handler<Beside> for Worker {
 impl Worker {
     /// A handler begins. If it is `fatal`, a panic in it ends the actor's life.
     pub(super) fn begin(&self, work: Work, fatal: bool) -> Job {
-        Job::begin(self.life, work, fatal)
+        Job::begin(self.seat, work, fatal)
     }
 }
 
@@ -137,7 +139,7 @@ pub(super) struct Job {
 }
 
 impl Job {
-    fn begin(life: LifeId, work: Work, fatal: bool) -> Self {
+    fn begin(Seat { life, name, .. }: Seat, work: Work, fatal: bool) -> Self {
         let actor = this::<Worker>().map_or(0, |this| this.id().0);
         let op = work.op;
         let plan = state::plan_of(op).unwrap_or_else(|| panic!("#{op} was never issued"));
@@ -145,6 +147,9 @@ impl Job {
             state::accuse("I16 bytes are what was sent", format!("#{op} arrives with {} bytes", work.padding.len()));
         }
         state::fact(Fact::Arrived { op, life, end: None, deadline: None });
+        if let Some(name) = name {
+            state::name_serves(life, actor, name, fence().map_or(0, |fence| fence.0));
+        }
         let generation = state::generation(life, actor);
         state::fact(Fact::Started { op, life, actor, generation });
         Job { life, actor, work, plan, fatal }
