@@ -499,14 +499,9 @@ pub fn write(
 
 /// Appends a frame without a body.
 pub fn write_bare(out: &mut BytesMut, head: Head) {
-    write_before(out, head, 0);
-}
-
-/// Appends a frame but for its body, of which `body_bytes` follow elsewhere; with the head no more than [`limits::FRAME_BYTES_MAX`].
-pub fn write_before(out: &mut BytesMut, head: Head, body_bytes: usize) {
     let start = out.len();
     head.put(out);
-    let bytes = (out.len() - start - 4 + body_bytes) as u32;
+    let bytes = (out.len() - start - 4) as u32;
     out[start..start + 4].copy_from_slice(&bytes.to_be_bytes());
 }
 

@@ -5,7 +5,6 @@
 //! connects before any frame is read; [`tcp`], [`tls`], [`unix`] and [`memory`] are the wires, and [`mod@stream`] makes one of any byte stream.
 //!
 //! Bytes: `docs/protocol.md`. Promises: `docs/semantics.md`. This crate does not know actors.
-mod batch;
 mod credit;
 mod handshake;
 mod item_window;
@@ -20,7 +19,6 @@ pub mod tls;
 pub mod unix;
 mod wire;
 
-pub use batch::Batch;
 pub use credit::{CreditViolation, ReceiveCredit, SendCredit};
 pub use handshake::Agreed;
 pub use item_window::ItemWindow;
@@ -29,4 +27,4 @@ pub use resume::{Found, Resume, ResumeError, Returned, Seek, WayBack};
 pub use session::{
     Accepted, Call, Event, Hello, IntoBody, Lane, Payload, Received, Session, SessionConfig, SessionError,
 };
-pub use wire::{PARTS_MAX, Wire, WireWrite};
+pub use wire::{Wire, WireWrite};

@@ -1,6 +1,6 @@
 //! What a connection has to offer to a [`Link`](crate::Link).
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::task::{Context, Poll};
 
 use tokio::io::AsyncRead;
@@ -39,9 +39,6 @@ impl std::fmt::Debug for Wire {
     }
 }
 
-/// How many parts are written in one go at most: eight pieces of large messages, each with its head.
-pub const PARTS_MAX: usize = 16;
-
 /// The writing half: tries at once, from any thread, and never blocks.
 pub trait WireWrite: Send + 'static {
     /// Writes what fits now. `WouldBlock` if nothing does. Whoever has offered bytes offers the same again, perhaps with more
@@ -50,14 +47,6 @@ pub trait WireWrite: Send + 'static {
     /// # Errors
     /// Whatever ends the connection.
     fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize>;
-
-    /// As [`try_write`](Self::try_write), of up to [`PARTS_MAX`] parts that follow each other. By default of the first that is not empty.
-    ///
-    /// # Errors
-    /// As for [`try_write`](Self::try_write).
-    fn try_write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        parts.iter().find(|part| !part.is_empty()).map_or(Ok(0), |part| self.try_write(part))
-    }
 
     /// Ready when [`try_write`](Self::try_write) is worth another try. Called by the driver only.
     ///

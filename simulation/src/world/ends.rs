@@ -9,7 +9,7 @@ use mobula_core::{ActorId, CallError, NodeId, NodeUid, RequestId, limits};
 use mobula_transport::preface::{ACCEPT_BYTES, DIAL_BYTES, Dial, PrefaceError, Purpose, VERSIONS, check_answer};
 use mobula_transport::resume::{Arrived, Kept, Resume};
 use mobula_transport::{
-    Batch, Event as SessionEvent, Hello, Lane, ReceiveCredit, Received, Session, SessionConfig, SessionError,
+    Event as SessionEvent, Hello, Lane, ReceiveCredit, Received, Session, SessionConfig, SessionError,
 };
 use serde::{Deserialize, Serialize};
 
@@ -556,7 +556,7 @@ impl World<'_> {
                     if written > 0 {
                         session.handle_written(std::mem::take(&mut written), now);
                     }
-                    let mut batch = Batch::default();
+                    let mut batch = BytesMut::new();
                     if kept.is_full() {
                         self.judge.reach(Branch::KeptFull);
                     } else {
@@ -570,7 +570,7 @@ impl World<'_> {
                         one.kept = Some(kept);
                         return;
                     }
-                    self.leaves(end, &batch.parts().flatten().copied().collect::<Vec<_>>());
+                    self.leaves(end, &batch);
                     kept.push(&mut batch);
                 }
             }

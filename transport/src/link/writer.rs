@@ -1,6 +1,6 @@
 //! The writing half of a link, used by whichever thread sends.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
@@ -9,10 +9,9 @@ use mobula_core::frame::{self, Head};
 use parking_lot::Mutex;
 
 use super::now;
-use crate::batch::Batch;
 use crate::resume::{self, Kept, Resume, ResumeError};
 use crate::session::Session;
-use crate::wire::{PARTS_MAX, WireWrite};
+use crate::wire::WireWrite;
 
 /// Written in one go; then others on the thread get their turn. A large message on a fast wire has no other end.
 const DRAINED_BYTES_MAX: u64 = 512 * 1024;
@@ -32,7 +31,7 @@ pub(super) struct Writer {
     wire: Box<dyn WireWrite>,
     kept: Kept,
     /// Where the session puts what is to be sent; empty in between.
-    batch: Batch,
+    batch: BytesMut,
     /// Acks and resumes: between the frames of the stream, and no part of it.
     aside: BytesMut,
     /// What the peer is to be told that has arrived.
@@ -41,7 +40,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(wire: Box<dyn WireWrite>, keeps: bool) -> Self {
-        Writer { wire, kept: Kept::new(keeps), batch: Batch::default(), aside: BytesMut::new(), ack: None }
+        Writer { wire, kept: Kept::new(keeps), batch: BytesMut::new(), aside: BytesMut::new(), ack: None }
     }
 
     /// Bytes of the stream ever written, those that were written again not counted twice.
@@ -67,7 +66,7 @@ impl Writer {
     pub(super) fn end(&mut self) {
         self.wire = Box::new(Ended);
         self.kept.clear();
-        (self.batch, self.aside, self.ack) = (Batch::default(), BytesMut::new(), None);
+        (self.batch, self.aside, self.ack) = (BytesMut::new(), BytesMut::new(), None);
     }
 
     /// The connection has broken: nothing is written until another takes its place.
@@ -132,13 +131,8 @@ impl Writer {
                 }
             }
             let aside = !self.aside.is_empty();
-            let mut parts = [IoSlice::new(&[]); PARTS_MAX];
-            let tried = match if aside { 0 } else { self.kept.unwritten_parts(&mut parts) } {
-                0 => self.wire.try_write(&self.aside),
-                1 => self.wire.try_write(&parts[0]),
-                count => self.wire.try_write_vectored(&parts[..count]),
-            };
-            match tried {
+            let bytes = if aside { &self.aside[..] } else { self.kept.unwritten() };
+            match self.wire.try_write(bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) if aside => self.aside.advance(count),
                 Ok(count) => written += self.kept.wrote(count),

@@ -1,13 +1,10 @@
 //! The outgoing half: what is written, and kept until the peer has it.
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
 
 use bytes::BytesMut;
 use mobula_core::limits;
 use mobula_core::planted::{self, Bug};
-
-use crate::batch::Batch;
 
 /// Batches up to this are copied behind one another, so that many small ones cost neither an allocation nor a buffer each;
 /// larger ones are kept where they were written.
@@ -41,14 +38,6 @@ pub enum ResumeError {
     },
 }
 
-/// What lies together.
-#[derive(Debug)]
-struct Chunk {
-    bytes: BytesMut,
-    /// A part of a large message: nothing is appended to it, and its memory is used again by nobody.
-    is_piece: bool,
-}
-
 /// Bytes that are queued for the wire or were written to it, in the order of the stream. Positions count from the
 /// stream's first byte.
 #[derive(Debug)]
@@ -56,7 +45,7 @@ pub struct Kept {
     /// Without it, what is written is forgotten at once: the connection has no way back.
     keeps: bool,
     bytes_max: usize,
-    chunks: VecDeque<Chunk>,
+    chunks: VecDeque<BytesMut>,
     /// Where the first chunk begins.
     start: u64,
     /// The peer has all before this.
@@ -113,78 +102,37 @@ impl Kept {
     }
 
     /// Appends a batch of whole frames. `batch` comes back empty, with an allocation to be used again.
-    pub fn push(&mut self, batch: &mut Batch) {
+    pub fn push(&mut self, batch: &mut BytesMut) {
         self.end += batch.len() as u64;
-        let mut copied = 0;
-        let has_pieces = batch.has_pieces();
-        for (before, piece) in batch.take_pieces() {
-            copied += before.len();
-            self.copy(before, 0);
-            self.chunks.push_back(Chunk { bytes: piece, is_piece: true });
-        }
-        if has_pieces {
-            self.copy(&batch.bytes[copied..], 0);
-        } else if !self.keeps || batch.bytes.len() > COPIED_BYTES_MAX {
-            let bytes = std::mem::replace(&mut batch.bytes, self.spares.pop().unwrap_or_default());
-            self.chunks.push_back(Chunk { bytes, is_piece: false });
-        } else {
-            self.copy(&batch.bytes, CHUNK_BYTES);
-        }
-        batch.clear();
-    }
-
-    /// Appends a copy, to the last chunk or in a new one with so much room at least.
-    fn copy(&mut self, bytes: &[u8], room: usize) {
-        if bytes.is_empty() {
+        if !self.keeps || batch.len() > COPIED_BYTES_MAX {
+            let empty = self.spares.pop().unwrap_or_default();
+            self.chunks.push_back(std::mem::replace(batch, empty));
             return;
         }
         match self.chunks.back_mut() {
-            Some(last) if !last.is_piece && last.bytes.capacity() - last.bytes.len() >= bytes.len() => {
-                last.bytes.extend_from_slice(bytes);
-            }
+            Some(last) if last.capacity() - last.len() >= batch.len() => last.extend_from_slice(batch),
             _ => {
-                let mut chunk = match self.spares.pop_if(|_| room > 0) {
-                    Some(spare) if spare.capacity() >= room => spare,
-                    _ => BytesMut::with_capacity(room.max(bytes.len())),
+                let mut chunk = match self.spares.pop() {
+                    Some(spare) if spare.capacity() >= CHUNK_BYTES => spare,
+                    _ => BytesMut::with_capacity(CHUNK_BYTES),
                 };
-                chunk.extend_from_slice(bytes);
-                self.chunks.push_back(Chunk { bytes: chunk, is_piece: false });
+                chunk.extend_from_slice(batch);
+                self.chunks.push_back(chunk);
             }
         }
+        batch.clear();
     }
 
     /// What is to be written next, as far as it lies together. Until it is written it is offered again, perhaps with more
     /// behind it.
     pub fn unwritten(&mut self) -> &[u8] {
-        self.step();
-        let (chunk, at) = self.next;
-        let unwritten = self.chunks.get(chunk).map_or(&[][..], |chunk| &chunk.bytes[at..]);
-        self.offered = self.offered.max(self.position + unwritten.len() as u64);
-        unwritten
-    }
-
-    /// As [`unwritten`](Self::unwritten), and what comes behind it, as far as there is room in `parts`. Returns how many there are.
-    pub fn unwritten_parts<'a>(&'a mut self, parts: &mut [IoSlice<'a>]) -> usize {
-        self.step();
-        let (first, at) = self.next;
-        let mut bytes = 0;
-        let mut count = 0;
-        for (part, chunk) in parts.iter_mut().zip(self.chunks.range(first.min(self.chunks.len())..)) {
-            let from = if count == 0 { at } else { 0 };
-            *part = IoSlice::new(&chunk.bytes[from..]);
-            bytes += part.len() as u64;
-            count += 1;
-        }
-        self.offered = self.offered.max(self.position + bytes);
-        count
-    }
-
-    /// Steps over what is written, if something follows.
-    fn step(&mut self) {
         let (chunk, at) = &mut self.next;
-        while self.chunks.get(*chunk).is_some_and(|here| here.bytes.len() == *at) && *chunk + 1 < self.chunks.len() {
+        while self.chunks.get(*chunk).is_some_and(|bytes| bytes.len() == *at) && *chunk + 1 < self.chunks.len() {
             (*chunk, *at) = (*chunk + 1, 0);
         }
+        let unwritten = self.chunks.get(*chunk).map_or(&[][..], |bytes| &bytes[*at..]);
+        self.offered = self.offered.max(self.position + unwritten.len() as u64);
+        unwritten
     }
 
     /// Bytes that the peer turned out to have, as a connection was restored, and that were not known to be written.
@@ -194,15 +142,9 @@ impl Kept {
         first as usize
     }
 
-    /// So many of the [unwritten](Self::unwritten_parts) bytes were written. Returns how many of them for the first time.
+    /// So many of the [unwritten](Self::unwritten) bytes were written. Returns how many of them for the first time.
     pub fn wrote(&mut self, bytes: usize) -> usize {
-        let (chunk, at) = &mut self.next;
-        *at += bytes;
-        while let Some(here) = self.chunks.get(*chunk)
-            && *at > here.bytes.len()
-        {
-            (*chunk, *at) = (*chunk + 1, *at - here.bytes.len());
-        }
+        self.next.1 += bytes;
         self.position += bytes as u64;
         self.offered = self.offered.max(self.position);
         let first = self.caught_up();
@@ -245,7 +187,7 @@ impl Kept {
         let mut from = received - self.start;
         self.next = (0, 0);
         for chunk in &self.chunks {
-            let bytes = chunk.bytes.len() as u64;
+            let bytes = chunk.len() as u64;
             if from < bytes {
                 break;
             }
@@ -255,14 +197,13 @@ impl Kept {
         if self.next.0 == self.chunks.len() && self.next.0 > 0 {
             // At the very end: behind the last byte of the last chunk, where more is appended.
             self.next.0 -= 1;
-            from = self.chunks.back().map_or(0, |last| last.bytes.len() as u64);
+            from = self.chunks.back().map_or(0, |last| last.len() as u64);
         }
         self.next.1 = from as usize;
         if planted::is(Bug::ResumeReordered)
             && let Some(chunk) = self.chunks.get_mut(self.next.0)
-            && !chunk.is_piece
         {
-            swap_frames(&mut chunk.bytes[self.next.1..]);
+            swap_frames(&mut chunk[self.next.1..]);
         }
         Ok(())
     }
@@ -276,7 +217,7 @@ impl Kept {
     fn forget(&mut self, received: u64) {
         self.acked = received;
         while let Some(first) = self.chunks.front() {
-            let bytes = first.bytes.len() as u64;
+            let bytes = first.len() as u64;
             // What is being written, or was not even begun, stays.
             if self.start + bytes > received || (self.next.0 == 0 && (self.next.1 as u64) < bytes) {
                 break;
@@ -287,10 +228,9 @@ impl Kept {
                 (0, at) => *at = 0,
                 (chunk, _) => *chunk -= 1,
             }
-            let is_worth_it = (CHUNK_BYTES..=SPARE_BYTES_MAX).contains(&chunk.bytes.capacity());
-            if !chunk.is_piece && is_worth_it && self.spares.len() < SPARES_MAX {
-                chunk.bytes.clear();
-                self.spares.push(chunk.bytes);
+            if chunk.capacity() <= SPARE_BYTES_MAX && self.spares.len() < SPARES_MAX {
+                chunk.clear();
+                self.spares.push(chunk);
             }
         }
     }

@@ -1,7 +1,5 @@
 //! Two lives of the resume machines under any schedule of cuts, lost tails and acks.
 
-use std::io::IoSlice;
-
 use bytes::{Buf, BytesMut};
 use mobula_core::SplitMix64;
 use mobula_core::frame::{self, Frame, Head};
@@ -9,7 +7,6 @@ use mobula_core::limits;
 
 use super::kept::ResumeError;
 use super::{Arrived, Kept};
-use crate::batch::Batch;
 
 /// One side: what it sends, what it has, and its end of the connection.
 struct Side {
@@ -22,7 +19,7 @@ struct Side {
     sent: u64,
     heard: u64,
     ack: Option<u64>,
-    batch: Batch,
+    batch: BytesMut,
 }
 
 const BYTES_MAX: usize = 20_000;
@@ -37,7 +34,7 @@ impl Side {
             sent: 0,
             heard: 0,
             ack: None,
-            batch: Batch::default(),
+            batch: BytesMut::new(),
         }
     }
 
@@ -53,15 +50,7 @@ impl Side {
                 out.resize(out.len() + padding, 0xc0);
                 Ok(())
             };
-            if padding.is_multiple_of(3) {
-                // As a large message goes: the body is not copied.
-                let mut piece = BytesMut::new();
-                body(&mut piece).expect("copied");
-                frame::write_before(&mut self.batch.bytes, Head::Hello, piece.len());
-                self.batch.push_piece(piece);
-            } else {
-                frame::write(&mut self.batch.bytes, Head::Hello, body).expect("small");
-            }
+            frame::write(&mut self.batch, Head::Hello, body).expect("small");
         }
         self.kept.push(&mut self.batch);
         assert!(self.batch.is_empty());
@@ -74,20 +63,9 @@ impl Side {
         {
             frame::write_bare(&mut self.wire, Head::Ack { received });
         }
-        let mut parts = [IoSlice::new(&[]); 4];
-        let parts_count = if most.is_multiple_of(2) { self.kept.unwritten_parts(&mut parts) } else { 0 };
-        let mut count = 0;
-        if parts_count == 0 {
-            let piece = self.kept.unwritten();
-            count = piece.len().min(most);
-            self.wire.extend_from_slice(&piece[..count]);
-        } else {
-            for part in &parts[..parts_count] {
-                let fits = part.len().min(most - count);
-                self.wire.extend_from_slice(&part[..fits]);
-                count += fits;
-            }
-        }
+        let piece = self.kept.unwritten();
+        let count = piece.len().min(most);
+        self.wire.extend_from_slice(&piece[..count]);
         assert!(self.kept.wrote(count) <= count);
     }
 
@@ -179,7 +157,7 @@ fn nothing_is_lost_doubled_or_reordered_under_any_schedule_of_cuts() {
 #[test]
 fn what_a_peer_cannot_have_is_refused() {
     let mut kept = Kept::new(true);
-    let mut batch = Batch::from(BytesMut::from(&[1_u8; 100][..]));
+    let mut batch = BytesMut::from(&[1_u8; 100][..]);
     kept.push(&mut batch);
     assert_eq!(kept.acked(1), Err(ResumeError::AckOfNothing { received: 1, written: 0 }));
     assert_eq!(kept.wrote(60), 60);
@@ -194,12 +172,12 @@ fn what_a_peer_cannot_have_is_refused() {
 #[test]
 fn a_peer_may_have_what_was_offered_and_is_not_known_to_be_written() {
     let mut kept = Kept::new(true);
-    kept.push(&mut Batch::from(BytesMut::from(&[1_u8; 100][..])));
+    kept.push(&mut BytesMut::from(&[1_u8; 100][..]));
     // A wire that encrypts has sent 60 of them, and takes the rest later.
     assert_eq!(kept.unwritten().len(), 100);
     assert_eq!(kept.acked(60), Ok(()));
     assert_eq!(kept.unwritten().len(), 100, "it has to be offered again as it was");
-    kept.push(&mut Batch::from(BytesMut::from(&vec![2_u8; 70_000][..])));
+    kept.push(&mut BytesMut::from(&vec![2_u8; 70_000][..]));
     assert_eq!(kept.resume(101).unwrap_err(), ResumeError::AckOfNothing { received: 101, written: 100 });
     assert_eq!(kept.resume(80), Ok(()));
     assert_eq!((kept.caught_up(), kept.written_bytes()), (80, 80), "the session hears that they have left");
@@ -212,7 +190,7 @@ fn a_peer_may_have_what_was_offered_and_is_not_known_to_be_written() {
 fn what_is_sent_again_is_not_counted_again() {
     let mut kept = Kept::new(true);
     for part in 0..3_u8 {
-        kept.push(&mut Batch::from(BytesMut::from(&vec![part; 5_000][..])));
+        kept.push(&mut BytesMut::from(&vec![part; 5_000][..]));
     }
     while !kept.unwritten().is_empty() {
         let piece = kept.unwritten().len();
@@ -220,7 +198,7 @@ fn what_is_sent_again_is_not_counted_again() {
     }
     kept.resume(7_000).expect("kept");
     assert_eq!((kept.unwritten()[0], kept.unwritten().len()), (1, 3_000));
-    kept.push(&mut Batch::from(BytesMut::from(&[9_u8; 10][..])));
+    kept.push(&mut BytesMut::from(&[9_u8; 10][..]));
     let mut first = 0;
     let mut again = Vec::new();
     while !kept.unwritten().is_empty() {
@@ -232,53 +210,11 @@ fn what_is_sent_again_is_not_counted_again() {
     assert_eq!(again[8_000..], [9; 10]);
 }
 
-/// A batch of small frames around two pieces, as bytes and as it is.
-fn mixed() -> (Vec<u8>, Batch) {
-    let mut batch = Batch::from(BytesMut::from(&[1_u8; 10][..]));
-    batch.push_piece(BytesMut::from(&vec![2_u8; 5_000][..]));
-    batch.bytes.extend_from_slice(&[3; 7]);
-    batch.push_piece(BytesMut::from(&vec![4_u8; 6_000][..]));
-    batch.bytes.extend_from_slice(&[5; 20]);
-    let bytes: Vec<u8> = batch.parts().flatten().copied().collect();
-    assert_eq!((batch.len(), bytes.len()), (11_037, 11_037));
-    (bytes, batch)
-}
-
-#[test]
-fn pieces_stay_where_they_are_in_the_stream_and_are_not_copied() {
-    let (bytes, mut batch) = mixed();
-    let mut kept = Kept::new(true);
-    kept.push(&mut batch);
-    assert!(batch.is_empty());
-    let mut parts = [IoSlice::new(&[]); 16];
-    let count = kept.unwritten_parts(&mut parts);
-    assert_eq!(parts[..count].iter().map(|part| part.len()).collect::<Vec<_>>(), [10, 5_000, 7, 6_000, 20]);
-    let mut few = [IoSlice::new(&[]); 2];
-    assert_eq!(kept.unwritten_parts(&mut few), 2);
-    // A write ends anywhere.
-    let mut written = Vec::new();
-    for most in [3, 5_010, 4, 5_999, 21] {
-        let mut parts = [IoSlice::new(&[]); 16];
-        let count = kept.unwritten_parts(&mut parts);
-        let offered: Vec<u8> = parts[..count].iter().flat_map(|part| part.iter().copied()).collect();
-        assert_eq!(offered, bytes[written.len()..]);
-        written.extend_from_slice(&offered[..most]);
-        assert_eq!(kept.wrote(most), most);
-    }
-    assert_eq!(written, bytes);
-    assert!(kept.unwritten().is_empty());
-    kept.resume(5_100).expect("kept");
-    assert_eq!((kept.unwritten()[0], kept.unwritten().len()), (4, 5_917));
-    kept.acked(11_037).expect("written");
-    assert_eq!(kept.kept_bytes(), 0);
-    assert_eq!(mixed().1.into_bytes(), bytes);
-}
-
 #[test]
 fn without_a_way_back_nothing_is_kept() {
     let mut kept = Kept::new(false);
     for _ in 0..1_000 {
-        kept.push(&mut Batch::from(BytesMut::from(&[7_u8; 100][..])));
+        kept.push(&mut BytesMut::from(&[7_u8; 100][..]));
         assert_eq!(kept.unwritten().len(), 100);
         assert_eq!(kept.wrote(100), 100);
         assert_eq!((kept.kept_bytes(), kept.is_full()), (0, false));

@@ -22,8 +22,6 @@ use mobula_core::frame::{self, Body, Frame, FrameError, Head, Kind, MessageIndex
 use mobula_core::planted::{self, Bug};
 use mobula_core::{ActorId, CallError, NodeId, NodeUid, RequestId, limits};
 
-use crate::batch::Batch;
-
 pub use body::IntoBody;
 pub(crate) use body::spare as keep_spare;
 pub use error::SessionError;
@@ -710,15 +708,15 @@ impl<R> Session<R> {
     /// Bytes to be written to the peer, in order; empty if there are none. The driver reports what it has written
     /// with [`handle_written`](Self::handle_written).
     pub fn take_transmit(&mut self) -> BytesMut {
-        let mut batch = Batch::default();
-        self.out.take(&mut batch);
-        batch.into_bytes()
+        let mut bytes = BytesMut::new();
+        self.out.take(&mut bytes);
+        bytes
     }
 
-    /// As [`take_transmit`](Self::take_transmit), into a batch that was dealt with and whose allocation is used again. Of large
-    /// messages nothing is copied.
-    pub fn take_transmit_into(&mut self, batch: &mut Batch) {
-        self.out.take(batch);
+    /// As [`take_transmit`](Self::take_transmit), into a buffer whose bytes have all been written and whose allocation is
+    /// used again.
+    pub fn take_transmit_into(&mut self, bytes: &mut BytesMut) {
+        self.out.take(bytes);
     }
 
     /// True if there are [bytes to be written](Self::take_transmit).

@@ -8,7 +8,6 @@ use mobula_core::planted::{self, Bug};
 
 use super::body;
 use super::types::{Lane, SessionConfig};
-use crate::batch::Batch;
 
 /// Pongs wait here only while the wire takes nothing. A peer that pings and never reads must not fill the memory;
 /// it has had answers enough.
@@ -21,9 +20,6 @@ const AHEAD_HEAD_BYTES: usize = 32;
 /// be written, and for what the system holds. Enough for a system call to be worth it.
 const CONTROL_BATCH_BYTES: usize = 8 * 1024;
 
-/// A piece of a large frame up to this is copied: cheaper than one more part of a write.
-const COPIED_PIECE_BYTES_MAX: usize = 4 * 1024;
-
 /// What became of a frame.
 pub(super) enum Put {
     Queued,
@@ -34,7 +30,7 @@ pub(super) enum Put {
 pub(super) struct Outgoing {
     /// Frames that must not wait behind data: behind a 16 MiB reply a pong would look like a death.
     urgent: BytesMut,
-    data: Batch,
+    data: BytesMut,
     /// Up to here, `data` introduces types of messages.
     introduces_bytes: usize,
     /// How much data the driver gets at a time.
@@ -53,7 +49,7 @@ impl Outgoing {
     pub(super) fn new(config: &SessionConfig) -> Self {
         Outgoing {
             urgent: BytesMut::new(),
-            data: Batch::default(),
+            data: BytesMut::new(),
             introduces_bytes: 0,
             batch_bytes: match config.lane {
                 Lane::Control => CONTROL_BATCH_BYTES,
@@ -96,13 +92,13 @@ impl Outgoing {
         if body.bytes().len() > self.whole_bytes_max {
             return Ok(Put::Large(body.into_frame(head, self.frame_bytes_max)?));
         }
-        let before = self.data.bytes.len();
-        body.append_to(&mut self.data.bytes, head, self.frame_bytes_max)?;
+        let before = self.data.len();
+        body.append_to(&mut self.data, head, self.frame_bytes_max)?;
         body::spare(body);
-        if self.is_large(&self.data.bytes[before..]) {
-            return Ok(Put::Large(self.data.bytes.split_off(before)));
+        if self.is_large(&self.data[before..]) {
+            return Ok(Put::Large(self.data.split_off(before)));
         }
-        self.queued_bytes += self.data.bytes.len() - before;
+        self.queued_bytes += self.data.len() - before;
         Ok(Put::Queued)
     }
 
@@ -127,7 +123,7 @@ impl Outgoing {
         body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
     ) -> Result<(), WriteError> {
         self.put_small(head, body)?;
-        self.introduces_bytes = self.data.bytes.len();
+        self.introduces_bytes = self.data.len();
         Ok(())
     }
 
@@ -137,39 +133,31 @@ impl Outgoing {
         head: Head,
         body: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
     ) -> Result<(), WriteError> {
-        let before = self.data.bytes.len();
-        frame::write(&mut self.data.bytes, head, body)?;
-        self.queued_bytes += self.data.bytes.len() - before;
+        let before = self.data.len();
+        frame::write(&mut self.data, head, body)?;
+        self.queued_bytes += self.data.len() - before;
         Ok(())
     }
 
     /// Writes a frame whose body is there already, within the limit.
-    pub(super) fn put_piece(&mut self, head: Head, piece: BytesMut) {
-        // Where batches are cut between frames, those lie together.
-        if piece.len() <= COPIED_PIECE_BYTES_MAX || self.batch_bytes < usize::MAX {
-            let body = |out: &mut BytesMut| {
-                out.extend_from_slice(&piece);
-                Ok(())
-            };
-            // Copying cannot fail.
-            let _ = self.put_small(head, body);
-            return;
-        }
-        let before = self.data.len();
-        frame::write_before(&mut self.data.bytes, head, piece.len());
-        self.data.push_piece(piece);
-        self.queued_bytes += self.data.len() - before;
+    pub(super) fn put_bytes(&mut self, head: Head, bytes: &[u8]) {
+        let body = |out: &mut BytesMut| {
+            out.extend_from_slice(bytes);
+            Ok(())
+        };
+        // Copying cannot fail.
+        let _ = self.put_small(head, body);
     }
 
     pub(super) fn put_bare(&mut self, head: Head) {
-        let before = self.data.bytes.len();
-        frame::write_bare(&mut self.data.bytes, head);
-        self.queued_bytes += self.data.bytes.len() - before;
+        let before = self.data.len();
+        frame::write_bare(&mut self.data, head);
+        self.queued_bytes += self.data.len() - before;
     }
 
     /// A frame that was written earlier and has stood in line.
     pub(super) fn put_frame(&mut self, frame: &[u8]) {
-        self.data.bytes.extend_from_slice(frame);
+        self.data.extend_from_slice(frame);
         self.queued_bytes += frame.len();
     }
 
@@ -194,32 +182,32 @@ impl Outgoing {
         !self.urgent.is_empty() || !self.data.is_empty()
     }
 
-    /// Moves the next bytes into `batch`, which is empty, and goes on with its allocation: all, but on the control lane.
-    pub(super) fn take(&mut self, batch: &mut Batch) {
-        batch.clear();
-        if self.data.bytes.len() > self.batch_bytes {
-            return self.take_batch(&mut batch.bytes);
+    /// Moves the next bytes into `bytes`, which is empty, and goes on with its allocation: all, but on the control lane.
+    pub(super) fn take(&mut self, bytes: &mut BytesMut) {
+        bytes.clear();
+        if self.data.len() > self.batch_bytes {
+            return self.take_batch(bytes);
         }
         self.introduces_bytes = 0;
         if self.urgent.is_empty() {
-            return std::mem::swap(batch, &mut self.data);
+            return std::mem::swap(bytes, &mut self.data);
         }
-        batch.bytes.extend_from_slice(&self.urgent);
-        batch.append(&mut self.data);
+        bytes.extend_from_slice(&self.urgent);
+        bytes.extend_from_slice(&self.data);
         self.urgent.clear();
+        self.data.clear();
     }
 
     /// Moves whole frames, of which there are more than a batch takes.
     fn take_batch(&mut self, bytes: &mut BytesMut) {
-        let data = &mut self.data.bytes;
         let mut end = 0_usize;
         while end < self.batch_bytes
-            && let Some(prefix) = data.get(end..).and_then(|rest| rest.first_chunk::<4>())
+            && let Some(prefix) = self.data.get(end..).and_then(|rest| rest.first_chunk::<4>())
         {
             end += 4 + u32::from_be_bytes(*prefix) as usize;
         }
         bytes.extend_from_slice(&self.urgent);
-        bytes.extend_from_slice(&data.split_to(end.min(data.len())));
+        bytes.extend_from_slice(&self.data.split_to(end.min(self.data.len())));
         self.urgent.clear();
         self.introduces_bytes = self.introduces_bytes.saturating_sub(end);
     }

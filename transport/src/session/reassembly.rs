@@ -1,5 +1,4 @@
-//! Fragments of the peer's large frames, put together again. Memory grows with what has arrived, and what has arrived is copied twice: as it
-//! comes, and into one piece at the end.
+//! Fragments of the peer's large frames, put together again. Memory grows with what has arrived.
 
 use std::time::Instant;
 
@@ -8,42 +7,10 @@ use mobula_core::limits;
 
 use super::error::SessionError;
 
-/// A run of bytes is no longer than this: what is known of a frame's length is only what has come.
-const RUN_BYTES_MAX: usize = 256 * 1024;
-
 struct Part {
     number: u32,
     began: Instant,
-    /// Each as long as all before it, within [`RUN_BYTES_MAX`], or as the fragment that it begins with; all but the last are full.
-    runs: Vec<BytesMut>,
-    bytes: usize,
-}
-
-impl Part {
-    fn append(&mut self, mut bytes: &[u8]) {
-        if let Some(last) = self.runs.last_mut() {
-            let fits = bytes.len().min(last.capacity() - last.len());
-            last.extend_from_slice(&bytes[..fits]);
-            self.bytes += fits;
-            bytes = &bytes[fits..];
-        }
-        if !bytes.is_empty() {
-            let mut run = BytesMut::with_capacity(bytes.len().max(self.bytes.min(RUN_BYTES_MAX)));
-            run.extend_from_slice(bytes);
-            self.bytes += bytes.len();
-            self.runs.push(run);
-        }
-    }
-
-    fn join(mut self) -> BytesMut {
-        if self.runs.len() == 1 {
-            return self.runs.remove(0);
-        }
-        let mut whole = BytesMut::with_capacity(self.bytes);
-        // Each is freed as soon as it is copied.
-        self.runs.drain(..).for_each(|run| whole.extend_from_slice(&run));
-        whole
-    }
+    bytes: BytesMut,
 }
 
 #[derive(Default)]
@@ -72,9 +39,7 @@ impl Reassembly {
     pub(super) fn end(&mut self, number: u32, bytes: &[u8]) -> Result<(BytesMut, Instant), SessionError> {
         let at = self.find(number)?;
         self.append(at, bytes)?;
-        let part = self.remove(at);
-        let began = part.began;
-        Ok((part.join(), began))
+        Ok(self.remove(at))
     }
 
     /// Forgets a frame that the peer has given up.
@@ -97,7 +62,7 @@ impl Reassembly {
             return Err(SessionError::TooManyFragmented { max: limits::FRAGMENTED_MAX });
         }
         self.next_number = number.wrapping_add(1);
-        self.parts.push(Part { number, began: now, runs: Vec::new(), bytes: 0 });
+        self.parts.push(Part { number, began: now, bytes: BytesMut::new() });
         Ok(self.parts.len() - 1)
     }
 
@@ -111,14 +76,14 @@ impl Reassembly {
             return Err(SessionError::FragmentsTooLarge { max: limits::MESSAGE_BYTES_MAX });
         }
         self.bytes += bytes.len();
-        self.parts[at].append(bytes);
+        self.parts[at].bytes.extend_from_slice(bytes);
         Ok(())
     }
 
-    fn remove(&mut self, at: usize) -> Part {
-        let part = self.parts.swap_remove(at);
-        self.bytes -= part.bytes;
-        part
+    fn remove(&mut self, at: usize) -> (BytesMut, Instant) {
+        let Part { bytes, began, .. } = self.parts.swap_remove(at);
+        self.bytes -= bytes.len();
+        (bytes, began)
     }
 }
 
@@ -143,21 +108,6 @@ mod tests {
         assert_eq!(reassembly.end(0, b"o"), Ok((BytesMut::from("hello"), now)));
         assert_eq!(reassembly.end(1, b"bye"), Ok((BytesMut::from("goodbye"), later)));
         assert_eq!(reassembly.bytes(), 0);
-    }
-
-    #[test]
-    fn memory_grows_with_what_has_come_however_it_is_cut() {
-        for piece_bytes in [1, 7, 1_000, 64 * 1024, 100_000] {
-            let whole: Vec<u8> = (0..700_000_usize).map(|at| at as u8).collect();
-            let mut part = Part { number: 0, began: start(), runs: Vec::new(), bytes: 0 };
-            for piece in whole.chunks(piece_bytes) {
-                part.append(piece);
-                let held: usize = part.runs.iter().map(BytesMut::capacity).sum();
-                assert!(held <= 2 * part.bytes, "{held} bytes for {}", part.bytes);
-                assert!(part.runs.len() <= 24, "{} runs", part.runs.len());
-            }
-            assert_eq!(part.join(), whole);
-        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::Secured;
-use crate::wire::{PARTS_MAX, Wire, WireWrite};
+use crate::wire::{Wire, WireWrite};
 
 /// One read from the socket: four records.
 const READ_BYTES: usize = 64 * 1024;
@@ -87,25 +87,17 @@ struct Write {
 
 impl WireWrite for Write {
     fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.try_write_vectored(&[IoSlice::new(bytes)])
-    }
-
-    fn try_write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        let mut left = [IoSlice::new(&[]); PARTS_MAX];
-        let mut left = &mut left[..parts.len().min(PARTS_MAX)];
-        left.copy_from_slice(&parts[..left.len()]);
         let mut state = self.shared.tls.lock();
         let mut written = 0;
         while state.flush(self.socket.as_ref())? {
-            let done = state.owed_bytes.min(left.iter().map(|part| part.len()).sum());
+            let done = state.owed_bytes.min(bytes.len() - written);
             state.owed_bytes -= done;
             written += done;
-            IoSlice::advance_slices(&mut left, done);
-            if left.is_empty() {
+            if written == bytes.len() {
                 return Ok(written);
             }
             // As much as rustls buffers, 64 KiB, becomes one system call.
-            state.owed_bytes = state.connection.writer().write_vectored(left)?;
+            state.owed_bytes = state.connection.writer().write(&bytes[written..])?;
             if state.owed_bytes == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }

@@ -4,8 +4,9 @@ use super::*;
 
 const LARGE: &str = "a large message, at least for a session that cuts after ten bytes";
 /// More than is queued at a time by one that cuts after thirty.
-const LARGER: &str = "a large message, also for a session that cuts after thirty bytes, since it does not fit into four pieces of them, \
-    with which it begins, and so there is something left of it that can be taken back";
+const LARGER: &str = "a large message, also for a session that cuts after thirty bytes, since it does not fit into the eight pieces of \
+    them with which it begins, and so there is something left of it that can be taken back: that is why it has to go on for a while after \
+    everything that there is to say has been said, and been said again";
 
 fn cutting(fragment_bytes: usize) -> SessionConfig {
     SessionConfig { fragment_bytes, ..SessionConfig::new(Lane::Data) }
@@ -152,7 +153,7 @@ fn a_busy_connection_gives_large_messages_their_share() {
     for _ in 0..100 {
         here.tell(&to(B), "small");
     }
-    // The wire takes a little at a time, and there is always more than four fragments' worth queued.
+    // The wire takes a little at a time, and there is always more than eight fragments' worth queued.
     let mut bytes = here.session.take_transmit();
     let mut written = 0;
     while here.session.in_line() > 0 {
@@ -162,7 +163,7 @@ fn a_busy_connection_gives_large_messages_their_share() {
         here.session.handle_written(count, here.now);
         here.tell(&to(B), "small");
         here.tell(&to(B), "small");
-        assert!(here.session.queued_bytes() > 160, "busy");
+        assert!(here.session.queued_bytes() > 320, "busy");
         assert!(written < 2000, "it starves");
         if bytes.is_empty() {
             bytes = here.session.take_transmit();
