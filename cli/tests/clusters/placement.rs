@@ -125,7 +125,7 @@ fn leases_and_groups_outlive_the_head() {
         (others.len() >= 3 && after.iter().all(|lease| others.contains(lease) || others.len() == 3)).then_some(())
     });
     // What is in use stays in use, and what runs runs.
-    let lasts = begin(&cluster, &["take", "1", "0", &over]);
+    let lasts = begin(&cluster, &["take", "1", "60000", &over]);
     let other = until("a place for another", || lasts.stdout().lines().find_map(held));
     assert_ne!(other.0, place.0, "{:?}", lasts.stderr());
     let refused = begin(&cluster, &["take", "1", "0", &over]).end();
