@@ -250,8 +250,8 @@ async fn beat(client: Arc<Client>, job: JobId, driver: NodeUid, every: Duration)
             }
             Err(error) => {
                 tracing::debug!(%job, %error, "the head was not told that the driver lives");
-                let rest = retry.min(every);
-                retry *= 2;
+                let rest = retry;
+                retry = (retry * 2).min(every);
                 rest
             }
         };
