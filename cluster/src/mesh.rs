@@ -116,6 +116,9 @@ impl Mesh {
                 Ok(()) => {}
                 // Of these there may be thousands a second.
                 Err(error @ Unwelcome::Full { .. }) => tracing::debug!(node = %mesh.node.id(), %error, "refused"),
+                Err(error) if error.is_departure() => {
+                    tracing::debug!(node = %mesh.node.id(), ?address, %error, "connection not opened");
+                }
                 Err(error) => tracing::warn!(node = %mesh.node.id(), ?address, %error, "connection refused"),
             }
         });
@@ -207,6 +210,13 @@ enum Unwelcome {
     Link(#[from] mobula_transport::LinkClosed),
     #[error(transparent)]
     Io(#[from] std::io::Error),
+}
+
+impl Unwelcome {
+    /// No rule was broken: the peer went away, as a process that is killed does, or the link to it ended as it opened.
+    fn is_departure(&self) -> bool {
+        matches!(self, Self::Link(_)) || matches!(self, Self::Tls(error) if error.is_departure())
+    }
 }
 
 pub(crate) fn info(peer: &PeerWorker) -> NodeInfo {

@@ -75,6 +75,10 @@ pub fn open_door(node: &Node, listener: TcpListener, secret: Secret, addresses: 
                 let (agreed, dial) = match accepted {
                     None => return tracing::debug!(%address, "too slow for a full door, dropped"),
                     Some(Ok(accepted)) => accepted,
+                    // A process that is killed leaves in the middle of a handshake, and so does whoever looks for open ports.
+                    Some(Err(error)) if error.is_departure() => {
+                        return tracing::debug!(node = %node.id(), %error, "connection not opened");
+                    }
                     Some(Err(error)) => return tracing::warn!(node = %node.id(), %error, "connection refused"),
                 };
                 if dial.dialer == node.id().uid {
@@ -92,7 +96,8 @@ pub fn open_door(node: &Node, listener: TcpListener, secret: Secret, addresses: 
                         let peer = NodeId::new("peer", dial.dialer);
                         let wire = move || Ok(tcp::wire(agreed)?.with_way_back(way_back));
                         if let Err(error) = node.attach(dial.lane, peer, wire).await {
-                            tracing::warn!(node = %node.id(), %address, %error, "connection refused");
+                            // The peer is of the cluster, and says itself what it was refused for.
+                            tracing::debug!(node = %node.id(), %address, %error, "connection not opened");
                         }
                     }
                     Purpose::Resume => come_back(&node, agreed, dial, address).await,

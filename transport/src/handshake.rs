@@ -41,6 +41,12 @@ pub struct Agreed<S> {
     pub session: u64,
 }
 
+/// Whether it says that the peer went away.
+pub(crate) fn is_departure(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
+}
+
 /// What a dialer says, with a nonce that was never used.
 pub(crate) fn fresh(dialer: NodeUid, target: NodeUid, lane: Lane, versions: Versions) -> io::Result<Dial> {
     let mut nonce = [0; 32];

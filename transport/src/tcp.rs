@@ -63,6 +63,14 @@ pub enum ConnectError {
     },
 }
 
+impl ConnectError {
+    /// The peer went away before the handshake was over: it ended, its connection was cut, or it is no peer but something
+    /// that looks for open ports. No rule was broken.
+    pub fn is_departure(&self) -> bool {
+        matches!(self, Self::Io { error, .. } if handshake::is_departure(error))
+    }
+}
+
 /// Listens on `address`; port 0 lets the system choose.
 ///
 /// # Errors

@@ -582,8 +582,9 @@ async fn a_stranger_gets_no_byte() {
     ];
     for (name, bytes) in stranger_bytes {
         let (heard, verdict) = within(async { tokio::join!(stranger(&port, bytes, true), port.accept()) }).await;
-        let error = verdict.map(|_| ()).expect_err(name).to_string();
-        assert!(error.contains(name), "{name}: {error}");
+        let error = verdict.map(|_| ()).expect_err(name);
+        assert!(error.to_string().contains(name), "{name}: {error}");
+        assert_eq!(error.is_departure(), bytes.len() == 95, "{error}");
         assert_eq!(heard, [], "{name}");
     }
 }

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use mobula_core::NodeUid;
 
-use crate::handshake::HandshakeError;
+use crate::handshake::{self, HandshakeError};
 use crate::preface::PrefaceError;
 
 pub use back::{ask_after, ask_after_through, redial, redial_through};
@@ -107,6 +107,14 @@ pub enum TlsError {
         /// The peer.
         address: SocketAddr,
     },
+}
+
+impl TlsError {
+    /// The peer went away before the handshake was over: it ended, its connection was cut, or it is no peer but something
+    /// that looks for open ports. No rule was broken.
+    pub fn is_departure(&self) -> bool {
+        matches!(self, Self::Io { error, .. } if handshake::is_departure(error))
+    }
 }
 
 fn failed(what: &'static str, address: SocketAddr) -> impl FnOnce(HandshakeError) -> TlsError {
