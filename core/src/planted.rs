@@ -61,6 +61,7 @@ bugs! {
     NodeDownEarly: "node-down-early", "the head takes a node for dead as soon as it suspects it";
     GoneForgotten: "gone-forgotten", "a node that is over may come back under its uid";
     WorkerTwice: "worker-twice", "a worker is started again before the one before it was reaped";
+    OldIsNews: "old-is-news", "the head takes a copy of an old heartbeat or registration for news";
     JobTwice: "job-twice", "a repeated request begins a second job";
     AckOffByOne: "ack-off-by-one", "a reader acknowledges a byte more than it has";
     ResumedTwice: "resumed-twice", "after a reconnect also what the peer has comes again";
@@ -89,8 +90,15 @@ bugs! {
 }
 
 /// Those of the head, which its own world finds.
-pub const HEAD_BUGS: &[Bug] =
-    &[Bug::NodeDownEarly, Bug::GoneForgotten, Bug::WorkerTwice, Bug::JobTwice, Bug::LeaseUnwritten, Bug::NodeForgotten];
+pub const HEAD_BUGS: &[Bug] = &[
+    Bug::NodeDownEarly,
+    Bug::GoneForgotten,
+    Bug::OldIsNews,
+    Bug::WorkerTwice,
+    Bug::JobTwice,
+    Bug::LeaseUnwritten,
+    Bug::NodeForgotten,
+];
 
 /// Those of what nodes do around the decisions, which only whole nodes show.
 pub const NODE_BUGS: &[Bug] = &[Bug::StreamLooksWhole, Bug::ProducerKept, Bug::ExitUntold];

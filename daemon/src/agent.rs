@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mobula_control::{BeatNode, Client, ControlError, LeaveNode, Refusal, Register, Target, WatchAssignment};
 use mobula_core::cluster::{Assignment, Beat, Labels, Refused, Registration, Resources};
-use mobula_core::{NodeId, NodeUid};
+use mobula_core::{LeaseTimes, NodeId, NodeUid};
 use mobula_head::NodeLease;
 use tokio::sync::watch;
 
@@ -52,9 +52,13 @@ impl Agent {
         let client = Client::new(self.target.clone());
         let (tell, mut assignments) = watch::channel(Assignment::default());
         let mut load = Load::default();
-        let Some(mut lease) = self.register(&client, &tell).await? else {
-            return Ok(self.leave(&client).await);
-        };
+        let mut lease = NodeLease::new(LeaseTimes::default());
+        while !self.register(&client, &mut lease, &tell).await? {
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => {}
+                () = stopped(&self.stop) => return Ok(self.leave(&client).await),
+            }
+        }
         // With it the node is up: whoever has waited for it may use it.
         self.beat(&client, &mut lease, &mut load, &tell).await?;
         self.ready.send_replace(true);
@@ -64,12 +68,15 @@ impl Agent {
             let beat_at = lease.next_beat().unwrap_or(now);
             let until = lease.until().unwrap_or(now);
             tokio::select! {
+                // One that was frozen ends what runs here before it says or hears anything.
+                biased;
                 () = sleep_until(until) => {
                     if lease.fence(mobula_transport::now()) {
                         self.processes.fence();
                         break End::Fenced;
                     }
                 }
+                () = stopped(&self.stop) => break self.leave(&client).await,
                 () = sleep_until(beat_at) => self.beat(&client, &mut lease, &mut load, &tell).await?,
                 // The head is not to wait half a second for what has just happened.
                 () = self.processes.changed.notified() => self.beat(&client, &mut lease, &mut load, &tell).await?,
@@ -85,7 +92,6 @@ impl Agent {
                         break self.leave(&client).await;
                     }
                 }
-                () = stopped(&self.stop) => break self.leave(&client).await,
             }
             if assignments.borrow().draining && self.processes.is_idle() {
                 break self.leave(&client).await;
@@ -95,51 +101,43 @@ impl Agent {
         Ok(end)
     }
 
-    /// Registers, as often as it takes. Gives the lease that the head grants; none if it is told to stop meanwhile.
+    /// Registers, for the first time or again. False if the head could not be asked or did not take the node yet.
     async fn register(
         &self,
         client: &Client,
+        lease: &mut NodeLease,
         tell: &watch::Sender<Assignment>,
-    ) -> Result<Option<NodeLease>, DaemonError> {
-        loop {
-            let sent = mobula_transport::now();
-            let registration = Registration {
-                uid: self.about.id.uid,
-                name: self.about.id.name.clone(),
-                address: self.about.address.to_string(),
-                resources: self.about.resources.clone(),
-                labels: self.about.labels.clone(),
-                cores: host::cores(),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                architecture: host::architecture(),
-                running: self.processes.running(),
-                replaces: self.about.replaces,
-            };
-            match client.ask_within(Register { registration }, REGISTER_WITHIN).await {
-                Ok(registered) => {
-                    let mut lease = NodeLease::new(registered.times);
-                    lease.answered(sent, registered.at, mobula_transport::now());
-                    self.processes.set_times(registered.times);
-                    newer(tell, registered.assignment);
-                    return Ok(Some(lease));
+    ) -> Result<bool, DaemonError> {
+        let sent = mobula_transport::now();
+        let registration = Registration {
+            uid: self.about.id.uid,
+            name: self.about.id.name.clone(),
+            address: self.about.address.to_string(),
+            resources: self.about.resources.clone(),
+            labels: self.about.labels.clone(),
+            cores: host::cores(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            architecture: host::architecture(),
+            running: self.processes.running(),
+            replaces: self.about.replaces,
+            number: lease.register(),
+        };
+        match client.ask_within(Register { registration }, within(lease, REGISTER_WITHIN)).await {
+            Ok(registered) => {
+                if !lease.registered(&registered, sent, mobula_transport::now()) {
+                    return Ok(false);
                 }
-                Err(ControlError::Refused(Refusal::Head(Refused::NameInUse { retry_after, .. }))) => {
-                    tracing::warn!(name = %self.about.id.name, ?retry_after, "an earlier life of this node still has its name");
-                    tokio::select! {
-                        () = tokio::time::sleep(retry_after.min(Duration::from_secs(1))) => {}
-                        () = stopped(&self.stop) => return Ok(None),
-                    }
-                }
-                Err(error) if error.is_final() => return Err(error.into()),
-                Err(error) => {
-                    tracing::warn!(%error, "the head cannot be asked yet");
-                    tokio::select! {
-                        () = tokio::time::sleep(RETRY) => {}
-                        () = stopped(&self.stop) => return Ok(None),
-                    }
-                }
+                self.processes.set_times(registered.times);
+                newer(tell, registered.assignment);
+                return Ok(true);
             }
+            Err(ControlError::Refused(Refusal::Head(Refused::NameInUse { retry_after, .. }))) => {
+                tracing::warn!(name = %self.about.id.name, ?retry_after, "an earlier life of this node still has its name");
+            }
+            Err(error) if error.is_final() => return Err(error.into()),
+            Err(error) => tracing::warn!(%error, "the head cannot be asked yet"),
         }
+        Ok(false)
     }
 
     async fn beat(
@@ -151,18 +149,16 @@ impl Agent {
     ) -> Result<(), DaemonError> {
         let sent = mobula_transport::now();
         let beat = Beat { running: self.processes.running(), used: load.look(), ..lease.beat(sent) };
-        // One that gets no answer must not keep the node from its next try, nor from the end of its lease.
+        // One that gets no answer must not keep the node from its next try.
         let after = self.processes.times().heartbeat.max(Duration::from_millis(100)) * 2;
-        match client.ask_within(BeatNode { node: self.about.id.uid, beat }, after).await {
+        match client.ask_within(BeatNode { node: self.about.id.uid, beat }, within(lease, after)).await {
             Ok(answer) => {
                 lease.answered(sent, answer.at, mobula_transport::now());
             }
             Err(ControlError::Refused(Refusal::Head(refused))) => {
                 if lease.refused(&refused) {
-                    // What runs here goes on; the head only has to hear of it again.
-                    if let Some(granted) = self.register(client, tell).await? {
-                        *lease = granted.follows(lease);
-                    }
+                    // What runs here goes on; the head only has to hear of it again. If it does not, it refuses the next heartbeat, too.
+                    self.register(client, lease, tell).await?;
                 } else {
                     tracing::warn!(%refused, "the head has refused a heartbeat");
                 }
@@ -188,6 +184,12 @@ impl Agent {
         }
         End::Left
     }
+}
+
+/// `at_most`, or what is left of the lease: nothing that is asked may keep the node from noticing its end.
+fn within(lease: &NodeLease, at_most: Duration) -> Duration {
+    let left = lease.until().map(|until| until.saturating_duration_since(mobula_transport::now()));
+    left.map_or(at_most, |left| left.min(at_most))
 }
 
 /// Resolves when the node is to stop. Cancel-safe.
@@ -223,4 +225,83 @@ async fn follow(client: Client, node: NodeUid, tell: watch::Sender<Assignment>) 
 
 async fn sleep_until(at: Instant) {
     tokio::time::sleep_until(at.into()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use mobula_control::{Home, SOCKET};
+    use mobula_control::{Peer, Reply, Request, Service};
+    use mobula_core::cluster::{HeadTime, Registered};
+    use mobula_transport::unix::{Directory, Listener};
+
+    use super::*;
+    use crate::local_door;
+    use crate::output::Output;
+    use crate::processes::NodeFacts;
+    use crate::programs::Programs;
+
+    /// A head that takes a node once, forgets it, and has no time for it any more.
+    #[derive(Default)]
+    struct Forgetful {
+        has_taken: AtomicBool,
+    }
+
+    impl Service for Forgetful {
+        async fn serve(&self, _peer: &Peer, request: Request, mut reply: Reply<'_>) -> io::Result<()> {
+            match request {
+                Request::Register(_) if !self.has_taken.swap(true, Ordering::Relaxed) => {
+                    let times = LeaseTimes::of(Duration::from_secs(1));
+                    let at = HeadTime { term: 1, at: Duration::ZERO };
+                    let assignment = Assignment::default();
+                    reply.answer::<Register>(Ok(Registered { assignment, times, at })).await
+                }
+                Request::Register(_) => reply.refuse(Refusal::NotNow("it is busy".to_owned())).await,
+                Request::BeatNode(said) => reply.refuse(Refusal::Head(Refused::NotRegistered { uid: said.node })).await,
+                _ => {
+                    reply.gone().await;
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_that_the_head_has_forgotten_is_fenced_when_its_lease_is_over() {
+        let place = tempfile::tempdir().expect("a directory");
+        let home = Home::create(&place.path().join("home")).expect("made");
+        let socket = Listener::bind(home.directory(), SOCKET).expect("a socket");
+        let door = tokio::spawn(local_door::keep(socket, Arc::new(Forgetful::default())));
+        let (uid, target) = (NodeUid(7), Target::Local(home.directory().path().to_owned()));
+        let client = Arc::new(Client::new(target.clone()));
+        let programs = Programs::new(Directory::create(place.path().join("executables")).expect("made"), 0);
+        let facts = NodeFacts {
+            uid,
+            name: "node".to_owned(),
+            home: home.directory().path().to_owned(),
+            cpus: 1,
+            arbiters: 1,
+            labels: Labels::new(),
+        };
+        let output = Output::start(Arc::clone(&client), uid);
+        let (stop, ready) = (watch::Sender::new(false), watch::Sender::new(false));
+        let agent = Agent {
+            about: About {
+                id: NodeId::new("node", uid),
+                address: SocketAddr::from(([127, 0, 0, 1], 1)),
+                resources: Resources::default(),
+                labels: Labels::new(),
+                replaces: None,
+            },
+            target,
+            processes: Processes::new(facts, client, Arc::new(programs), output),
+            stop: stop.subscribe(),
+            ready,
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(30), agent.run()).await.expect("its lease ends");
+        assert_eq!(ended.expect("no error"), End::Fenced);
+        door.abort();
+    }
 }

@@ -40,6 +40,7 @@ fn registration(number: u64) -> Registration {
         architecture: "x86_64-linux-gnu".to_owned(),
         running: Running::default(),
         replaces: None,
+        number: 0,
     }
 }
 

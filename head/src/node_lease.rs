@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use mobula_core::LeaseTimes;
-use mobula_core::cluster::{Beat, HeadTime, Refused};
+use mobula_core::cluster::{Beat, HeadTime, Refused, Registered};
 use mobula_core::directory::Lease;
 
 /// Says when a node sends its heartbeats, and when it has to end what runs on it.
@@ -17,24 +17,34 @@ pub struct NodeLease {
     lease: Lease,
     heard: Option<HeadTime>,
     next_beat: Option<Instant>,
-    /// Heartbeats so far.
-    beats: u64,
+    /// Registrations and heartbeats so far.
+    said: u64,
     fenced: bool,
 }
 
 impl NodeLease {
-    /// Not registered yet.
+    /// Not registered yet. The times are the head's as soon as it has answered the registration.
     pub fn new(times: LeaseTimes) -> Self {
-        NodeLease { times, lease: Lease::new(&times), heard: None, next_beat: None, beats: 0, fenced: false }
+        NodeLease { times, lease: Lease::new(&times), heard: None, next_beat: None, said: 0, fenced: false }
     }
 
-    /// The same life has registered again: its heartbeats go on to be counted from those of `before`.
-    #[must_use]
-    pub fn follows(self, before: &NodeLease) -> Self {
-        NodeLease { beats: before.beats, ..self }
+    /// A registration is sent, the first or another one of the same life: its number.
+    pub fn register(&mut self) -> u64 {
+        self.said += 1;
+        self.said
     }
 
-    /// The head has answered the registration or a heartbeat that was sent at `sent`. False if it is too late to be of use.
+    /// The head has answered the registration that was sent at `sent`. False if it is too late to be of use: then, if the node had a lease,
+    /// that is over.
+    pub fn registered(&mut self, answer: &Registered, sent: Instant, now: Instant) -> bool {
+        if !self.fenced {
+            self.times = answer.times;
+            self.lease.lasts(&self.times);
+        }
+        self.answered(sent, answer.at, now)
+    }
+
+    /// The head has answered a heartbeat that was sent at `sent`. False if it is too late to be of use.
     pub fn answered(&mut self, sent: Instant, at: HeadTime, now: Instant) -> bool {
         if self.fenced || !self.lease.granted(sent, now) {
             return false;
@@ -63,8 +73,8 @@ impl NodeLease {
     /// A heartbeat is sent at `now`: its number and what it says was heard. What runs, and how busy the host is, the caller adds.
     pub fn beat(&mut self, now: Instant) -> Beat {
         self.next_beat = Some(now + self.times.heartbeat);
-        self.beats += 1;
-        Beat { number: self.beats, heard: self.heard, ..Beat::default() }
+        self.said += 1;
+        Beat { number: self.said, heard: self.heard, ..Beat::default() }
     }
 
     /// True while what runs here may run.
@@ -92,6 +102,7 @@ mod tests {
     use std::time::Duration;
 
     use mobula_core::NodeUid;
+    use mobula_core::cluster::Assignment;
 
     use super::*;
 
@@ -120,14 +131,30 @@ mod tests {
         assert_eq!((lease.until(), lease.next_beat()), (None, None));
     }
 
+    fn registered(at: HeadTime) -> Registered {
+        Registered { assignment: Assignment::default(), times: LeaseTimes::default(), at }
+    }
+
     #[test]
-    fn the_heartbeats_of_a_life_are_counted_also_after_it_has_registered_again() {
+    fn what_a_life_says_is_counted_also_when_it_registers_again() {
         let (mut lease, second) = begun();
-        assert!(lease.answered(second(0), at(0), second(0)));
-        assert_eq!([1, 2].map(|at| lease.beat(second(at)).number), [1, 2]);
-        let mut again = NodeLease::new(LeaseTimes::default()).follows(&lease);
-        assert!(again.answered(second(3), at(3), second(3)));
-        assert_eq!(again.beat(second(4)), Beat { number: 3, heard: Some(at(3)), ..Beat::default() });
+        assert_eq!(lease.register(), 1);
+        assert!(lease.registered(&registered(at(0)), second(0), second(0)));
+        assert_eq!([1, 2].map(|at| lease.beat(second(at)).number), [2, 3]);
+        assert_eq!(lease.register(), 4);
+        assert!(lease.registered(&registered(at(3)), second(3), second(3)));
+        assert_eq!(lease.beat(second(4)), Beat { number: 5, heard: Some(at(3)), ..Beat::default() });
+    }
+
+    #[test]
+    fn the_leases_length_is_the_heads_and_a_registration_does_not_bring_it_back() {
+        let (mut lease, second) = begun();
+        let short = Registered { times: LeaseTimes::of(Duration::from_secs(2)), ..registered(at(0)) };
+        assert!(lease.registered(&short, second(0), second(1)));
+        assert_eq!((lease.until(), lease.next_beat()), (Some(second(2)), Some(second(1) + short.times.heartbeat)));
+        lease.register();
+        assert!(!lease.registered(&registered(at(1)), second(1), second(2)), "it was over before the answer came");
+        assert!(lease.fence(second(2)) && !lease.registered(&registered(at(2)), second(2), second(2)));
     }
 
     #[test]

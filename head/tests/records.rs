@@ -41,6 +41,7 @@ fn node(number: u64) -> Registration {
         architecture: "x86_64-linux-gnu".to_owned(),
         running: Running::default(),
         replaces: None,
+        number: 0,
     }
 }
 

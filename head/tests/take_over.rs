@@ -81,6 +81,7 @@ fn ask(head: &mut Head, step: &Step, chance: u64) -> Result<String, String> {
                 architecture: String::new(),
                 running: Running::default(),
                 replaces: None,
+                number: 0,
             };
             head.register_node(registration, moment).map_err(text)?;
             head.beat(NodeUid(*uid), &Beat::default(), moment).map_err(text)?;

@@ -146,6 +146,7 @@ impl Embedded {
                     architecture: std::env::consts::ARCH.to_owned(),
                     running: Running::default(),
                     replaces: None,
+                    number: 0,
                 };
                 let entered = head.register_node(registration, moment());
                 // The first beat makes it one on which something is placed.

@@ -33,6 +33,9 @@ pub struct Registration {
     /// An earlier life of this node on this host that is known to be dead with all its workers, since its daemon holds the lock that the
     /// earlier one held. Frees at once what that life had.
     pub replaces: Option<NodeUid>,
+    /// Of what this life says to the head, counted from 1 together with its heartbeats, as [`Beat::number`].
+    #[serde(default)]
+    pub number: u64,
 }
 
 /// What runs on a node.
@@ -71,7 +74,7 @@ pub struct Registered {
 /// A node lives. Sent every [`LeaseTimes::heartbeat`]; its answer prolongs the node's lease.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Beat {
-    /// Of this life's heartbeats, counted from 1. What does not come after all that the head has had is a copy that was late or repeated,
+    /// Of this life's registrations and heartbeats, counted from 1. What does not come after all that the head has had is a copy that was late or repeated,
     /// and no news. 0 from a node that does not count: always taken for news.
     #[serde(default)]
     pub number: u64,

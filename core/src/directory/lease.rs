@@ -27,6 +27,11 @@ impl Lease {
         Lease { lease: times.lease, state: State::Fresh }
     }
 
+    /// Grants that come from now on are for the lease of `times`.
+    pub fn lasts(&mut self, times: &LeaseTimes) {
+        self.lease = times.lease;
+    }
+
     /// The head has granted a renewal that was sent at `sent`. False if that is of no use any more.
     pub fn granted(&mut self, sent: Instant, now: Instant) -> bool {
         let until = sent + self.lease;

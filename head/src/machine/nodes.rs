@@ -15,7 +15,8 @@ use crate::Moment;
 use crate::records::{GoneRecord, Key, NodeRecord};
 
 impl Head {
-    /// A node enters the cluster, or comes back to a head that was away: the same uid is the same life, and keeps what it had.
+    /// A node enters the cluster, or comes back to a head that was away: the same uid is the same life, and keeps what it had. A registration
+    /// that comes late or again, after something newer, is answered and has no effect, as a heartbeat.
     ///
     /// # Errors
     /// [`Refused::Gone`] and [`Refused::LeaseOver`]: this life is over. [`Refused::NameInUse`], [`Refused::UidInUse`],
@@ -24,13 +25,19 @@ impl Head {
         self.tick(moment);
         let uid = registration.uid;
         self.check_life(uid)?;
-        if self.nodes.contains_key(&uid) {
-            self.come_back(&registration, moment)?;
-        } else {
-            self.enter(&registration, moment)?;
+        let is_news = match self.nodes.get_mut(&uid) {
+            Some(node) => node.hears(registration.number),
+            None => true,
+        };
+        if is_news {
+            if self.nodes.contains_key(&uid) {
+                self.come_back(&registration, moment)?;
+            } else {
+                self.enter(&registration, moment)?;
+            }
+            self.node_says(uid, &registration.running, moment);
+            self.freed = true;
         }
-        self.node_says(uid, &registration.running, moment);
-        self.freed = true;
         self.wind_up(moment);
         let assignment = self.assignment(uid).ok_or(Refused::NotRegistered { uid })?;
         Ok(Registered { assignment, times: self.config.times, at: self.head_time(moment) })
@@ -46,12 +53,10 @@ impl Head {
         self.check_life(uid)?;
         let (term, times) = (self.term, self.config.times);
         let Some(node) = self.nodes.get_mut(&uid) else { return Err(Refused::NotRegistered { uid }) };
-        let is_old = beat.number != 0 && beat.number <= node.beats;
-        if is_old {
+        if !node.hears(beat.number) {
             self.wind_up(moment);
             return Ok(BeatAnswer { at: self.head_time(moment), assignment: self.assignment_revision(uid) });
         }
-        node.beats = node.beats.max(beat.number);
         node.has_heard(beat.heard, term, moment.now);
         // Whoever hears no answer has no lease: a connection that works in one direction only is none.
         if moment.now.saturating_sub(node.heard) > times.lease {
@@ -201,7 +206,9 @@ impl Head {
         self.dirty(Key::Meta);
         self.dirty(Key::Node(new.uid));
         self.names.insert(new.name.clone(), new.uid);
-        self.nodes.insert(new.uid, Node::new(record, &self.config.times, moment.now));
+        let mut node = Node::new(record, &self.config.times, moment.now);
+        node.hears(new.number);
+        self.nodes.insert(new.uid, node);
         self.touch_node(new.uid);
         self.unsettle_node(new.uid);
         self.wake_at(moment.now + self.config.times.suspect_after);

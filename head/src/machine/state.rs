@@ -7,6 +7,7 @@ use mobula_core::NodeUid;
 use mobula_core::cluster::{
     GroupId, HeadTime, JobId, JobPhase, LeaseId, NodePhase, Place, Usage, WorkerId, WorkerPhase,
 };
+use mobula_core::planted::{self, Bug};
 use mobula_core::{LeaseTimes, limits};
 
 use crate::records::{GoneRecord, GroupRecord, JobRecord, LeaseRecord, NodeRecord, SlotRecord};
@@ -23,8 +24,8 @@ pub(super) struct Node {
     pub(super) until: Duration,
     /// The newest of the head's answers that is known to have arrived.
     pub(super) heard: Duration,
-    /// The number of the newest heartbeat that has come to this head.
-    pub(super) beats: u64,
+    /// The number of the newest registration or heartbeat that has come to this head.
+    newest: u64,
     /// Its lease is not renewed any more.
     pub(super) lost: bool,
     /// It has been heard by this head.
@@ -53,7 +54,7 @@ impl Node {
             last: now,
             until: now + times.lease,
             heard: now,
-            beats: 0,
+            newest: 0,
             lost: false,
             announced: false,
             suspect: false,
@@ -98,6 +99,14 @@ impl Node {
             room: &self.room,
             leases: self.leases.len(),
         }
+    }
+
+    /// It has said something, the `number`th of its life. False if that is a copy that was late or repeated: it was true once, and nobody
+    /// knows when.
+    pub(super) fn hears(&mut self, number: u64) -> bool {
+        let is_news = number == 0 || number > self.newest || planted::is(Bug::OldIsNews);
+        self.newest = self.newest.max(number);
+        is_news
     }
 
     /// The head's answer at `heard` has arrived.

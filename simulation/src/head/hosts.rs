@@ -10,7 +10,7 @@ use mobula_head::NodeLease;
 
 use super::fact::Fact;
 use super::params::MS;
-use super::{Event, HOST_PARTS, Reply, Request, World, parts};
+use super::{Branch, Event, HOST_PARTS, Reply, Request, World, parts};
 use crate::params::Time;
 
 /// A machine.
@@ -126,6 +126,7 @@ impl World {
     pub(super) fn drain_ends(&mut self, number: u32) {
         let may_end = &mut self.hosts[number as usize].may_end;
         if let Some((uid, _)) = may_end.take_if(|(_, from)| self.now >= *from) {
+            self.reach(Branch::SlowDrain);
             self.fact(Fact::NodeMayEnd { uid });
             self.drained.insert(uid);
             self.drivers_may_end(uid);
@@ -162,6 +163,7 @@ impl World {
                 architecture: String::new(),
                 running: node.running(now),
                 replaces: before,
+                number: node.lease.register(),
             };
             requests.push(Request::Register(Box::new(registration)));
         }
@@ -197,7 +199,7 @@ impl World {
         match reply {
             Reply::Registered(answer) => match *answer {
                 Ok(registered) => {
-                    if node.lease.answered(sent_local, registered.at, local) {
+                    if node.lease.registered(&registered, sent_local, local) {
                         node.registered = true;
                         host.last_answered = host.last_answered.max(sent);
                         self.obey(number, registered.assignment);

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use mobula_core::cluster::{
     Amount, Beat, DeathProof, DriverStatus, GroupPhase, GroupStrategy, HeadTime, JobId, JobKind, JobPhase,
-    LabelSelector, Labels, NewGroup, NodePhase, Place, PlaceStrategy, Placing, Refused, Resources, Running,
-    RunningWorker, WorkerPhase, WorkerPolicy,
+    LabelSelector, Labels, NewGroup, NodePhase, Place, PlaceStrategy, Placing, Refused, Registration, Resources,
+    Running, RunningWorker, WorkerPhase, WorkerPolicy,
 };
 use mobula_core::{LeaseTimes, NodeUid, limits};
 
@@ -83,6 +83,35 @@ fn a_name_has_one_node_until_that_is_known_to_be_dead() {
     house.ask(|head, moment| head.register_node(second, moment)).expect("its successor");
     assert_eq!(house.take()[0], down(1, DeathProof::Reaped));
     assert_eq!(house.head.node_named("node-1"), Some(NodeUid(2)));
+}
+
+#[test]
+fn a_registration_that_comes_late_or_again_is_no_news() {
+    let mut house = House::new();
+    let first = Registration { number: 1, ..registration(1, cpus(1)) };
+    let register = |house: &mut House, registration: &Registration| {
+        house.ask(|head, moment| head.register_node(registration.clone(), moment)).map(|registered| registered.at.at)
+    };
+    register(&mut house, &first).expect("a node");
+    let beat = Beat { number: 2, ..Beat::default() };
+    house.ask(|head, moment| head.beat(NodeUid(1), &beat, moment)).expect("it lives");
+    for _ in 0..19 {
+        house.pass(ms(500));
+        if house.now < s(8) {
+            assert_eq!(register(&mut house, &first), Ok(house.now), "answered as any other");
+        }
+    }
+    assert_eq!(house.head.phase_of(NodeUid(1)), Some(NodePhase::Suspect), "copies do not keep one who is silent");
+    house.pass(ms(500));
+    assert_eq!(house.head.phase_of(NodeUid(1)), Some(NodePhase::Down));
+    // Nor do they say where it is, or what runs there: the newest does.
+    let second = Registration { number: 3, ..registration(2, cpus(1)) };
+    let moved = Registration { number: 4, address: "10.0.0.9:6379".to_owned(), ..second.clone() };
+    for registration in [&second, &moved, &second] {
+        register(&mut house, registration).expect("a node");
+    }
+    let rows = house.head.nodes(house.now);
+    assert_eq!(rows.iter().find(|row| row.uid == NodeUid(2)).expect("it is listed").address, moved.address);
 }
 
 #[test]
@@ -288,7 +317,7 @@ fn a_driver_on_the_cluster_runs_once() {
 #[test]
 fn a_driver_keeps_away_from_the_head_while_there_is_room_elsewhere() {
     let mut house = House::new();
-    let led = mobula_core::cluster::Registration {
+    let led = Registration {
         labels: mobula_core::cluster::Labels::new().with(mobula_core::cluster::Labels::HEAD, "true"),
         ..registration(1, cpus(1))
     };

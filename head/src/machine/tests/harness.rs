@@ -46,6 +46,7 @@ pub(super) fn registration(number: u64, resources: Resources) -> Registration {
         architecture: "x86_64-linux-gnu".to_owned(),
         running: Running::default(),
         replaces: None,
+        number: 0,
     }
 }
 
