@@ -1,18 +1,37 @@
 //! Rare branches, counted: a long run that never takes one proves nothing about it, and fails.
 
+use std::marker::PhantomData;
+
+/// The rare branches of a kind of worlds.
+pub trait Branches: Copy {
+    /// What they are, in order.
+    const TEXTS: &'static [&'static str];
+
+    /// Which of them this is.
+    fn number(self) -> usize;
+}
+
 macro_rules! branches {
-    ($($branch:ident: $text:literal,)*) => {
+    ($name:ident; $($branch:ident: $text:literal,)*) => {
         /// A branch that enough seeds have to take.
         #[derive(Clone, Copy, Debug, Eq, PartialEq)]
         #[allow(missing_docs)]
-        pub enum Branch { $($branch,)* }
+        pub enum $name { $($branch,)* }
 
-        /// What the branches are, in the order of [`Branch`].
-        pub const BRANCHES: &[&str] = &[$($text,)*];
+        impl $crate::reach::Branches for $name {
+            const TEXTS: &'static [&'static str] = &[$($text,)*];
+
+            fn number(self) -> usize {
+                self as usize
+            }
+        }
     };
 }
 
+pub(crate) use branches;
+
 branches! {
+    Branch;
     AskReplied: "an ask between nodes is replied to",
     AskLocal: "an ask within a node",
     HandlerError: "a handler returns an error",
@@ -103,22 +122,22 @@ branches! {
 
 /// How often each branch was taken.
 #[derive(Clone, Debug)]
-pub struct Reached(Vec<u64>);
+pub struct Reached<B = Branch>(Vec<u64>, PhantomData<B>);
 
-impl Default for Reached {
+impl<B: Branches> Default for Reached<B> {
     fn default() -> Self {
-        Reached(vec![0; BRANCHES.len()])
+        Reached(vec![0; B::TEXTS.len()], PhantomData)
     }
 }
 
-impl Reached {
+impl<B: Branches> Reached<B> {
     /// `branch` is taken.
-    pub fn reach(&mut self, branch: Branch) {
-        self.0[branch as usize] += 1;
+    pub fn reach(&mut self, branch: B) {
+        self.0[branch.number()] += 1;
     }
 
     /// Adds another run's counts.
-    pub fn add(&mut self, other: &Reached) {
+    pub fn add(&mut self, other: &Self) {
         for (sum, more) in self.0.iter_mut().zip(&other.0) {
             *sum += more;
         }
@@ -126,11 +145,11 @@ impl Reached {
 
     /// Branches that were never taken.
     pub fn missing(&self) -> Vec<&'static str> {
-        BRANCHES.iter().zip(&self.0).filter(|(_, count)| **count == 0).map(|(text, _)| *text).collect()
+        self.counts().filter(|(_, count)| *count == 0).map(|(text, _)| text).collect()
     }
 
     /// All branches with their counts.
     pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        BRANCHES.iter().copied().zip(self.0.iter().copied())
+        B::TEXTS.iter().copied().zip(self.0.iter().copied())
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::campaign::Tier;
+use crate::kind::Kind;
 use crate::params::{CallParams, Params};
 
 /// Tries per world; each runs it once.
@@ -28,6 +29,23 @@ pub fn shrink(tier: Tier, params: &Params, promise: &str) -> (Params, usize) {
     }
 }
 
+/// As [`shrink`], for worlds that are no clusters of links: the smallest that breaks the promise, and how many were tried.
+pub fn shrink_kind<K: Kind>(params: &K::Params, promise: &str) -> (K::Params, usize) {
+    let mut best = params.clone();
+    let mut tries = 0;
+    let mut fails = |candidate: &K::Params| {
+        tries += 1;
+        tries <= TRIES_MAX && K::run_caught(candidate, false).violation.is_some_and(|found| found.promise == promise)
+    };
+    loop {
+        let before = K::size(&best);
+        best = K::smaller(best, &mut fails);
+        if K::size(&best) >= before {
+            return (best, tries);
+        }
+    }
+}
+
 fn size(params: &Params) -> usize {
     let calls: usize = params.calls.iter().map(weight).sum();
     usize::from(params.nodes) + params.faults.len() + calls + params.actors.len()
@@ -38,11 +56,11 @@ fn weight(call: &CallParams) -> usize {
 }
 
 /// Leaves out half of a list, then smaller parts, down to single ones (Zeller's ddmin, without its complements).
-fn fewer<T: Clone>(
-    mut best: Params,
-    list: impl Fn(&mut Params) -> &mut Vec<T>,
-    fails: &mut impl FnMut(&Params) -> bool,
-) -> Params {
+pub(crate) fn fewer<P: Clone, T>(
+    mut best: P,
+    list: impl Fn(&mut P) -> &mut Vec<T>,
+    fails: &mut (impl FnMut(&P) -> bool + ?Sized),
+) -> P {
     let mut part = list(&mut best).len().div_ceil(2);
     while part > 0 {
         let mut from = 0;
@@ -60,6 +78,17 @@ fn fewer<T: Clone>(
         part /= 2;
     }
     best
+}
+
+/// The world after a change, if it still fails.
+pub(crate) fn change<P: Clone>(
+    best: P,
+    change: impl FnOnce(&mut P),
+    fails: &mut (impl FnMut(&P) -> bool + ?Sized),
+) -> P {
+    let mut candidate = best.clone();
+    change(&mut candidate);
+    if fails(&candidate) { candidate } else { best }
 }
 
 fn fewer_nodes(mut best: Params, fails: &mut impl FnMut(&Params) -> bool) -> Params {

@@ -16,7 +16,8 @@ use mobula_core::planted::{BUGS, Bug, HEAD_BUGS, IDENTITY_BUGS, NODE_BUGS};
 use mobula_simulation::campaign::{Failure, Summary, Tier};
 use mobula_simulation::kind::{self, Counts, Kind};
 use mobula_simulation::params::{Params, SECOND};
-use mobula_simulation::shrink::shrink;
+use mobula_simulation::reach::{Branch, Branches, Reached};
+use mobula_simulation::shrink::{shrink, shrink_kind};
 use mobula_simulation::{Report, head, identity};
 
 /// Whole clusters from a seed, in virtual time, under faults.
@@ -102,11 +103,13 @@ fn main() -> anyhow::Result<ExitCode> {
 fn replay(tier: Tier, seed: u64, json: bool) -> ExitCode {
     let params = tier.draw(seed);
     let Report { violation, hash, lasted, facts, lines, .. } = tier.run_caught(&params, true);
-    show_trace(seed, kind::Report { violation, hash, facts, lasted, counts: (), lines }, json, || show_world(&params))
+    let report: kind::Report<(), Branch> =
+        kind::Report { violation, hash, facts, lasted, counts: (), reached: Reached::default(), lines };
+    show_trace(seed, report, json, || show_world(&params))
 }
 
 /// What came of one seed, and before it the world, where people read it.
-fn show_trace<C>(seed: u64, report: kind::Report<C>, json: bool, show_world: impl FnOnce()) -> ExitCode {
+fn show_trace<C, B>(seed: u64, report: kind::Report<C, B>, json: bool, show_world: impl FnOnce()) -> ExitCode {
     let kind::Report { violation, hash, facts, lasted, lines, .. } = report;
     let broken = violation.is_some();
     if json {
@@ -129,13 +132,14 @@ fn show_trace<C>(seed: u64, report: kind::Report<C>, json: bool, show_world: imp
 }
 
 /// The same for a world that is no cluster of links.
-fn other_world<K: Kind + Clone + Default + Send>(args: &Args) -> anyhow::Result<ExitCode>
+fn other_world<K: Kind>(args: &Args) -> anyhow::Result<ExitCode>
 where
     K::Counts: Send,
+    K::Branch: Send,
 {
     if let Some(seed) = args.seed {
-        let show_world = || println!("{}", K::describe(seed));
-        return Ok(show_trace(seed, K::run_caught(seed, true), args.json, show_world));
+        let params = K::draw(seed);
+        return Ok(show_trace(seed, K::run_caught(&params, true), args.json, || println!("{params:?}")));
     }
     if args.planted_table {
         return planted_world::<K>(args);
@@ -157,6 +161,7 @@ where
 fn show_sum<K: Kind>(args: &Args, took: f64, sum: &kind::Summary<K>) -> ExitCode {
     let (hours, speed) = (sum.lasted as f64 / 3.6e9, sum.lasted as f64 / 1e6 / took);
     let counted = sum.counts.named();
+    let unreached = sum.unreached();
     if args.json {
         let mut object = serde_json::json!({
             "seeds": sum.seeds,
@@ -166,6 +171,8 @@ fn show_sum<K: Kind>(args: &Args, took: f64, sum: &kind::Summary<K>) -> ExitCode
             "seconds": took,
             "times_real_time": speed,
             "traces_compared": sum.compared,
+            "branches": by_branch(&sum.reached),
+            "never_reached": unreached,
         });
         counted.iter().for_each(|(name, count)| object[*name] = (*count).into());
         println!("{object}");
@@ -180,9 +187,30 @@ fn show_sum<K: Kind>(args: &Args, took: f64, sum: &kind::Summary<K>) -> ExitCode
             sum.facts,
             sum.compared,
         );
+        show_branches(&sum.reached, &unreached, args.branches);
         show_failures(&sum.failures);
+        if let Some(failure) = first(&sum.failures) {
+            let (small, tries) = shrink_kind::<K>(&K::draw(failure.seed), failure.violation.promise);
+            println!("\nseed {}, made smaller in {tries} tries:\n{small:?}", failure.seed);
+            K::run_caught(&small, true).lines.iter().for_each(|line| println!("{line}"));
+        }
     }
-    if sum.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if sum.failures.is_empty() && unreached.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn show_branches<B: Branches>(reached: &Reached<B>, unreached: &[&str], all: bool) {
+    if all {
+        reached.counts().for_each(|(branch, count)| println!("{count:>10}  {branch}"));
+    }
+    unreached.iter().for_each(|branch| println!("never reached: {branch}"));
+}
+
+fn by_branch<B: Branches>(reached: &Reached<B>) -> std::collections::BTreeMap<&'static str, u64> {
+    reached.counts().collect()
+}
+
+fn first(failures: &[Failure]) -> Option<&Failure> {
+    failures.iter().min_by_key(|failure| failure.seed)
 }
 
 fn in_order(failures: &[Failure]) -> Vec<&Failure> {
@@ -220,7 +248,7 @@ fn on_threads<S: Send>(jobs: u16, work: impl Fn() -> S + Sync, mut add: impl FnM
 }
 
 /// For each bug of a kind of worlds: runs of seeds from different beginnings, each until it is found.
-fn planted_world<K: Kind + Default>(args: &Args) -> anyhow::Result<ExitCode> {
+fn planted_world<K: Kind>(args: &Args) -> anyhow::Result<ExitCode> {
     let mut table = PlantedTable::begin();
     for (_, name, text) in BUGS.iter().filter(|(bug, ..)| K::BUGS.contains(bug)) {
         plant(Some(name))?;
@@ -261,7 +289,7 @@ fn campaign(args: &Args) -> anyhow::Result<ExitCode> {
         println!("{}", json(&summary, took, &unreached));
     } else {
         show(&summary, took, &unreached, args.branches);
-        if let Some(failure) = summary.failures.iter().min_by_key(|failure| failure.seed) {
+        if let Some(failure) = first(&summary.failures) {
             show_shrunk(args.tier(), failure);
         }
     }
@@ -304,10 +332,7 @@ fn show(summary: &Summary, took: Duration, unreached: &[&str], branches: bool) {
         took.as_secs_f64(),
         summary.compared,
     );
-    if branches {
-        summary.reached.counts().for_each(|(branch, count)| println!("{count:>10}  {branch}"));
-    }
-    unreached.iter().for_each(|branch| println!("never reached: {branch}"));
+    show_branches(&summary.reached, unreached, branches);
     show_failures(&summary.failures);
 }
 
@@ -337,7 +362,7 @@ fn json(summary: &Summary, took: Duration, unreached: &[&str]) -> serde_json::Va
         "seconds": took.as_secs_f64(),
         "times_real_time": summary.lasted as f64 / 1e6 / took.as_secs_f64(),
         "traces_compared": summary.compared,
-        "branches": summary.reached.counts().collect::<std::collections::BTreeMap<_, _>>(),
+        "branches": by_branch(&summary.reached),
         "never_reached": unreached,
     })
 }

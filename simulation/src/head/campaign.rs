@@ -2,8 +2,10 @@
 
 use mobula_core::planted::{Bug, HEAD_BUGS};
 
-use super::{Params, run};
+use super::params::What;
+use super::{Branch, Params, run};
 use crate::kind;
+use crate::shrink::{change, fewer};
 
 /// The kind of this world.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,22 +21,70 @@ pub struct Counts {
 }
 
 /// What came of one.
-pub type Report = kind::Report<Counts>;
+pub type Report = kind::Report<Counts, Branch>;
 
 /// What many seeds gave.
 pub type Summary = kind::Summary<Kind>;
 
 impl kind::Kind for Kind {
+    type Params = Params;
     type Counts = Counts;
+    type Branch = Branch;
     const BUGS: &'static [Bug] = HEAD_BUGS;
 
-    fn run(seed: u64, traced: bool) -> Report {
-        run(&Params::draw(seed), traced)
+    fn draw(seed: u64) -> Params {
+        Params::draw(seed)
     }
 
-    fn describe(seed: u64) -> String {
-        format!("{:?}", Params::draw(seed))
+    fn run(params: &Params, traced: bool) -> Report {
+        run(params, traced)
     }
+
+    fn size(params: &Params) -> usize {
+        let drifts = params.rates.iter().filter(|rate| **rate != 1_000_000).count();
+        let kills = usize::from(params.kill_one_in > 0);
+        params.faults.len() + (params.hosts + params.clients) as usize + drifts + kills
+    }
+
+    fn smaller(best: Params, fails: &mut dyn FnMut(&Params) -> bool) -> Params {
+        let mut best = fewer(best, |params| &mut params.faults, fails);
+        best = change(best, |params| params.kill_one_in = 0, fails);
+        best = change(best, |params| params.rates.fill(1_000_000), fails);
+        for _ in 1..best.clients {
+            best = change(best, without_client, fails);
+        }
+        for _ in 1..best.hosts {
+            best = change(best, without_host, fails);
+        }
+        best
+    }
+}
+
+/// Leaves the last client out, and the faults about it.
+fn without_client(params: &mut Params) {
+    let last = params.hosts + params.clients - 1;
+    params.faults.retain(|fault| !matches!(fault.what, What::Cut { peer, .. } if peer == last));
+    params.clients -= 1;
+}
+
+/// Leaves the last host out, and the faults about it. Clients have the numbers after the hosts.
+fn without_host(params: &mut Params) {
+    let last = params.hosts - 1;
+    params.faults.retain(|fault| match fault.what {
+        What::Cut { peer: host, .. }
+        | What::Pause { host }
+        | What::Crash { host }
+        | What::Drain { host }
+        | What::Remove { host } => host != last,
+        What::PauseHead | What::CrashHead => true,
+    });
+    for fault in &mut params.faults {
+        if let What::Cut { peer, .. } = &mut fault.what {
+            *peer -= u32::from(*peer > last);
+        }
+    }
+    params.rates.pop();
+    params.hosts = last;
 }
 
 impl kind::Counts for Counts {

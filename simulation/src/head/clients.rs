@@ -11,7 +11,7 @@ use mobula_core::cluster::{
 
 use super::fact::Fact;
 use super::params::MS;
-use super::{CALM, Event, Reply, Request, World, parts};
+use super::{Branch, CALM, Event, Reply, Request, World, parts};
 use crate::params::{SECOND, Time};
 use crate::random::Random;
 
@@ -98,6 +98,7 @@ impl World {
             let unheard = client.made.filter(|(_, since)| !client.submits && now - since > 7_500 * MS);
             if let Some((job, _)) = unheard {
                 // Its driver has never been heard.
+                self.reach(Branch::Unheard);
                 self.fact(Fact::JobMayEnd { job });
             }
             let client = &mut self.clients[number as usize];

@@ -23,6 +23,8 @@ pub(crate) enum Fact {
     Accepted {
         /// The node.
         uid: NodeUid,
+        /// It has said this after all else that had come from it.
+        is_news: bool,
     },
     /// The head says that a node is over.
     Down {

@@ -7,7 +7,7 @@ use mobula_head::{Effect, Head, HeadConfig, Moment};
 
 use super::fact::Fact;
 use super::params::MS;
-use super::{Event, Peer, Reply, Request, World};
+use super::{Branch, Event, Peer, Reply, Request, World};
 use crate::params::{SECOND, Time};
 
 /// The head's process, and its disk.
@@ -149,11 +149,20 @@ impl World {
     /// Serves a request. An answer leaves when what it depends on is on disk.
     pub(super) fn serve(&mut self, from: Peer, life: u64, sent: Time, request: Request) {
         self.line(|| format!("  peer {from} asks {request:?}"));
-        let accepted = match &request {
-            Request::Register(registration) => Some(registration.uid),
-            Request::Beat(uid, _) => Some(*uid),
+        let said = match &request {
+            Request::Register(registration) => Some((registration.uid, registration.number, Branch::OldRegistration)),
+            Request::Beat(uid, beat) => Some((*uid, beat.number, Branch::OldBeat)),
             _ => None,
         };
+        let accepted = said.map(|(uid, number, branch)| {
+            let newest = self.said.entry(uid).or_default();
+            let (is_old, is_news) = (number < *newest, number > *newest);
+            *newest = number.max(*newest);
+            if is_old {
+                self.reach(branch);
+            }
+            Fact::Accepted { uid, is_news }
+        });
         let reply = self.head_does(|head, moment| match request {
             Request::Register(new) => Reply::Registered(Box::new(head.register_node(*new, moment))),
             Request::Beat(uid, beat) => Reply::Beat(head.beat(uid, &beat, moment)),
@@ -197,13 +206,14 @@ impl World {
             }
         });
         let Some(reply) = reply else { return };
+        self.reach_by_reply(&reply);
         if let Reply::Created(request, answer) = &reply
             && let Ok(row) = &**answer
         {
             self.job_is_made(from - self.params.hosts, *request, row.id);
         }
         if matches!(&reply, Reply::Beat(Ok(_))) || matches!(&reply, Reply::Registered(answer) if answer.is_ok()) {
-            accepted.into_iter().for_each(|uid| self.fact(Fact::Accepted { uid }));
+            accepted.into_iter().for_each(|fact| self.fact(fact));
         }
         self.line(|| format!("  and hears {reply:?}"));
         self.answer(from, life, sent, reply);

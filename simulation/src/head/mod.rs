@@ -9,6 +9,7 @@ mod head_process;
 mod hosts;
 mod oracles;
 mod params;
+mod reach;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -22,6 +23,7 @@ use mobula_core::cluster::{
 
 pub use campaign::{Counts, Kind, Report, Summary};
 pub use params::{Fault, Params, What};
+pub use reach::Branch;
 
 use self::clients::Client;
 use self::fact::{Fact, RestHost};
@@ -32,12 +34,16 @@ use self::params::MS;
 use crate::judge::Violation;
 use crate::params::{SECOND, Time};
 use crate::random::Random;
+use crate::reach::Reached;
 
 /// Cores of each host, in ten-thousandths.
 const HOST_PARTS: u64 = 40_000;
 
 /// How long after the last fault everything has to be in order: a lease and a margin, the time of a host to come back, and 5 s.
 const CALM: Time = 24 * SECOND;
+
+/// After so much silence a node is over for everybody.
+const LEASE_AND_MARGIN: Time = 10 * SECOND;
 
 /// Events of a world that does something else than going round in circles.
 const EVENTS_MAX: u64 = 1_000_000;
@@ -70,6 +76,7 @@ pub fn run(params: &Params, traced: bool) -> Report {
         facts: world.facts,
         lasted: world.now,
         counts: Counts { kills: world.head.kills, leases: world.leases_given },
+        reached: world.reached,
         lines: world.lines.unwrap_or_default(),
     }
 }
@@ -167,6 +174,9 @@ struct World {
     hash: u64,
     facts: u64,
     leases_given: u64,
+    reached: Reached<Branch>,
+    /// The number of the newest registration or heartbeat of each life that has come to the head.
+    said: BTreeMap<NodeUid, u64>,
     lines: Option<Vec<String>>,
 }
 
@@ -214,6 +224,8 @@ impl World {
             hash: 0xcbf2_9ce4_8422_2325,
             facts: 0,
             leases_given: 0,
+            reached: Reached::default(),
+            said: BTreeMap::new(),
             lines: traced.then(Vec::new),
             params,
         }
@@ -254,6 +266,9 @@ impl World {
                     // What is stuck does not get through a cut.
                 } else if life == self.head.life {
                     // What was sent to a head before is lost with its connections.
+                    if self.now - sent > SECOND {
+                        self.reach(Branch::Stuck);
+                    }
                     self.serve(from, of, sent, request);
                 }
             }
@@ -318,9 +333,9 @@ impl World {
                 // One of the two may have been stuck somewhere for long.
                 if times == 2 && self.random.one_in(4) {
                     delay += self.random.between(500, 25_000) * MS;
-                    // When nothing goes wrong any more, nothing is stuck any more but heartbeats: an old one is no news.
-                    let is_beat = matches!(request, Request::Beat(..));
-                    if self.now + delay > self.params.calm_at && !is_beat {
+                    // When nothing goes wrong any more, nothing is stuck any more but what is numbered: an old one is no news.
+                    let is_numbered = matches!(request, Request::Register(_) | Request::Beat(..));
+                    if self.now + delay > self.params.calm_at && !is_numbered {
                         continue;
                     }
                 }
@@ -358,6 +373,7 @@ impl World {
         for byte in text.bytes() {
             self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
+        self.reach_by_fact(&fact);
         if let Fact::LeaseGiven { .. } = &fact {
             self.leases_given += 1;
         }

@@ -7,6 +7,7 @@ mod fact;
 mod head;
 mod oracles;
 mod params;
+mod reach;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -18,6 +19,7 @@ use zeroize::Zeroizing;
 
 pub use campaign::{Counts, Kind, Report, Summary};
 pub use params::{How, Params, TokenPlan};
+pub use reach::Branch;
 
 use self::fact::Fact;
 use self::head::{Answer, Head, Killed};
@@ -25,6 +27,7 @@ use self::oracles::Oracle;
 use crate::judge::Violation;
 use crate::params::{MS, SECOND, Time};
 use crate::random::Random;
+use crate::reach::Reached;
 
 /// When the world begins, by the head's clock.
 const BEGIN: UnixTime = UnixTime(1_700_000_000);
@@ -47,6 +50,7 @@ pub fn run(params: &Params, traced: bool) -> Report {
         facts: world.facts,
         lasted: world.now,
         counts: Counts { joined: world.joined, refused: world.refused, cut: world.cut },
+        reached: world.reached,
         lines: world.lines.unwrap_or_default(),
     }
 }
@@ -72,6 +76,8 @@ struct Member {
     clock: i64,
     until: UnixTime,
     list: Revocations,
+    /// Which of the lists that were sent it has heard last.
+    newest: usize,
     cuts: u32,
 }
 
@@ -99,6 +105,7 @@ struct World {
     joined: u64,
     refused: u64,
     cut: u64,
+    reached: Reached<Branch>,
     lines: Option<Vec<String>>,
 }
 
@@ -124,6 +131,7 @@ impl World {
             joined: 0,
             refused: 0,
             cut: 0,
+            reached: Reached::default(),
             lines: traced.then(Vec::new),
             params,
         }
@@ -153,6 +161,7 @@ impl World {
 
     fn fact(&mut self, fact: Fact) {
         self.facts += 1;
+        self.reach_by_fact(&fact);
         let text = format!("{:>12.6}  {fact:?}", self.now as f64 / 1e6);
         for byte in text.bytes() {
             self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
@@ -312,6 +321,7 @@ impl World {
             Ok(Answer::Yes { token, role }) => self.joins(token, role, now, right),
             Ok(Answer::No { named, why }) => {
                 self.refused += 1;
+                self.reach_by_refusal(&why);
                 let (token, role) = named.unwrap_or((id, asked));
                 let right = right && named.is_some();
                 self.fact(Fact::Refused { token, role, now, right, why: why.to_string() });
@@ -332,7 +342,7 @@ impl World {
         self.fact(Fact::Joined { token, role, uid, now, right });
         let clock = self.params.clocks[self.joined as usize % self.params.clocks.len()];
         let list = self.head.revocations().clone();
-        self.members.insert(uid, Member { clock, until: UnixTime(0), list, cuts: 0 });
+        self.members.insert(uid, Member { clock, until: UnixTime(0), list, newest: 0, cuts: 0 });
         self.certified(uid, now);
         let first = self.random.below(self.params.dials_each);
         self.after(first, Event::Dials(uid));
@@ -355,11 +365,14 @@ impl World {
         let now = self.head_time();
         let Some(member) = self.members.get(&uid) else { return };
         if !self.head.up || member.cuts > 0 {
+            self.reach(Branch::RenewedLate);
             return self.after(60 * SECOND, Event::Renews(uid));
         }
         // The head's TLS takes no certificate that is over, and refuses one of a life that was cut off.
         if member.until > now && !self.head.revocations().contains(uid) {
             self.certified(uid, now);
+        } else if self.outlaws.contains(&uid) {
+            self.reach(Branch::RefusedOutlaw);
         }
     }
 
@@ -442,7 +455,16 @@ impl World {
         if member.cuts > 0 {
             return;
         }
-        for peer in member.list.adopt(self.sent[number].clone()) {
+        let is_older = number < member.newest;
+        member.newest = member.newest.max(number);
+        let cut_off = member.list.adopt(self.sent[number].clone());
+        if is_older {
+            self.reach(Branch::OlderList);
+        }
+        if cut_off.len() > 1 {
+            self.reach(Branch::SeveralNews);
+        }
+        for peer in cut_off {
             if self.connected.remove(&(uid.min(peer), uid.max(peer))) {
                 self.cut += 1;
                 self.fact(Fact::Cut { by: uid, peer });

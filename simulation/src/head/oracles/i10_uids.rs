@@ -21,7 +21,7 @@ impl Oracle for Uids {
 
     fn fact(&mut self, fact: &Fact, _: Time) -> Result<(), String> {
         match fact {
-            Fact::Accepted { uid } if self.over.contains(uid) => Err(format!("{uid} is accepted after its end")),
+            Fact::Accepted { uid, .. } if self.over.contains(uid) => Err(format!("{uid} is accepted after its end")),
             Fact::Down { uid, .. } => {
                 self.over.insert(*uid);
                 Ok(())

@@ -2,6 +2,7 @@
 mod i05_one_activation;
 mod i10_uids;
 mod i11_acknowledged;
+mod i12_silence;
 mod i12_views;
 mod i15_outages;
 mod i20_leases;
@@ -29,6 +30,7 @@ pub(crate) fn all() -> Vec<Box<dyn Oracle>> {
         Box::new(i05_one_activation::Activations::default()),
         Box::new(i10_uids::Uids::default()),
         Box::new(i11_acknowledged::Acknowledged::default()),
+        Box::new(i12_silence::Silence::default()),
         Box::new(i12_views::Views),
         Box::new(i15_outages::Outages::default()),
         Box::new(i20_leases::Leases::default()),
