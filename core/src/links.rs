@@ -4,8 +4,10 @@
 //! The two ends of a link speak by signals that keep their order in each direction, and that cross each other: an `Unlink`
 //! may be under way while the other end is linked anew. So an unlink has a number, and its end hears nothing of the
 //! peer's links until the peer has confirmed it: those were made before the peer knew. This is Erlang's rule since OTP 23.
+//!
+//! Whoever has to hear of one end hears of it in the order of ids, so that the same events have the same outcome.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::planted::{self, Bug};
 use crate::{ActorAddress, ActorId, NodeUid, limits};
@@ -13,7 +15,7 @@ use crate::{ActorAddress, ActorId, NodeUid, limits};
 /// The links of one node's actors. Each link stands once at each of its two ends.
 #[derive(Debug)]
 pub struct LinkTable {
-    by_actor: HashMap<ActorId, HashMap<ActorAddress, End>>,
+    by_actor: BTreeMap<ActorId, BTreeMap<ActorAddress, End>>,
     unlinks: u64,
     links_max: usize,
 }
@@ -48,7 +50,7 @@ impl LinkTable {
     }
 
     fn with_limit(links_max: usize) -> Self {
-        LinkTable { by_actor: HashMap::new(), unlinks: 0, links_max }
+        LinkTable { by_actor: BTreeMap::new(), unlinks: 0, links_max }
     }
 
     /// Links `actor` of this node with `peer`, of another. True if the peer has to be told; false if they are linked already:
@@ -131,13 +133,15 @@ impl LinkTable {
         }
     }
 
-    /// `actor` has ended: takes all its links away and gives those who have to hear of it.
+    /// `actor` has ended: takes all its links away and gives those who have to hear of it, in the order of
+    /// their addresses.
     pub fn ended(&mut self, actor: ActorId) -> Vec<ActorAddress> {
         let peers = self.by_actor.remove(&actor).unwrap_or_default();
         peers.into_iter().filter(|(_, end)| *end == End::Linked).map(|(peer, _)| peer).collect()
     }
 
-    /// A node is lost: takes the links with its actors away and gives them, this node's end first.
+    /// A node is lost: takes the links with its actors away and gives them in the order of their ids, this node's end
+    /// first.
     pub fn node_lost(&mut self, node: NodeUid) -> Vec<(ActorId, ActorAddress)> {
         let mut lost = Vec::new();
         self.by_actor.retain(|actor, peers| {
@@ -153,7 +157,7 @@ impl LinkTable {
         lost
     }
 
-    /// The links with actors of `node`, in no order: this node's end first.
+    /// The links with actors of `node`: this node's end first.
     pub fn of_node(&self, node: NodeUid) -> impl Iterator<Item = (ActorId, ActorId)> + '_ {
         let there = move |(peer, end): &(&ActorAddress, &End)| peer.node.uid == node && **end == End::Linked;
         self.by_actor
@@ -163,7 +167,7 @@ impl LinkTable {
 
     /// Ends of links that stand here, those that wait for the peer's word as well.
     pub fn len(&self) -> usize {
-        self.by_actor.values().map(HashMap::len).sum()
+        self.by_actor.values().map(BTreeMap::len).sum()
     }
 
     /// True if nothing is linked.
@@ -218,9 +222,7 @@ mod tests {
             assert_eq!(table.link(ActorId(1), peer), Ok(true));
         }
         table.unlink(ActorId(1), &at(4, 7));
-        let mut told = table.ended(ActorId(1));
-        told.sort();
-        assert_eq!(told, [at(2, 7), at(3, 7)]);
+        assert_eq!(table.ended(ActorId(1)), [at(2, 7), at(3, 7)]);
         assert!(table.ended(ActorId(1)).is_empty() && table.is_empty());
     }
 
@@ -231,11 +233,26 @@ mod tests {
             assert_eq!(table.link(ActorId(actor), peer), Ok(true));
         }
         table.unlink(ActorId(5), &at(2, 9));
-        let mut lost = table.node_lost(NodeUid(2));
-        lost.sort();
-        assert_eq!(lost, [(ActorId(1), at(2, 7)), (ActorId(4), at(2, 8))]);
+        assert_eq!(table.node_lost(NodeUid(2)), [(ActorId(1), at(2, 7)), (ActorId(4), at(2, 8))]);
         assert_eq!(table.ended(ActorId(1)), [at(3, 7)]);
         assert!(table.is_empty());
+    }
+
+    /// An actor that is linked with several of what is lost ends by one of them, and it has to be the same one each time.
+    #[test]
+    fn ends_are_told_in_the_order_of_ids() {
+        let mut table = LinkTable::new();
+        for number in 0..40 {
+            let (actor, peer) = (ActorId(1 + number * 3 % 5), at(2, 1 + number * 7 % 40));
+            assert_eq!(table.link(actor, peer), Ok(true));
+            assert_eq!(table.link(actor, at(3, 1 + number * 11 % 40)), Ok(true));
+        }
+        let lost = table.node_lost(NodeUid(2));
+        assert_eq!(lost.len(), 40);
+        assert!(lost.is_sorted(), "{lost:?}");
+        let told = table.ended(ActorId(2));
+        assert_eq!(told.len(), 8);
+        assert!(told.is_sorted(), "{told:?}");
     }
 
     #[derive(Clone, Copy, Debug)]

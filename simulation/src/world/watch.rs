@@ -132,9 +132,7 @@ impl World<'_> {
                 Watcher::Far(asker) => self.tell_back(asker, Told::Ended { no_proc: false }),
             }
         }
-        let mut peers = self.lives[life as usize].links.ended(ActorId(actor));
-        peers.sort();
-        for peer in peers {
+        for peer in self.lives[life as usize].links.ended(ActorId(actor)) {
             self.tell_end(life, actor, &peer, normal);
         }
     }
@@ -255,9 +253,7 @@ impl World<'_> {
 
     /// A node is lost, and with it what was linked there.
     pub(super) fn links_lost(&mut self, life: LifeId, peer: u64) {
-        let mut lost = self.lives[life as usize].links.node_lost(NodeUid(peer));
-        lost.sort();
-        for (actor, _) in lost {
+        for (actor, _) in self.lives[life as usize].links.node_lost(NodeUid(peer)) {
             self.reach(Branch::LinkLost);
             self.stop(life, actor.0);
         }
