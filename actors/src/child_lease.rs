@@ -4,7 +4,7 @@
 //! after the children that live with it. Both is the node's work, on its control runtime: a supervisor that is busy keeps
 //! its children.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ pub(crate) struct ChildCare {
     /// Children here, whose supervisors are elsewhere.
     leases: Mutex<ChildLeases>,
     /// Children elsewhere, whose supervisors are here.
-    kept: Mutex<HashMap<NodeId, Kept>>,
+    kept: Mutex<BTreeMap<NodeId, Kept>>,
     /// There is something sooner to do than before.
     changed: Notify,
 }

@@ -6,7 +6,7 @@ mod head;
 mod lease;
 mod member;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -35,8 +35,8 @@ pub(crate) struct DirectoryEnd {
     head_reached: Notify,
     /// The head's time in the newest of its answers.
     heard: Mutex<Option<Duration>>,
-    /// Actors of this node that hold something in the directory.
-    listed: Mutex<HashSet<ActorId>>,
+    /// Actors of this node that hold something in the directory. At the end of the lease they end in this order.
+    listed: Mutex<BTreeSet<ActorId>>,
     next_number: AtomicU64,
     /// As the head: whom to tell when a group changes.
     followers: Mutex<HashMap<GroupName, watch::Sender<()>>>,
