@@ -36,6 +36,8 @@ fn seeds_that_failed_once_do_not_fail_again() {
                 line.split_whitespace().next().and_then(|seed| seed.parse().ok()).expect("a seed begins the line");
             let report = tier.run_caught(&tier.draw(seed), false);
             assert!(report.violation.is_none(), "{name}: {line}: {:?}", report.violation);
+            let again = tier.run_caught(&tier.draw(seed), false);
+            assert_eq!(again.hash, report.hash, "{name}: {line}: two runs differ");
             replayed[tier as usize] += 1;
         }
     }

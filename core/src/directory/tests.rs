@@ -115,6 +115,7 @@ fn a_member_that_hears_no_answer_loses_its_lease() {
     let mut directory = directory();
     let renew = |heard| Request::Renew { heard: Some(heard) };
     directory.request(&node(2), RENEW, secs(0));
+    directory.request(&node(2), claim(0, "printer", 7), secs(0));
     for now in 1..=20 {
         let renewed = directory.request(&node(2), renew(secs(now - 1)), secs(now));
         assert_eq!(renewed, Answer::Renewed { at: secs(now) });
@@ -126,6 +127,12 @@ fn a_member_that_hears_no_answer_loses_its_lease() {
     assert_eq!(directory.request(&node(2), renew(secs(19)), secs(28)), Answer::Refused(Refusal::LeaseOver));
     // A time that is yet to come does not help it.
     assert_eq!(directory.request(&node(2), renew(secs(90)), secs(29)), Answer::Refused(Refusal::LeaseOver));
+    // It may have heard the answer to the last renewal that was granted. So its names are held for a lease and a margin from
+    // there: two leases and a margin from the last answer that is known to have arrived.
+    directory.tick(secs(36));
+    assert_eq!(directory.find("printer", "test::Actor"), Some(&found(2, 7)));
+    directory.tick(secs(37));
+    assert_eq!(directory.find("printer", "test::Actor"), None);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use turmoil::net::{TcpListener, TcpStream};
 
 use super::net::SimStream;
 use super::worker::{Seat, Watcher, Worker};
-use super::{NAMES_AFTER, calls, children, links, names, state};
+use super::{calls, children, links, names, state};
 use crate::fact::LifeId;
 use crate::params::{Fault, Kind};
 use crate::reach::Branch;
@@ -73,7 +73,7 @@ pub(super) async fn run(number: u8) -> turmoil::Result {
     let begun = Instant::now();
     let from = state::now();
     if params.services && number == 0 {
-        names::look_at_last(&node, (params.healed_at() + NAMES_AFTER).saturating_sub(from));
+        names::look_at_last(&node);
     }
     for plan in params.calls.iter().filter(|plan| plan.caller == number && plan.at >= from) {
         let (plan, node, watcher) = (Arc::new(plan.clone()), node.clone(), watcher.clone());

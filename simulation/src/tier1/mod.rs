@@ -32,7 +32,8 @@ const TICK: Duration = Duration::from_millis(1);
 
 /// After the last fault: for the silent to be given up, and for the news of that.
 const REST_AFTER: Time = 13 * SECOND;
-/// After the last fault: for the names of nodes that were fenced off to be free.
+/// For the names of a node to be free: after the last fault, since then the head hears no more of who is dead, and after each
+/// fence, since up to then it may hear of a node that hears no answers. A lease and its margin, and something for the way.
 const NAMES_AFTER: Time = 12 * SECOND;
 /// After the last fault everything has to have its outcome.
 const REST_AT_LAST: Time = 31 * SECOND;
@@ -57,7 +58,7 @@ pub fn run(params: &Params, traced: bool) -> Report {
         if state::is_violated() || now > healed_at + REST_AT_LAST {
             break;
         }
-        if now > healed_at + REST_AFTER && state::owed() == 0 {
+        if now > healed_at + REST_AFTER && state::owed() == 0 && state::names_are_looked_at() {
             break;
         }
     }

@@ -12,7 +12,7 @@ use super::calls::{self, Target};
 use super::worker::{Seat, Worker};
 use super::{links, state};
 use crate::fact::LifeId;
-use crate::params::{CallParams, Kind, Time};
+use crate::params::{CallParams, Kind};
 use crate::reach::Branch;
 
 /// Names are numbers here.
@@ -77,17 +77,19 @@ async fn named(plan: &CallParams, life: LifeId, node: &Node) {
     calls::make(&plan, life, node, target, None).await;
 }
 
-/// On the head: looks at all names after so long.
-pub(super) fn look_at_last(node: &Node, after: Time) {
+/// On the head: looks at all names when those that nobody holds any more have to be free.
+pub(super) fn look_at_last(node: &Node) {
     let node = node.clone();
     spawn_local(async move {
-        sleep(Duration::from_micros(after)).await;
+        while let Some(left) = state::names_free_in() {
+            sleep(Duration::from_micros(left)).await;
+        }
         let mut known = Vec::new();
         for name in 0..NAMES {
             let found = node.find::<Worker>(&name_of(name)).await.ok().flatten();
             let at = found.and_then(|found| Some((state::life_of(found.node())?, found.id().0)));
             known.extend(at.map(|at| (name, at)));
         }
-        state::names_known(known);
+        state::names_known(&known);
     });
 }

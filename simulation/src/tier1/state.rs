@@ -9,6 +9,7 @@ use mobula_actors::MonitorRef;
 use parking_lot::Mutex;
 use turmoil::net::TcpStream;
 
+use super::NAMES_AFTER;
 use super::net::Streams;
 use crate::fact::{Fact, HowEnded, LifeId, News, Op, Verdict};
 use crate::judge::Judge;
@@ -38,11 +39,12 @@ struct State {
     acting: BTreeMap<(LifeId, u8), (LifeId, u64, Time)>,
     /// The token that was given last.
     fences: BTreeMap<(LifeId, u8), u64>,
-    /// What the head knew at last.
-    known: Vec<(u8, (LifeId, u64))>,
-    looked_at: Option<Time>,
+    /// What was wrong with the names that the head knew at last.
+    names: Option<ServicesRest>,
     /// Nodes whose present life has lost its lease.
     fenced: Vec<u8>,
+    /// When the last of them did.
+    fenced_at: Time,
     monitors: u32,
     monitors_by_ref: BTreeMap<MonitorRef, u32>,
     nonces: Random,
@@ -84,9 +86,9 @@ pub(super) fn begin(params: &Params, traced: bool) {
         over: BTreeMap::new(),
         acting: BTreeMap::new(),
         fences: BTreeMap::new(),
-        known: Vec::new(),
-        looked_at: None,
+        names: None,
         fenced: Vec::new(),
+        fenced_at: 0,
         monitors: 0,
         monitors_by_ref: BTreeMap::new(),
         nonces: Random::new(params.seed),
@@ -399,16 +401,19 @@ pub(super) fn fenced(life: LifeId) {
             return;
         }
         state.judge.reach(Branch::FencedOff);
-        // What this network loses is not sent again, so after that a connection to the head is mute.
+        // What this network loses is not sent again, so after that a connection of this life to the head is mute.
+        let (now, from) = (state.now(), state.judge.ledger.lives[life as usize].from);
         let mute = |fault: &FaultParams| match fault.fault {
-            Fault::Cut { a, b, lossy: true, .. } => (a.min(b), a.max(b)) == (0, node),
+            Fault::Cut { a, b, lossy: true, .. } => {
+                (a.min(b), a.max(b)) == (0, node) && fault.at <= now && fault.until >= from
+            }
             _ => false,
         };
-        let now = state.now();
-        if !state.params.faults.iter().any(|fault| fault.at <= now && mute(fault)) {
+        if !state.params.faults.iter().any(mute) {
             state.fact(Fact::Fenced { life });
         }
         state.fenced.push(node);
+        state.fenced_at = now;
     });
 }
 
@@ -416,34 +421,44 @@ pub(super) fn take_fenced() -> Vec<u8> {
     with(|state| std::mem::take(&mut state.fenced)).unwrap_or_default()
 }
 
-/// What the head knows at last.
-pub(super) fn names_known(known: Vec<(u8, (LifeId, u64))>) {
+/// How long to wait until the names are free that nobody holds any more. None if they have to be free now.
+pub(super) fn names_free_in() -> Option<Time> {
     with(|state| {
-        state.looked_at = Some(state.now());
-        state.known = known;
-    });
+        let free_at = state.params.healed_at().max(state.fenced_at) + NAMES_AFTER;
+        Some(free_at.saturating_sub(state.now())).filter(|left| *left > 0)
+    })?
 }
 
-/// Names that the head should know and does not, and those of actors that have ended.
-pub(super) fn names_at_rest() -> ServicesRest {
-    let rest = |state: &mut State| {
-        let (Some(looked_at), Some(head)) = (state.looked_at, head_of(state)) else { return ServicesRest::default() };
+/// The head knows these names at last: what is wrong with them now. Names that it should know and does not, and those of
+/// actors that have ended.
+pub(super) fn names_known(known: &[(u8, (LifeId, u64))]) {
+    with(|state| {
+        let Some(head) = head_of(state) else { return };
+        let looked_at = state.now();
         let mut rest = ServicesRest { looked_at, ..ServicesRest::default() };
         for ((_, name), (life, actor, since)) in state.acting.iter().filter(|((of, _), _)| *of == head) {
             let settled = in_order(state, *life) && *since + SECOND < looked_at;
-            if settled && !state.known.contains(&(*name, (*life, *actor))) {
+            if settled && !known.contains(&(*name, (*life, *actor))) {
                 rest.lost_names.push((*life, *actor, *name));
             }
         }
-        for (name, (life, actor)) in &state.known {
+        for (name, (life, actor)) in known {
             let ended = state.over.get(&(*life, *actor)).is_some_and(|at| at + 2 * SECOND < looked_at);
             if ended || !state.lives[*life as usize].up {
                 rest.dead_names.push((*life, *actor, *name));
             }
         }
-        rest
-    };
-    with(rest).unwrap_or_default()
+        state.names = Some(rest);
+    });
+}
+
+/// False as long as the head has yet to be asked for its names.
+pub(super) fn names_are_looked_at() -> bool {
+    with(|state| !state.params.services || state.names.is_some()).unwrap_or(true)
+}
+
+pub(super) fn names_at_rest() -> ServicesRest {
+    with(|state| state.names.clone()).flatten().unwrap_or_default()
 }
 
 /// An actor has ended for good.
