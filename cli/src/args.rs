@@ -72,9 +72,12 @@ pub(crate) struct Start {
     /// Be the head of a cluster, which is founded if this home has none
     #[arg(long, conflicts_with = "address", required_unless_present = "address")]
     pub(crate) head: bool,
-    /// Join the cluster whose head is there; takes a token
-    #[arg(long, value_name = "HOST:PORT")]
+    /// Join the cluster whose head is there, or one of its heads; takes a token
+    #[arg(long, value_name = "HOST:PORT,..")]
     pub(crate) address: Option<String>,
+    /// Where the records of the head lie, as etcd://HOST:PORT,../PREFIX for several heads [default: a file in its home]
+    #[arg(long, value_name = "URL", requires = "head")]
+    pub(crate) store: Option<String>,
     #[command(flatten)]
     pub(crate) token: TokenInput,
     /// The one port of this node [default: 6379 for a head, else 6380; 0: any that is free]

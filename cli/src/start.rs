@@ -50,8 +50,8 @@ fn options(args: &Start, home: PathBuf) -> Result<NodeOptions, Failure> {
     resources.check().map_err(Failure::usage)?;
     let (part, port) = match &args.address {
         Some(text) => {
-            let head = resolve(text)?;
-            (NodePart::Member { head, token: token_input::read(&args.token)? }, NODE_PORT)
+            let heads = text.split(',').map(resolve).collect::<Result<Vec<_>, _>>()?;
+            (NodePart::Member { heads, token: token_input::read(&args.token)? }, NODE_PORT)
         }
         None => {
             if args.token.token.is_some() || args.token.token_file.is_some() || args.token.token_fd.is_some() {
@@ -61,7 +61,8 @@ fn options(args: &Start, home: PathBuf) -> Result<NodeOptions, Failure> {
             let (shortest, longest) = (limits::CERTIFICATE_LIFE_MIN, limits::CERTIFICATE_LIFE);
             let life = within("--certificate-life", args.certificate_life, shortest, longest)?;
             let times = lease.map_or_else(LeaseTimes::default, LeaseTimes::of);
-            (NodePart::Head { times, certificate_life: life.unwrap_or(longest) }, HEAD_PORT)
+            let (certificate_life, store) = (life.unwrap_or(longest), args.store.clone());
+            (NodePart::Head { times, certificate_life, store }, HEAD_PORT)
         }
     };
     Ok(NodeOptions {
@@ -88,7 +89,9 @@ fn within(flag: &str, given: Option<Duration>, min: Duration, max: Duration) -> 
 
 fn resolve(text: &str) -> Result<SocketAddr, Failure> {
     let bad = |reason: &str| {
-        Failure::usage(format!("--address {text:?}: {reason}; valid are HOST:PORT such as 10.0.0.1:6379"))
+        Failure::usage(format!(
+            "--address {text:?}: {reason}; valid are HOST:PORT such as 10.0.0.1:6379, several with commas"
+        ))
     };
     let (host, port) = text.rsplit_once(':').ok_or_else(|| bad("it has no port"))?;
     if host.is_empty() || port.parse::<u16>().is_err() {

@@ -9,8 +9,8 @@ use std::time::Duration;
 use mobula_actors::{Node, NodeConfig};
 use mobula_control::handover::PeerWorker;
 use mobula_control::{
-    BeatDriver, BeginDriver, Client, DriverBegun, EndDriver, Home, ReadLogs, RenewDriver, SharedCredentials, Target,
-    WatchJob, follow_revocations, hand_in,
+    BeatDriver, BeginDriver, Client, DriverBegun, EndDriver, Heads, Home, ReadLogs, RenewDriver, SharedCredentials,
+    Target, WatchJob, follow_revocations, hand_in,
 };
 use mobula_core::cluster::{DriverStatus, JobId, JobPhase, JobView, UnixTime, WorkerPhase};
 use mobula_core::{NodeId, NodeUid, limits};
@@ -89,13 +89,17 @@ impl Driver {
             executable,
             csr: key.csr().to_vec(),
         };
-        let DriverBegun { job, uid, certified, times, head } = client.ask(begin).await?;
+        let DriverBegun { job, uid, certified, times, heads } = client.ask(begin).await?;
         let until = certified.until;
         let shared: SharedCredentials = Arc::new(RwLock::new(Arc::new(key.complete(certified))));
-        let client = match head {
-            Some(address) => {
+        // The node of this host has the output, also where others are asked for the rest.
+        let here = Arc::clone(&client);
+        let mut heads = heads.into_iter();
+        let client = match heads.next() {
+            Some(first) => {
                 let (life, job, credentials) = (uid, Some(job.to_string()), Arc::clone(&shared));
-                Arc::new(Client::new(Target::Remote { address, credentials, life, job }))
+                let heads = Heads::new(first, heads);
+                Arc::new(Client::new(Target::Remote { heads, credentials, life, job }))
             }
             None => client,
         };
@@ -124,8 +128,10 @@ impl Driver {
         runtime.spawn(follow(Arc::clone(&client), job, mesh, tell));
         runtime.spawn(beat(Arc::clone(&client), job, uid, times.heartbeat * 2));
         if submitted.is_none() {
-            runtime.spawn(print_logs(Arc::clone(&client), job));
+            runtime.spawn(print_logs(here, job));
         }
+        let learning = Client::new(client.target().clone());
+        runtime.spawn(async move { learning.learn_heads().await });
         wait_for_workers(&cluster, &mut views).await?;
         Ok(cluster)
     }

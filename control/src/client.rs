@@ -8,15 +8,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mobula_core::{NodeUid, codec, limits};
+use mobula_core::{NodeUid, Outcome, codec, limits};
 use mobula_transport::tls::{self, Credentials};
 use mobula_transport::unix::{self, UnixError};
 use parking_lot::RwLock;
 use tokio::sync::Mutex;
 
-use crate::error::ControlError;
+use crate::error::{ControlError, Refusal};
+use crate::heads::Heads;
 use crate::local::{Home, SOCKET};
-use crate::request::{Question, Subscribe};
+use crate::request::{ListHeads, Question, Request, Subscribe};
 use crate::server::Hello;
 use crate::wire::{self, Answered, ByteStream};
 
@@ -28,10 +29,10 @@ pub type SharedCredentials = Arc<RwLock<Arc<Credentials>>>;
 pub enum Target {
     /// The node of this user whose home this is.
     Local(PathBuf),
-    /// The head at an address, as the holder of a certificate.
+    /// The head that leads, as the holder of a certificate.
     Remote {
-        /// Where the head is.
-        address: SocketAddr,
+        /// Where heads are.
+        heads: Heads,
         /// The certificate and its key, which may be renewed.
         credentials: SharedCredentials,
         /// The life that the certificate is for.
@@ -45,15 +46,24 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Target::Local(path) => write!(f, "{}", path.display()),
-            Target::Remote { address, .. } => write!(f, "{address}"),
+            Target::Remote { heads, .. } => write!(f, "{}", heads.current()),
         }
     }
 }
 
-/// Asks one head, question by question, over a connection that is kept for the next one.
+/// The rest before another head is asked, or the same one again.
+const GO_ON_AFTER: Duration = Duration::from_millis(100);
+
+/// Asks one head, question by question, over a connection that is kept for the next one. Of several heads it finds the one that leads.
 pub struct Client {
     target: Target,
-    idle: Mutex<Option<Box<dyn ByteStream>>>,
+    idle: Mutex<Option<Connection>>,
+}
+
+/// A connection, and to which of the heads.
+struct Connection {
+    stream: Box<dyn ByteStream>,
+    to: Option<SocketAddr>,
 }
 
 impl Client {
@@ -85,28 +95,93 @@ impl Client {
     /// # Errors
     /// As for [`ask`](Self::ask).
     pub async fn ask_within<Q: Question>(&self, question: Q, after: Duration) -> Result<Q::Answer, ControlError> {
+        let request = question.request();
+        // Where it was asked last, and what came of it, should the time be over.
+        let (mut at, mut last) = (None, None);
         let asked = tokio::time::timeout(after, async {
             let mut idle = self.idle.lock().await;
-            // Taken: whatever goes wrong, a connection in the middle of something is not used again.
-            let mut stream = match idle.take() {
-                Some(stream) => stream,
-                None => self.connect().await?,
-            };
-            let sent = wire::write(&mut stream, &question.request()).await;
-            sent.map_err(|error| self.broken(error, false))?;
-            let answered = wire::read(&mut stream).await.map_err(|error| self.broken(error, true))?;
-            let answer = match answered {
-                Some(Answered::Item(bytes)) => {
-                    codec::decode(&bytes).map_err(|error| self.broken(io::Error::other(error), true))
+            loop {
+                at = self.heads().map(Heads::current);
+                let error = match self.ask_once::<Q>(&request, &mut idle).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(error) => error,
+                };
+                match (&error, self.heads().zip(at)) {
+                    // The next leader is waited for as long as the question may take. The one that is named may be dead.
+                    (ControlError::Refused(Refusal::NotLeading { leader }), Some((heads, at))) => {
+                        heads.refused(at, *leader);
+                    }
+                    (ControlError::Refused(_), _) | (_, None) => return Err(error),
+                    (_, Some((heads, at))) => {
+                        heads.failed(at);
+                        // What was not sent may go to another, for as long as the question may take.
+                        if error.outcome() != Outcome::NotSent || !self.has_several_heads() {
+                            return Err(error);
+                        }
+                    }
                 }
-                Some(Answered::Refused(refusal)) => Err(ControlError::Refused(refusal)),
-                Some(Answered::End) => Err(self.broken(io::Error::other("a subscription ended that was none"), true)),
-                None => return Err(self.broken(io::ErrorKind::UnexpectedEof.into(), true)),
-            };
-            *idle = Some(stream);
-            answer
+                last = Some(error);
+                tokio::time::sleep(GO_ON_AFTER).await;
+            }
         });
-        asked.await.unwrap_or_else(|_| Err(ControlError::Deadline { peer: self.target.to_string(), after }))
+        let asked = asked.await;
+        asked.unwrap_or_else(|_| {
+            if let Some((heads, at)) = self.heads().zip(at).filter(|_| last.is_none()) {
+                heads.failed(at);
+            }
+            let deadline = || ControlError::Deadline { peer: self.target.to_string(), after };
+            Err(last.unwrap_or_else(deadline))
+        })
+    }
+
+    async fn ask_once<Q: Question>(
+        &self,
+        request: &Request,
+        idle: &mut Option<Connection>,
+    ) -> Result<Q::Answer, ControlError> {
+        let to = self.heads().map(Heads::current);
+        // Taken: whatever goes wrong, a connection in the middle of something is not used again.
+        let mut connection = match idle.take().filter(|connection| connection.to == to) {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        let stream = &mut connection.stream;
+        let sent = wire::write(stream, request).await;
+        sent.map_err(|error| self.broken(error, false))?;
+        let answered = wire::read(stream).await.map_err(|error| self.broken(error, true))?;
+        let answer = match answered {
+            Some(Answered::Item(bytes)) => {
+                codec::decode(&bytes).map_err(|error| self.broken(io::Error::other(error), true))
+            }
+            Some(Answered::Refused(refusal)) => Err(ControlError::Refused(refusal)),
+            Some(Answered::End) => Err(self.broken(io::Error::other("a subscription ended that was none"), true)),
+            None => return Err(self.broken(io::ErrorKind::UnexpectedEof.into(), true)),
+        };
+        *idle = Some(connection);
+        answer
+    }
+
+    fn heads(&self) -> Option<&Heads> {
+        match &self.target {
+            Target::Local(_) => None,
+            Target::Remote { heads, .. } => Some(heads),
+        }
+    }
+
+    /// True if there is another head that it can ask.
+    pub fn has_several_heads(&self) -> bool {
+        self.heads().is_some_and(|heads| heads.all().len() > 1)
+    }
+
+    /// Learns of heads that come, for ever; ends at once where only the node of this host is asked.
+    pub async fn learn_heads(&self) {
+        let Some(heads) = self.heads() else { return };
+        loop {
+            if let Ok(all) = self.ask(ListHeads {}).await {
+                heads.learn(all);
+            }
+            tokio::time::sleep(limits::HEADS_EVERY).await;
+        }
     }
 
     /// Subscribes, over a connection of its own.
@@ -116,14 +191,21 @@ impl Client {
     pub async fn subscribe<Q: Subscribe>(&self, question: Q) -> Result<Subscription<Q::Item>, ControlError> {
         let after = limits::CONTROL_DEADLINE;
         let begun = tokio::time::timeout(after, async {
-            let mut stream = self.connect().await?;
+            let Connection { mut stream, to } = self.connect().await?;
             wire::write(&mut stream, &question.request()).await.map_err(|error| self.broken(error, false))?;
-            Ok(Subscription { stream, peer: self.target.to_string(), items: PhantomData })
+            let heads = self.heads().cloned().zip(to);
+            Ok(Subscription { stream, heads, peer: self.target.to_string(), items: PhantomData })
         });
-        begun.await.unwrap_or_else(|_| Err(ControlError::Deadline { peer: self.target.to_string(), after }))
+        let at = self.heads().map(|heads| (heads, heads.current()));
+        let begun = begun.await;
+        let begun = begun.unwrap_or_else(|_| Err(ControlError::Deadline { peer: self.target.to_string(), after }));
+        if let (Err(_), Some((heads, at))) = (&begun, at) {
+            heads.failed(at);
+        }
+        begun
     }
 
-    async fn connect(&self) -> Result<Box<dyn ByteStream>, ControlError> {
+    async fn connect(&self) -> Result<Connection, ControlError> {
         match &self.target {
             Target::Local(path) => {
                 let none_here = || ControlError::NoneHere { path: path.join(SOCKET).display().to_string() };
@@ -132,7 +214,7 @@ impl Client {
                     error => error.into(),
                 })?;
                 match unix::connect(home.directory(), SOCKET).await {
-                    Ok(stream) => Ok(Box::new(stream)),
+                    Ok(stream) => Ok(Connection { stream: Box::new(stream), to: None }),
                     Err(UnixError::Io { error, .. })
                         if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
                     {
@@ -141,12 +223,12 @@ impl Client {
                     Err(error) => Err(error.into()),
                 }
             }
-            Target::Remote { address, credentials, life, job } => {
-                let own = Arc::clone(&credentials.read());
-                let mut stream = tls::dial_control(*address, &own).await?;
+            Target::Remote { heads, credentials, life, job } => {
+                let (address, own) = (heads.current(), Arc::clone(&credentials.read()));
+                let mut stream = tls::dial_control(address, &own).await?;
                 let hello = Hello { life: *life, job: job.clone() };
                 wire::write(&mut stream, &hello).await.map_err(|error| self.broken(error, false))?;
-                Ok(Box::new(stream))
+                Ok(Connection { stream: Box::new(stream), to: Some(address) })
             }
         }
     }
@@ -156,9 +238,11 @@ impl Client {
     }
 }
 
-/// Items that come until one side ends it.
+/// Items that come until one side ends it, or another head leads.
 pub struct Subscription<T> {
     stream: Box<dyn ByteStream>,
+    /// Of several heads, which one it is from.
+    heads: Option<(Heads, SocketAddr)>,
     peer: String,
     items: PhantomData<fn() -> T>,
 }
@@ -170,7 +254,21 @@ impl<T: serde::de::DeserializeOwned> Subscription<T> {
     /// [`ControlError`]; the subscription is over then.
     pub async fn next(&mut self) -> Result<Option<T>, ControlError> {
         let broken = |error| ControlError::Broken { peer: self.peer.clone(), error, sent: true };
-        match wire::read(&mut self.stream).await.map_err(broken)? {
+        let read = wire::read(&mut self.stream);
+        let answered = match &self.heads {
+            None => read.await,
+            Some((heads, from)) => tokio::select! {
+                answered = read => answered,
+                // The one that it is from may be silent for ever.
+                () = heads.moved_from(*from) => Err(io::Error::other("another head is asked now")),
+            },
+        };
+        if let (Ok(Some(Answered::Refused(Refusal::NotLeading { leader }))), Some((heads, from))) =
+            (&answered, &self.heads)
+        {
+            heads.refused(*from, *leader);
+        }
+        match answered.map_err(broken)? {
             Some(Answered::Item(bytes)) => {
                 codec::decode(&bytes).map(Some).map_err(|error| broken(io::Error::other(error)))
             }

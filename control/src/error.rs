@@ -1,6 +1,7 @@
 //! Why a request was not done, and whether it may be tried again.
 
 use std::io;
+use std::net::SocketAddr;
 
 use mobula_core::Outcome;
 use mobula_core::cluster::Refused;
@@ -34,6 +35,12 @@ pub enum Refusal {
     /// The request makes no sense, now or ever: the text says what would.
     #[error("{0}")]
     Invalid(String),
+    /// The head that was asked is not the one that leads. A client goes on to another by itself.
+    #[error("this head does not lead: {}", ask_where(leader.as_ref()))]
+    NotLeading {
+        /// Where the one is that does, if anybody does.
+        leader: Option<SocketAddr>,
+    },
     /// It cannot be done now; later it may.
     #[error("{0}; try again")]
     NotNow(String),
@@ -94,7 +101,7 @@ pub enum ControlError {
 impl ControlError {
     /// True if asking again is of no use: it was refused, and not only for the moment.
     pub fn is_final(&self) -> bool {
-        matches!(self, ControlError::Refused(refusal) if !matches!(refusal, Refusal::NotNow(_)))
+        matches!(self, ControlError::Refused(refusal) if !matches!(refusal, Refusal::NotNow(_) | Refusal::NotLeading { .. }))
     }
 
     /// What is known of the request: whether it may be repeated.
@@ -109,5 +116,12 @@ impl ControlError {
             ControlError::Broken { sent: false, .. } => Outcome::NotSent,
             ControlError::Broken { .. } | ControlError::Deadline { .. } => Outcome::Unknown,
         }
+    }
+}
+
+fn ask_where(leader: Option<&SocketAddr>) -> String {
+    match leader {
+        Some(address) => format!("the one at {address} does, ask there"),
+        None => "nobody does now; try again".to_owned(),
     }
 }

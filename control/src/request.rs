@@ -110,6 +110,8 @@ requests! {
     WatchRevocations needs Call to "hear who was cut off", streams Revocations;
     /// See [`ListNodes`].
     ListNodes needs Call to "look at the nodes of a job", answers Vec<NodeRow>;
+    /// See [`ListHeads`].
+    ListHeads needs Call to "look for the heads", answers Vec<SocketAddr>;
     /// See [`PlaceLease`].
     PlaceLease needs Call to "take resources", answers Placed;
     /// See [`ReleaseLease`].
@@ -187,6 +189,10 @@ impl ClusterView {
         }
     }
 }
+
+/// Where the heads of the cluster are, that lead or may.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ListHeads {}
 
 /// The leases of all jobs.
 #[derive(Debug, Serialize, Deserialize)]
@@ -330,8 +336,8 @@ pub struct DriverBegun {
     pub certified: Certified,
     /// Its lease: it is to be heard of in each.
     pub times: LeaseTimes,
-    /// Where the head is, if not where it was asked: there it is asked from now on, with the certificate.
-    pub head: Option<SocketAddr>,
+    /// Where the heads are, if not where it was asked: there they are asked from now on, with the certificate.
+    pub heads: Vec<SocketAddr>,
 }
 
 /// A driver lives.

@@ -283,6 +283,12 @@ pub const JOBS_KEPT: usize = 1000;
 /// 256 KiB: arguments and environment of a job together. Every one of its nodes is sent them.
 pub const JOB_TEXT_BYTES_MAX: usize = 256 * 1024;
 
+/// Heads of a cluster that nodes and drivers remember. Each is a try more when none of them answers.
+pub const HEADS_MAX: usize = 16;
+
+/// How often nodes and drivers ask which heads there are. Costs the head a request each.
+pub const HEADS_EVERY: Duration = Duration::from_secs(10);
+
 /// Leases on resources in a cluster. Costs the head about 300 bytes each, and as much in its store.
 pub const LEASES_MAX: usize = 1_048_576;
 

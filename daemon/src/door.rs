@@ -19,6 +19,8 @@ pub(crate) struct Leading<S> {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) identity: Arc<Identity>,
     pub(crate) service: Arc<S>,
+    /// Of several heads only one lets others in: who asks another goes on.
+    pub(crate) lets_in: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 /// Serves the port for ever.
@@ -67,6 +69,9 @@ async fn welcome<'a, S>(
 async fn serve<S: Service>(leading: &Leading<S>, accepted: Accepted, mut place: Place, conversations: &Semaphore) {
     match accepted {
         Accepted::Joiner(stream) => {
+            if !(leading.lets_in)() {
+                return;
+            }
             // What is decided is not broken off: a token is spent by it.
             let Some(asked) = place.hold(Asked::read(stream)).await.filter(|_| place.settle()) else { return };
             let address = asked.address();

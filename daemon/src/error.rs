@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use mobula_control::ControlError;
-use mobula_head::store::TakeOverError;
+use mobula_head::store::{StoreError, TakeOverError};
 use mobula_identity::{IdentityError, JoinError};
 use mobula_transport::tls::TlsError;
 use mobula_transport::unix::{DirectoryFault, UnixError};
@@ -41,6 +42,21 @@ pub enum DaemonError {
     /// What the head has written down cannot be used.
     #[error(transparent)]
     Records(#[from] TakeOverError),
+    /// The records are those of another cluster.
+    #[error(
+        "the records at {store} are those of cluster {theirs}, and this head is of {ours}: all heads have the same authority; copy the file \
+         identity/authority from the home of one of them to {}, or name another prefix behind the address", path.display()
+    )]
+    OtherCluster {
+        /// Where the records are.
+        store: String,
+        /// Whose they are.
+        theirs: String,
+        /// Whose this head is.
+        ours: String,
+        /// Where its authority is, or would be.
+        path: PathBuf,
+    },
     /// An option makes no sense here.
     #[error("{0}")]
     Options(String),
@@ -68,6 +84,8 @@ impl DaemonError {
             DaemonError::Options(_) => 2,
             DaemonError::PortInUse { .. } => 4,
             DaemonError::Home(UnixError::InUse { .. }) => 5,
+            DaemonError::Records(TakeOverError::Store(StoreError::Unavailable { .. })) => 69,
+            DaemonError::Records(TakeOverError::Store(StoreError::Denied { .. })) => 77,
             DaemonError::Control(_) | DaemonError::Join(JoinError::Tls(_) | JoinError::Io { .. }) => 69,
             DaemonError::Fenced | DaemonError::Broken(_) => 70,
             DaemonError::Join(_)
@@ -76,7 +94,9 @@ impl DaemonError {
                 fault: DirectoryFault::Owner { .. } | DirectoryFault::Mode { .. } | DirectoryFault::Symlink,
                 ..
             }) => 77,
-            DaemonError::Records(_) | DaemonError::Identity(IdentityError::Corrupt { .. }) => 78,
+            DaemonError::Records(_)
+            | DaemonError::OtherCluster { .. }
+            | DaemonError::Identity(IdentityError::Corrupt { .. }) => 78,
             _ => 1,
         }
     }

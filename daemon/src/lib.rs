@@ -19,6 +19,8 @@ mod output;
 mod processes;
 mod programs;
 mod service;
+#[cfg(feature = "etcd")]
+mod several;
 
 pub use error::DaemonError;
 pub use holder::Holder;

@@ -1,11 +1,10 @@
 //! The socket on which this user's programs ask the node of their host.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mobula_control::{
-    BeginDriver, DriverBegun, HasExecutable, Peer, Refusal, Reply, Request, Service, StopNode, serve_local,
+    BeginDriver, DriverBegun, HasExecutable, Heads, Peer, Refusal, Reply, Request, Service, StopNode, serve_local,
 };
 use mobula_transport::unix::Listener;
 use tokio::sync::watch;
@@ -30,7 +29,7 @@ pub(crate) async fn keep<S: Service + 'static>(listener: Listener, service: Arc<
 pub(crate) struct NodeService {
     pub(crate) processes: Arc<Processes>,
     pub(crate) programs: Arc<Programs>,
-    pub(crate) head: SocketAddr,
+    pub(crate) heads: Heads,
     pub(crate) stop: watch::Sender<bool>,
 }
 
@@ -52,7 +51,10 @@ impl Service for NodeService {
 
 impl NodeService {
     fn elsewhere(&self) -> Refusal {
-        Refusal::Invalid(format!("this node is not the head: ask on the host of the head, {}", self.head.ip()))
+        Refusal::Invalid(format!(
+            "this node is not the head: ask on the host of the head, {}",
+            self.heads.current().ip()
+        ))
     }
 
     async fn begin_driver(&self, begin: BeginDriver) -> Result<DriverBegun, Refusal> {
@@ -62,6 +64,6 @@ impl NodeService {
         }
         let certified = self.processes.certify(uid, begin.csr).await;
         let certified = certified.map_err(|error| Refusal::NotNow(error.to_string()))?;
-        Ok(DriverBegun { job, uid, certified, times: self.processes.times(), head: Some(self.head) })
+        Ok(DriverBegun { job, uid, certified, times: self.processes.times(), heads: self.heads.all() })
     }
 }

@@ -4,12 +4,12 @@ use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mobula_control::{Client, Home, SOCKET, SharedCredentials, Target};
+use mobula_control::{Client, Heads, Home, SOCKET, SharedCredentials, Target};
 use mobula_core::cluster::{Labels, UnixTime};
 use mobula_core::{LeaseTimes, NodeId, NodeUid};
 use mobula_head::HeadConfig;
 use mobula_head::store::{Clock, RedbStore, TakeOverError};
-use mobula_identity::{Head as Identity, JoinError, Joined, Role, hide_from_dumps, join, keep_renewed, renew};
+use mobula_identity::{Head as Identity, JoinError, Joined, Role, Token, hide_from_dumps, join, keep_renewed, renew};
 use mobula_transport::tls::{self, Endpoint};
 use mobula_transport::unix::Listener;
 use parking_lot::RwLock;
@@ -28,6 +28,8 @@ use crate::output::Output;
 use crate::processes::{NodeFacts, Processes};
 use crate::programs::Programs;
 use crate::service::HeadService;
+#[cfg(feature = "etcd")]
+use crate::several::Several;
 
 /// Runs a node until it is stopped (SIGTERM, SIGINT, or `StopNode` on its socket), drained or fenced. `ready` is called once others can use it.
 ///
@@ -68,7 +70,47 @@ pub async fn run(options: NodeOptions, ready: impl FnOnce(&Ready) + Send) -> Res
         labels: labels.clone(),
     };
     match part {
-        NodePart::Head { times, certificate_life } => {
+        #[cfg(not(feature = "etcd"))]
+        NodePart::Head { store: Some(url), .. } => Err(DaemonError::Options(format!(
+            "--store {url}: this program was built without etcd; build it with `cargo build --release -p mobula-cli --features etcd`, which takes \
+             protoc: `apt install protobuf-compiler libprotobuf-dev`"
+        ))),
+        #[cfg(feature = "etcd")]
+        NodePart::Head { times, certificate_life, store: Some(url) } => {
+            let uid = new_uid()?;
+            let several = Several { url, times, certificate_life, address };
+            let seat = several.open(&home, uid, Arc::clone(&programs), stop.clone()).await?;
+            let cluster = seat.identity.cluster().to_string();
+            let shared: SharedCredentials =
+                Arc::new(RwLock::new(Arc::new(seat.identity.credentials(uid, UnixTime::now())?)));
+            let heads = seat.heads.clone();
+            let target =
+                Target::Remote { heads: heads.clone(), credentials: Arc::clone(&shared), life: uid, job: None };
+            let client = Arc::new(Client::new(target.clone()));
+            let output = Output::start(Arc::new(Client::new(target.clone())), uid);
+            let processes = Processes::new(facts(uid), client, Arc::clone(&programs), output);
+            let node = NodeService { processes: Arc::clone(&processes), programs, heads, stop: stop.clone() };
+            tokio::spawn(local_door::keep(socket, Arc::new(seat.for_this_host(node))));
+            let leading = Leading {
+                endpoint: Arc::clone(&seat.endpoint),
+                identity: Arc::clone(&seat.identity),
+                service: Arc::clone(&seat),
+                lets_in: seat.lets_in(),
+            };
+            tokio::spawn(door::keep(listener, Arc::clone(&processes), Some(Arc::new(leading))));
+            tokio::spawn(renew_own(Arc::clone(&seat.endpoint), Arc::clone(&seat.identity), uid, Some(shared)));
+            tokio::spawn(learn_heads(target.clone()));
+            tokio::spawn(Arc::clone(&processes).hear_revocations());
+            let agent = agent(about(uid), target, processes, &stop);
+            let live = live(agent, &home, ready, Ready { address, cluster, name: name.clone(), uid });
+            let ended = tokio::select! {
+                ended = live => ended,
+                reason = Arc::clone(&seat).lead() => Err(reason),
+            };
+            seat.resign().await;
+            ended
+        }
+        NodePart::Head { times, certificate_life, store: None } => {
             let uid = new_uid()?;
             let identity = Identity::open(&home.inside("identity")?, UnixTime::now())?;
             let identity = Arc::new(identity.with_certificate_life(certificate_life));
@@ -84,9 +126,10 @@ pub async fn run(options: NodeOptions, ready: impl FnOnce(&Ready) + Send) -> Res
                 endpoint: Arc::clone(&led.endpoint),
                 identity: Arc::clone(&led.service.identity),
                 service: Arc::clone(&led.service),
+                lets_in: Box::new(|| true),
             };
             tokio::spawn(door::keep(listener, Arc::clone(&processes), Some(Arc::new(leading))));
-            tokio::spawn(renew_own(Arc::clone(&led.endpoint), Arc::clone(&led.service.identity), uid));
+            tokio::spawn(renew_own(Arc::clone(&led.endpoint), Arc::clone(&led.service.identity), uid, None));
             tokio::spawn(cut_off(led.cut, Arc::clone(&led.endpoint), Arc::clone(&led.service)));
             tokio::spawn(Arc::clone(&processes).hear_revocations());
             let mut broken = led.service.keeper.broken.subscribe();
@@ -100,21 +143,24 @@ pub async fn run(options: NodeOptions, ready: impl FnOnce(&Ready) + Send) -> Res
                 }
             }
         }
-        NodePart::Member { head, token } => {
-            let joined = join(head, &token, Role::Worker).await?;
+        NodePart::Member { heads, token } => {
+            let (head, joined) = join_one_of(&heads, &token).await?;
             let cluster = mobula_identity::ClusterId(token.pin()).to_string();
             drop(token);
             let uid = joined.uid;
             let Joined { credentials, .. } = &joined;
             let shared: SharedCredentials = Arc::new(RwLock::new(Arc::new(copy(credentials))));
-            let target = Target::Remote { address: head, credentials: Arc::clone(&shared), life: uid, job: None };
+            let heads = Heads::new(head, heads);
+            let target =
+                Target::Remote { heads: heads.clone(), credentials: Arc::clone(&shared), life: uid, job: None };
             let client = Arc::new(Client::new(target.clone()));
             let output = Output::start(Arc::new(Client::new(target.clone())), uid);
             let processes = Processes::new(facts(uid), client, Arc::clone(&programs), output);
-            let service = NodeService { processes: Arc::clone(&processes), programs, head, stop: stop.clone() };
+            tokio::spawn(renew_joined(heads.clone(), joined, shared));
+            tokio::spawn(learn_heads(target.clone()));
+            let service = NodeService { processes: Arc::clone(&processes), programs, heads, stop: stop.clone() };
             tokio::spawn(local_door::keep(socket, Arc::new(service)));
             tokio::spawn(door::keep::<HeadService>(listener, Arc::clone(&processes), None));
-            tokio::spawn(renew_joined(head, joined, shared));
             tokio::spawn(Arc::clone(&processes).hear_revocations());
             let agent = agent(about(uid), target, processes, &stop);
             live(agent, &home, ready, Ready { address, cluster, name: name.clone(), uid }).await
@@ -147,8 +193,8 @@ impl Led {
         let keeper = Keeper::open(HeadConfig::new(times), store, cut_off).await?;
         let logs = Arc::new(JobLogs::new(home.inside("logs")?));
         let started = UnixTime::now();
-        let revoked = watch::Sender::new(());
-        let service = HeadService { keeper, identity, programs, logs, uid, started, times, revoked, stop };
+        let (revoked, has_others) = (watch::Sender::new(()), false);
+        let service = HeadService { keeper, identity, programs, logs, uid, started, times, has_others, revoked, stop };
         Ok(Led { service: Arc::new(service), endpoint, cut })
     }
 }
@@ -221,8 +267,30 @@ fn watch_signals(stop: watch::Sender<bool>) -> Result<(), DaemonError> {
     Ok(())
 }
 
+/// Joins at the first head that lets anybody in: one that does not lead hangs up.
+async fn join_one_of(heads: &[SocketAddr], token: &Token) -> Result<(SocketAddr, Joined), DaemonError> {
+    let mut last = DaemonError::Options("there is no head to join at".to_owned());
+    for head in heads {
+        match join(*head, token, Role::Worker).await {
+            Ok(joined) => return Ok((*head, joined)),
+            // It leads, and says no.
+            Err(error @ JoinError::JoinRejected { .. }) => return Err(error.into()),
+            Err(error) => last = error.into(),
+        }
+    }
+    Err(last)
+}
+
+async fn learn_heads(target: Target) {
+    Client::new(target).learn_heads().await;
+}
+
 /// Cuts off those that the head is done with, sees to it that they get no certificate again, and that all hear of it.
-async fn cut_off(mut lives: mpsc::UnboundedReceiver<NodeUid>, endpoint: Arc<Endpoint>, head: Arc<HeadService>) {
+pub(crate) async fn cut_off(
+    mut lives: mpsc::UnboundedReceiver<NodeUid>,
+    endpoint: Arc<Endpoint>,
+    head: Arc<HeadService>,
+) {
     while let Some(uid) = lives.recv().await {
         endpoint.revoke(uid);
         // A head that begins says it again of those whose end it waits for.
@@ -237,29 +305,45 @@ async fn cut_off(mut lives: mpsc::UnboundedReceiver<NodeUid>, endpoint: Arc<Endp
 }
 
 /// The head renews its own certificate.
-async fn renew_own(endpoint: Arc<Endpoint>, identity: Arc<Identity>, uid: NodeUid) {
+async fn renew_own(endpoint: Arc<Endpoint>, identity: Arc<Identity>, uid: NodeUid, shared: Option<SharedCredentials>) {
     let life = identity.certificate_life();
     let renew = || async {
         let now = UnixTime::now();
         let credentials = identity.credentials(uid, now).map_err(|error| error.to_string())?;
         endpoint.renew(&credentials).map_err(|error| error.to_string())?;
+        if let Some(shared) = &shared {
+            *shared.write() = Arc::new(credentials);
+        }
         Ok::<_, String>(Some(now.after(life)))
     };
     keep_renewed("the head", UnixTime::now().after(life), renew).await;
 }
 
-/// A node renews its certificate at the head.
-async fn renew_joined(head: SocketAddr, joined: Joined, shared: SharedCredentials) {
+/// A node renews its certificate at a head.
+async fn renew_joined(heads: Heads, joined: Joined, shared: SharedCredentials) {
     let until = joined.until;
     let joined = tokio::sync::Mutex::new(joined);
     let renew = || async {
         let mut joined = joined.lock().await;
-        let renewed = renew(head, &joined).await?;
+        let renewed = renew_at(&heads.all(), &joined).await?;
         *shared.write() = Arc::new(copy(&renewed.credentials));
         *joined = renewed;
         Ok::<_, JoinError>(Some(joined.until))
     };
     keep_renewed("this node", until, renew).await;
+}
+
+async fn renew_at(heads: &[SocketAddr], joined: &Joined) -> Result<Joined, JoinError> {
+    let (last, others) = heads.split_last().ok_or_else(|| {
+        let error = std::io::ErrorKind::NotFound.into();
+        JoinError::Io { address: SocketAddr::from(([0, 0, 0, 0], 0)), error }
+    })?;
+    for head in others {
+        if let Ok(renewed) = renew(*head, joined).await {
+            return Ok(renewed);
+        }
+    }
+    renew(*last, joined).await
 }
 
 fn copy(credentials: &tls::Credentials) -> tls::Credentials {

@@ -43,11 +43,13 @@ pub enum NodePart {
         times: LeaseTimes,
         /// The life of the certificates that it gives.
         certificate_life: Duration,
+        /// Where its records lie: a file in its home, or `etcd://..`, where several heads have them and one leads.
+        store: Option<String>,
     },
-    /// A node of the cluster whose head is at this address.
+    /// A node of the cluster whose head is at one of these addresses.
     Member {
-        /// Where the head is.
-        head: SocketAddr,
+        /// Where heads are, one at least.
+        heads: Vec<SocketAddr>,
         /// What lets it join.
         token: Token,
     },

@@ -20,10 +20,16 @@ pub(crate) struct Output(mpsc::Sender<(JobId, LogPart)>);
 impl Output {
     /// Begins to send, as the node `node`. Ends when the last of its clones is gone.
     pub(crate) fn start(client: Arc<Client>, node: NodeUid) -> Self {
-        let (sender, mut parts) = mpsc::channel(WAITING_MAX);
+        let (sender, mut parts) = mpsc::channel::<(JobId, LogPart)>(WAITING_MAX);
         tokio::spawn(async move {
             while let Some((job, part)) = parts.recv().await {
-                if let Err(error) = client.ask(AppendLog { node, job, part }).await {
+                let append = || AppendLog { node, job, part: part.clone() };
+                let mut appended = client.ask(append()).await;
+                if appended.as_ref().is_err_and(|error| !error.is_final()) && client.has_several_heads() {
+                    // The next head keeps output of its own: what the one before has kept of this is not in it.
+                    appended = client.ask(append()).await;
+                }
+                if let Err(error) = appended {
                     // A head that is away does not hold up what runs.
                     tracing::warn!(%job, %error, "output of the job is lost");
                 }
@@ -64,7 +70,7 @@ mod tests {
 
     #[tokio::test]
     async fn lines_stay_whole_and_the_last_one_comes_without_its_end() {
-        let (sender, mut parts) = mpsc::channel(WAITING_MAX);
+        let (sender, mut parts) = mpsc::channel::<(JobId, LogPart)>(WAITING_MAX);
         let text = [&b"one\ntwo\nth"[..], &b"ree"[..]].concat();
         let follow = Output(sender).follow(JobId(1), "driver".to_owned(), &text[..]);
         let (mut got, ()) = tokio::join!(

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use mobula_control::{
     SubmitJob,
 };
 use mobula_core::cluster::{
-    DriverStatus, JobId, JobKind, NewJob, Place, Placed, Placing, Refused, UnixTime, WorkerPolicy,
+    DriverStatus, JobId, JobKind, Labels, NewJob, Place, Placed, Placing, Refused, UnixTime, WorkerPolicy,
 };
 use mobula_core::{LeaseTimes, NodeUid};
 use mobula_identity::{Capability, Certified, Head as Identity};
@@ -32,6 +33,8 @@ pub(crate) struct HeadService {
     pub(crate) times: LeaseTimes,
     /// Somebody was cut off.
     pub(crate) revoked: watch::Sender<()>,
+    /// There may be other heads: nodes and drivers are told of them.
+    pub(crate) has_others: bool,
     /// Set once somebody has asked this node to stop.
     pub(crate) stop: watch::Sender<bool>,
 }
@@ -163,6 +166,7 @@ impl Service for HeadService {
                 };
                 reply.answer::<mobula_control::ListNodes>(nodes).await
             }
+            Request::ListHeads(_) => reply.answer::<mobula_control::ListHeads>(Ok(self.heads().await)).await,
             Request::PlaceLease(place) => {
                 let answer = match peer.must_be_of(&place.place.lease.job.to_string()) {
                     Ok(()) => self.place(place.place).await,
@@ -267,6 +271,22 @@ impl HeadService {
             .await
     }
 
+    /// Where heads are, if there are several: nodes with that label.
+    async fn heads(&self) -> Vec<SocketAddr> {
+        if !self.has_others {
+            return Vec::new();
+        }
+        let nodes = self.keeper.look(|head, now| head.nodes(now)).await;
+        let mut heads: Vec<_> = nodes
+            .iter()
+            .filter(|node| node.death.is_none() && node.labels.get(Labels::HEAD).is_some())
+            .filter_map(|node| Some((node.uid != self.uid, node.address.parse().ok()?)))
+            .collect();
+        // This one first.
+        heads.sort();
+        heads.into_iter().map(|(_, address)| address).collect()
+    }
+
     /// Sends what `look` sees, now and after each change, until it sees nothing or the last of it, or the asker goes.
     async fn stream<'a, T: serde::Serialize>(
         &'a self,
@@ -360,7 +380,7 @@ impl HeadService {
             }
         };
         let certified = self.certificate(&begin.csr, uid, job)?;
-        Ok(DriverBegun { job, uid, certified, times: self.times, head: None })
+        Ok(DriverBegun { job, uid, certified, times: self.times, heads: self.heads().await })
     }
 
     async fn renew_driver(&self, peer: &Peer, renew: RenewDriver) -> Result<Certified, Refusal> {

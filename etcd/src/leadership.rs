@@ -6,6 +6,7 @@ use std::time::Duration;
 use etcd_client::{Client, Compare, CompareOp, GetResponse, KeyValue, PutOptions, Txn, TxnOp, TxnOpResponse};
 use mobula_core::limits;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -123,7 +124,7 @@ pub(crate) enum Tried {
 }
 
 /// Takes the seat if nobody has it.
-pub(crate) async fn try_to_lead(client: &Client, seat: &Seat) -> Result<Tried, Failure> {
+pub(crate) async fn try_to_lead(client: &Client, seat: &Seat, runtime: &Handle) -> Result<Tried, Failure> {
     let sent = Instant::now();
     let seconds = i64::try_from(seat.ttl.as_millis().div_ceil(1000)).unwrap_or(i64::MAX).max(2);
     let granted = within(client.lease_client().grant(seconds, None)).await?;
@@ -145,7 +146,7 @@ pub(crate) async fn try_to_lead(client: &Client, seat: &Seat) -> Result<Tried, F
     let term = u64::try_from(revision).unwrap_or_default();
     let standing = Arc::new(Standing { until: Mutex::new(sent + certain(ttl)), ended: watch::Sender::new(None) });
     let keeping = keep(client.clone(), Arc::clone(&standing), seat.key.clone(), term, lease, ttl);
-    let task = tokio::spawn(keeping).abort_handle();
+    let task = runtime.spawn(keeping).abort_handle();
     Ok(Tried::Leads(Leadership { inner: Arc::new(Inner { term, lease, standing, task }) }, written))
 }
 

@@ -10,6 +10,7 @@ use futures::future::{BoxFuture, FutureExt};
 use mobula_core::limits;
 use mobula_head::store::{Entry, LeaseToken, MetadataStore, Snapshot, StoreError, Transaction, Watch};
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::changes::{changes, end_of, key_under};
@@ -40,6 +41,8 @@ pub struct EtcdStore {
 
 struct Shared {
     client: Client,
+    /// The one in which it was opened: connections live there, and so does what keeps the lease.
+    runtime: Handle,
     /// For those who read what has gone wrong.
     place: String,
     prefix: String,
@@ -68,7 +71,7 @@ impl fmt::Debug for EtcdStore {
 }
 
 impl EtcdStore {
-    /// Opens the records under `<prefix>/records/`; tries for [`limits::STORE_READ_WITHIN`].
+    /// Opens the records under `<prefix>/records/`, in the runtime of the caller: what keeps connections and lease lives there, whoever asks. Tries for [`limits::STORE_READ_WITHIN`].
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if nobody answers, [`StoreError::Denied`]. Nothing was written. Cancel-safe.
@@ -95,7 +98,10 @@ impl EtcdStore {
         };
         let scope = format!("{prefix}/records/");
         let (led, order) = (Mutex::new(None), tokio::sync::Mutex::new(Order::default()));
-        let store = EtcdStore { shared: Arc::new(Shared { client, place, prefix, seat, led, order }), scope };
+        let store = EtcdStore {
+            shared: Arc::new(Shared { client, runtime: Handle::current(), place, prefix, seat, led, order }),
+            scope,
+        };
         // Whether anybody is there.
         store.leader().await?;
         Ok(store)
@@ -158,10 +164,10 @@ impl EtcdStore {
 
     async fn take_the_lead(&self) -> Result<u64, StoreError> {
         self.resign().await;
-        let Shared { client, seat, .. } = &*self.shared;
+        let Shared { client, seat, runtime, .. } = &*self.shared;
         loop {
             let tried = match within(client.kv_client().get(seat.key.as_str(), None)).await {
-                Ok(found) if found.kvs().is_empty() => try_to_lead(client, seat).await.map(|tried| (tried, 0)),
+                Ok(found) if found.kvs().is_empty() => try_to_lead(client, seat, runtime).await.map(|tried| (tried, 0)),
                 Ok(found) => Ok((Tried::Taken, found.header().map_or(0, |header| header.revision()))),
                 Err(failure) => Err(failure),
             };

@@ -1,7 +1,6 @@
 //! The head: keeps the authority, the tokens and the list of those cut off, and answers who wants to join.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +17,8 @@ use crate::audit::Audit;
 use crate::authority::{Authority, ClusterId, Issued};
 use crate::error::{IdentityError, Refusal};
 use crate::ledger::{Ledger, TokenInfo};
+use crate::members::{Members, MembersFile};
 use crate::message::{self, Answer, Request};
-use crate::private_file;
 use crate::process::Certified;
 use crate::revocations::Revocations;
 use crate::role::Role;
@@ -30,7 +29,9 @@ use mobula_core::cluster::UnixTime;
 pub struct Head {
     authority: Authority,
     state: Mutex<State>,
-    path: PathBuf,
+    /// Locked by whoever changes the state, until the change is kept. The state itself is locked for a look at a time.
+    changing: Mutex<()>,
+    members: Box<dyn Members>,
     audit: Audit,
 }
 
@@ -72,20 +73,30 @@ impl Head {
     /// # Errors
     /// [`IdentityError`]; files that are not safe or cannot be read are left as they are.
     pub fn open(directory: &Directory, now: UnixTime) -> Result<Self, IdentityError> {
+        let members = MembersFile(directory.path().join("members"));
+        Self::open_with(directory, Box::new(members), now)
+    }
+
+    /// As [`open`](Self::open), but for tokens and revocations, which lie in `members`: several heads with the same authority share them. Only the one that
+    /// leads may be asked; when it begins to, it [reads](Self::read_again) what the one before has kept.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_with(directory: &Directory, members: Box<dyn Members>, now: UnixTime) -> Result<Self, IdentityError> {
         let authority = Authority::open(directory, now)?;
-        let path = directory.path().join("members");
-        let state = match private_file::read(&path)? {
-            None => State { version: 1, ..State::default() },
-            Some(bytes) => {
-                let corrupt = |reason| IdentityError::Corrupt { path: path.clone(), reason };
-                let state: State = codec::decode(&bytes).map_err(|error| corrupt(error.to_string()))?;
-                if state.version != 1 {
-                    return Err(corrupt(format!("it has version {}, this program reads version 1", state.version)));
-                }
-                state
-            }
-        };
-        Ok(Head { authority, state: Mutex::new(state), path, audit: Audit::open(directory)? })
+        let (state, audit) = (Mutex::new(read(&*members)?), Audit::open(directory)?);
+        Ok(Head { authority, state, changing: Mutex::new(()), members, audit })
+    }
+
+    /// Reads tokens and revocations again. May block.
+    ///
+    /// # Errors
+    /// [`IdentityError`]: what was known before stays.
+    pub fn read_again(&self) -> Result<(), IdentityError> {
+        let _one_at_a_time = self.changing.lock();
+        let state = read(&*self.members)?;
+        *self.state.lock() = state;
+        Ok(())
     }
 
     /// With certificates that live so long, but no less than [`limits::CERTIFICATE_LIFE_MIN`] and no longer than
@@ -262,13 +273,13 @@ impl Head {
         let csr = csr.map_err(|error| Refusal::BadRequest(format!("certificate request: {error}")));
         let (uid, role) = match question.by {
             By::Token { token, role, statement, signature } => {
-                let mut state = self.state.lock();
-                let mut next = state.clone();
+                let _one_at_a_time = self.changing.lock();
+                let mut next = self.state.lock().clone();
                 next.tokens.spend(token, role, &statement, &signature, now)?;
                 if csr.is_ok() {
                     // On disk before anything is given for it.
                     self.write(&next).map_err(|error| failed(&error))?;
-                    *state = next;
+                    *self.state.lock() = next;
                 }
                 let mut uid = [0; 8];
                 getrandom::fill(&mut uid).map_err(|error| failed(&error))?;
@@ -282,19 +293,29 @@ impl Head {
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> Result<T, IdentityError>) -> Result<T, IdentityError> {
-        let mut state = self.state.lock();
-        let mut next = state.clone();
+        let _one_at_a_time = self.changing.lock();
+        let mut next = self.state.lock().clone();
         let result = change(&mut next)?;
         self.write(&next)?;
-        *state = next;
+        *self.state.lock() = next;
         Ok(result)
     }
 
     fn write(&self, state: &State) -> Result<(), IdentityError> {
         let bytes = codec::encode(state)
-            .map_err(|error| IdentityError::Corrupt { path: self.path.clone(), reason: error.to_string() })?;
-        private_file::replace(&self.path, &bytes)
+            .map_err(|error| IdentityError::Corrupt { path: self.members.place(), reason: error.to_string() })?;
+        self.members.replace(&bytes)
     }
+}
+
+fn read(members: &dyn Members) -> Result<State, IdentityError> {
+    let Some(bytes) = members.read()? else { return Ok(State { version: 1, ..State::default() }) };
+    let corrupt = |reason| IdentityError::Corrupt { path: members.place(), reason };
+    let state: State = codec::decode(&bytes).map_err(|error| corrupt(error.to_string()))?;
+    if state.version != 1 {
+        return Err(corrupt(format!("it has version {}, this program reads version 1", state.version)));
+    }
+    Ok(state)
 }
 
 struct Question {

@@ -12,7 +12,7 @@ const OPERATING: &str = include_str!("../../../docs/book/operating.md");
 const FROM_RAY: &str = include_str!("../../../docs/book/from-ray-commands.md");
 /// The address of the head in the pages.
 const HEAD: &str = "10.0.0.1:6379";
-const HOSTS: [&str; 3] = ["head", "node-2", "node-3"];
+const HOSTS: [&str; 4] = ["head", "head-2", "node-2", "node-3"];
 
 /// In front of the real command: what a test has to say besides.
 const MOBULA: &str = r#"#!/bin/bash
@@ -85,12 +85,17 @@ impl Drop for Hosts {
     }
 }
 
-/// The blocks of commands of a page.
-fn blocks(page: &str) -> Vec<&str> {
+/// The blocks of commands of a page, for a cluster with one head (`sh,head`) or with several (`sh,etcd`).
+fn blocks<'a>(page: &'a str, kind: &str) -> Vec<&'a str> {
     let blocks: Vec<&str> = page.split("```").skip(1).step_by(2).collect();
-    let is_typed = |block: &&str| block.starts_with("sh,head\n");
+    let is_typed = |block: &&str| block.starts_with("sh,head\n") || block.starts_with("sh,etcd\n");
     assert!(blocks.iter().all(is_typed), "a block that nobody types: {blocks:?}");
-    blocks.into_iter().filter_map(|block| Some(block.split_once('\n')?.1)).collect()
+    blocks
+        .into_iter()
+        .filter_map(|block| block.split_once('\n'))
+        .filter(|(of, _)| *of == kind)
+        .map(|(_, text)| text)
+        .collect()
 }
 
 /// The commands in the second column of a page's table.
@@ -106,7 +111,7 @@ fn cells(page: &str) -> Vec<String> {
 #[test]
 fn the_commands_of_the_chapter_for_operators_do_what_it_says() {
     let hosts = Hosts::new();
-    let blocks = blocks(OPERATING);
+    let blocks = blocks(OPERATING, "sh,head");
     assert!(blocks.len() >= 9, "{blocks:?}");
     let mut said = String::new();
     for block in &blocks {
@@ -128,6 +133,35 @@ fn the_commands_of_the_chapter_for_operators_do_what_it_says() {
     }
     let first: Vec<&str> = blocks[0].lines().collect();
     assert_eq!(first.len(), 5, "five commands are promised");
+}
+
+/// Named so that it runs with the others of several heads.
+#[cfg(feature = "etcd")]
+mod several_heads {
+    use super::{Hosts, OPERATING, blocks};
+    use crate::etcd::Etcd;
+
+    /// The addresses of the heads in the page.
+    const HEADS: &str = "10.0.0.1:6379,10.0.0.2:6379";
+    /// The first two nodes are the heads.
+    const FIND: &str =
+        r#""$(mobula status --json | grep -o '"address":"[^"]*"' | cut -d '"' -f 4 | head -n 2 | paste -sd,)""#;
+
+    #[test]
+    fn the_commands_of_the_chapter_on_several_heads_do_what_it_says() {
+        let Some(etcd) = Etcd::start() else { return };
+        let hosts = Hosts::new();
+        let blocks = blocks(OPERATING, "sh,etcd");
+        assert_eq!(blocks.len(), 2, "{blocks:?}");
+        let mut said = String::new();
+        for block in blocks {
+            let block = block.replace("etcd://10.0.0.9:2379", &etcd.url()).replace(HEADS, FIND);
+            said += hosts.type_in(&block).ok();
+        }
+        for word in ["3 of 3 nodes up", "the node has ended", "head-2", "node head of cluster"] {
+            assert!(said.contains(word), "{word:?} is not in {said}");
+        }
+    }
 }
 
 #[test]

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use crate::common::{Cluster, LONG, Process, Program, Signal, outside, until, wait_until};
 
 /// `answered: node-1=17 node-2=18`, without those that the test does not look at.
-fn answered(line: &str) -> Option<Vec<(String, u32)>> {
+pub(crate) fn answered(line: &str) -> Option<Vec<(String, u32)>> {
     let words = line.strip_prefix("answered: ")?.split(' ');
     words.map(|word| word.split_once('=').and_then(|(node, pid)| Some((node.to_owned(), pid.parse().ok()?)))).collect()
 }
 
 /// Waits until the last word of the rounds is about exactly these nodes.
-fn wait_for_round(program: &Program, nodes: &[&str]) -> Vec<(String, u32)> {
+pub(crate) fn wait_for_round(program: &Program, nodes: &[&str]) -> Vec<(String, u32)> {
     until(&format!("a round of {nodes:?}"), || {
         let text = program.stdout();
         let last = text.lines().filter_map(answered).next_back()?;

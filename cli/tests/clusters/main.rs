@@ -3,9 +3,13 @@
 mod book;
 mod common;
 mod deploy;
+#[cfg(feature = "etcd")]
+#[path = "../../../etcd/tests/server/mod.rs"]
+mod etcd;
 mod failures;
 mod hostile;
 mod jobs;
 mod namespaces;
 mod nodes;
 mod placement;
+mod several_heads;

@@ -101,7 +101,7 @@ impl Running {
             loop {
                 match client.ask_within(ReleaseLease { lease }, QUESTION).await {
                     Ok(()) => return,
-                    Err(ControlError::Refused(Refusal::NotNow(_))) => {}
+                    Err(ControlError::Refused(Refusal::NotNow(_) | Refusal::NotLeading { .. })) => {}
                     Err(ControlError::Refused(refusal)) => {
                         return tracing::debug!(%lease, %refusal, "a lease was not given back");
                     }
@@ -154,7 +154,7 @@ async fn rest_or_give_up(
     until: Instant,
     rest: &mut Duration,
 ) -> Result<(), PlacementError> {
-    let is_final = matches!(error, ControlError::Refused(refusal) if !matches!(refusal, Refusal::NotNow(_)));
+    let is_final = error.is_final();
     let at = now();
     if is_final || at >= until {
         let (waited, reason) = (at.saturating_duration_since(begun), error.to_string());
