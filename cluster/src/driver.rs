@@ -130,8 +130,7 @@ impl Driver {
         if submitted.is_none() {
             runtime.spawn(print_logs(here, job));
         }
-        let learning = Client::new(client.target().clone());
-        runtime.spawn(async move { learning.learn_heads().await });
+        runtime.spawn(learn_heads(Client::new(client.target().clone()), views.clone()));
         wait_for_workers(&cluster, &mut views).await?;
         Ok(cluster)
     }
@@ -233,6 +232,15 @@ async fn renew(
         Ok::<_, String>(Some(until))
     };
     keep_renewed("the driver", until, renew).await;
+}
+
+/// Until the job is over.
+async fn learn_heads(client: Client, mut views: watch::Receiver<Option<JobView>>) {
+    let is_over = async { while views.changed().await.is_ok() {} };
+    tokio::select! {
+        () = client.learn_heads() => {}
+        () = is_over => {}
+    }
 }
 
 /// Until the driver is over.

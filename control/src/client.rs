@@ -96,29 +96,18 @@ impl Client {
     /// As for [`ask`](Self::ask).
     pub async fn ask_within<Q: Question>(&self, question: Q, after: Duration) -> Result<Q::Answer, ControlError> {
         let request = question.request();
-        // Where it was asked last, and what came of it, should the time be over.
+        // Who is asked, and while nobody is, why the last one has not done it.
         let (mut at, mut last) = (None, None);
         let asked = tokio::time::timeout(after, async {
             let mut idle = self.idle.lock().await;
             loop {
-                at = self.heads().map(Heads::current);
-                let error = match self.ask_once::<Q>(&request, &mut idle).await {
+                (at, last) = (self.heads().map(Heads::current), None);
+                let error = match self.ask_once::<Q>(&request, at, &mut idle).await {
                     Ok(answer) => return Ok(answer),
                     Err(error) => error,
                 };
-                match (&error, self.heads().zip(at)) {
-                    // The next leader is waited for as long as the question may take. The one that is named may be dead.
-                    (ControlError::Refused(Refusal::NotLeading { leader }), Some((heads, at))) => {
-                        heads.refused(at, *leader);
-                    }
-                    (ControlError::Refused(_), _) | (_, None) => return Err(error),
-                    (_, Some((heads, at))) => {
-                        heads.failed(at);
-                        // What was not sent may go to another, for as long as the question may take.
-                        if error.outcome() != Outcome::NotSent || !self.has_several_heads() {
-                            return Err(error);
-                        }
-                    }
+                if !self.goes_on(&error, at) {
+                    return Err(error);
                 }
                 last = Some(error);
                 tokio::time::sleep(GO_ON_AFTER).await;
@@ -126,24 +115,49 @@ impl Client {
         });
         let asked = asked.await;
         asked.unwrap_or_else(|_| {
-            if let Some((heads, at)) = self.heads().zip(at).filter(|_| last.is_none()) {
-                heads.failed(at);
-            }
-            let deadline = || ControlError::Deadline { peer: self.target.to_string(), after };
-            Err(last.unwrap_or_else(deadline))
+            // One that was asked and is silent may have done it, whatever others have said before.
+            let silent = || {
+                let peer = at.map_or_else(|| self.target.to_string(), |at| at.to_string());
+                if let Some((heads, at)) = self.heads().zip(at) {
+                    heads.failed(at);
+                }
+                ControlError::Deadline { peer, after }
+            };
+            Err(last.unwrap_or_else(silent))
         })
+    }
+
+    /// Notes what came of asking the head at `at`. True if it is certain that nothing was done there, and another may be asked the same.
+    fn goes_on(&self, error: &ControlError, at: Option<SocketAddr>) -> bool {
+        let Some((heads, at)) = self.heads().zip(at) else { return false };
+        match error {
+            // The next leader is waited for as long as the question may take. The one that is named may be dead.
+            ControlError::Refused(Refusal::NotLeading { leader }) => {
+                heads.refused(at, *leader);
+                true
+            }
+            ControlError::Refused(Refusal::InDoubt(_)) => {
+                heads.failed(at);
+                false
+            }
+            ControlError::Refused(_) => false,
+            error => {
+                heads.failed(at);
+                error.outcome() == Outcome::NotSent && self.has_several_heads()
+            }
+        }
     }
 
     async fn ask_once<Q: Question>(
         &self,
         request: &Request,
+        to: Option<SocketAddr>,
         idle: &mut Option<Connection>,
     ) -> Result<Q::Answer, ControlError> {
-        let to = self.heads().map(Heads::current);
         // Taken: whatever goes wrong, a connection in the middle of something is not used again.
         let mut connection = match idle.take().filter(|connection| connection.to == to) {
             Some(connection) => connection,
-            None => self.connect().await?,
+            None => self.connect(to).await?,
         };
         let stream = &mut connection.stream;
         let sent = wire::write(stream, request).await;
@@ -190,22 +204,23 @@ impl Client {
     /// [`ControlError`] if nobody is reached; a refusal comes with the first item. Cancel-safe.
     pub async fn subscribe<Q: Subscribe>(&self, question: Q) -> Result<Subscription<Q::Item>, ControlError> {
         let after = limits::CONTROL_DEADLINE;
+        let at = self.heads().map(Heads::current);
         let begun = tokio::time::timeout(after, async {
-            let Connection { mut stream, to } = self.connect().await?;
+            let Connection { mut stream, to } = self.connect(at).await?;
             wire::write(&mut stream, &question.request()).await.map_err(|error| self.broken(error, false))?;
             let heads = self.heads().cloned().zip(to);
             Ok(Subscription { stream, heads, peer: self.target.to_string(), items: PhantomData })
         });
-        let at = self.heads().map(|heads| (heads, heads.current()));
         let begun = begun.await;
         let begun = begun.unwrap_or_else(|_| Err(ControlError::Deadline { peer: self.target.to_string(), after }));
-        if let (Err(_), Some((heads, at))) = (&begun, at) {
+        if let (Err(_), Some((heads, at))) = (&begun, self.heads().zip(at)) {
             heads.failed(at);
         }
         begun
     }
 
-    async fn connect(&self) -> Result<Connection, ControlError> {
+    /// To the head at `to`, if it is one that is asked.
+    async fn connect(&self, to: Option<SocketAddr>) -> Result<Connection, ControlError> {
         match &self.target {
             Target::Local(path) => {
                 let none_here = || ControlError::NoneHere { path: path.join(SOCKET).display().to_string() };
@@ -224,7 +239,7 @@ impl Client {
                 }
             }
             Target::Remote { heads, credentials, life, job } => {
-                let (address, own) = (heads.current(), Arc::clone(&credentials.read()));
+                let (address, own) = (to.unwrap_or_else(|| heads.current()), Arc::clone(&credentials.read()));
                 let mut stream = tls::dial_control(address, &own).await?;
                 let hello = Hello { life: *life, job: job.clone() };
                 wire::write(&mut stream, &hello).await.map_err(|error| self.broken(error, false))?;

@@ -9,7 +9,7 @@ use mobula_transport::tls::TlsError;
 use mobula_transport::unix::UnixError;
 use serde::{Deserialize, Serialize};
 
-/// The answer of one who was asked and does not do it. Nothing has changed.
+/// The answer of one who was asked and does not do it. Nothing has changed, but for [`Failed`](Self::Failed) and [`InDoubt`](Self::InDoubt).
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -44,6 +44,9 @@ pub enum Refusal {
     /// It cannot be done now; later it may.
     #[error("{0}; try again")]
     NotNow(String),
+    /// The head ends in the middle of it: the next one knows whether it was done.
+    #[error("{0}; whether it was done is not known")]
+    InDoubt(String),
     /// It was begun and failed on the other side.
     #[error("{0}")]
     Failed(String),
@@ -101,13 +104,14 @@ pub enum ControlError {
 impl ControlError {
     /// True if asking again is of no use: it was refused, and not only for the moment.
     pub fn is_final(&self) -> bool {
-        matches!(self, ControlError::Refused(refusal) if !matches!(refusal, Refusal::NotNow(_) | Refusal::NotLeading { .. }))
+        let ControlError::Refused(refusal) = self else { return false };
+        !matches!(refusal, Refusal::NotNow(_) | Refusal::NotLeading { .. } | Refusal::InDoubt(_))
     }
 
     /// What is known of the request: whether it may be repeated.
     pub fn outcome(&self) -> Outcome {
         match self {
-            ControlError::Refused(Refusal::Failed(_)) => Outcome::Unknown,
+            ControlError::Refused(Refusal::Failed(_) | Refusal::InDoubt(_)) => Outcome::Unknown,
             ControlError::Refused(_) => Outcome::NotStarted,
             ControlError::Executable { .. }
             | ControlError::NoneHere { .. }

@@ -40,13 +40,20 @@ impl Heads {
         std::iter::once(current).chain(others).collect()
     }
 
-    /// There are these as well.
+    /// There are these as well. If they become too many, those go first of which was heard the longest ago.
     pub fn learn(&self, heads: impl IntoIterator<Item = SocketAddr>) {
+        let heads: Vec<_> = heads.into_iter().take(limits::HEADS_MAX).collect();
+        let current = self.current();
         let mut all = self.inner.all.lock();
-        for address in heads {
-            if !all.contains(&address) && all.len() < limits::HEADS_MAX {
-                all.push(address);
+        for address in &heads {
+            if all.contains(address) {
+                continue;
             }
+            if all.len() >= limits::HEADS_MAX {
+                let Some(at) = all.iter().position(|known| *known != current && !heads.contains(known)) else { return };
+                all.remove(at);
+            }
+            all.push(*address);
         }
     }
 
@@ -121,5 +128,14 @@ mod tests {
         assert_eq!(heads.current(), at(1));
         heads.learn((0..1000).map(at));
         assert_eq!(heads.all().len(), limits::HEADS_MAX);
+        // Heads that come back elsewhere, again and again, are found all the same.
+        for port in 2000..2100 {
+            heads.refused(heads.current(), Some(at(port)));
+            assert_eq!(heads.current(), at(port));
+        }
+        heads.learn([at(3000)]);
+        let all = heads.all();
+        assert_eq!((all.len(), all[0]), (limits::HEADS_MAX, at(2099)));
+        assert!(all.contains(&at(3000)) && !all.contains(&at(1)), "{all:?}");
     }
 }

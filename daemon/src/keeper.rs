@@ -132,11 +132,16 @@ impl Keeper {
         state.store.commit(transaction).await.map(drop).map_err(|error| self.give_up(&error.to_string()))
     }
 
-    /// What the head knows is not what the disk knows: it may answer nobody any more.
+    /// True once the head cannot write: what is seen of it then may be nobody's.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.borrow().is_some()
+    }
+
+    /// What the head knows is not what the disk knows: it may answer nobody any more. What was to be written may be there all the same.
     fn give_up(&self, reason: &str) -> Refusal {
         tracing::error!(reason, "the head cannot write down what it decides");
         self.broken.send_replace(Some(reason.to_owned()));
-        Refusal::NotNow(format!("the head ends: {reason}"))
+        Refusal::InDoubt(format!("the head ends: {reason}"))
     }
 }
 

@@ -15,8 +15,9 @@ use mobula_core::cluster::{
     DriverStatus, JobId, JobKind, Labels, NewJob, Place, Placed, Placing, Refused, UnixTime, WorkerPolicy,
 };
 use mobula_core::{LeaseTimes, NodeUid};
-use mobula_identity::{Capability, Certified, Head as Identity};
+use mobula_identity::{Capability, Certified, Head as Identity, IdentityError};
 use tokio::sync::watch;
+use tokio::task::block_in_place;
 
 use crate::job_logs::JobLogs;
 use crate::keeper::Keeper;
@@ -60,14 +61,16 @@ impl Service for HeadService {
             }
             Request::ReadLogs(read) => self.read_logs(read.job, read.follow, &mut reply).await,
             Request::CreateToken(create) => {
-                let made = self.identity.create_token(create.role, create.uses, create.ttl, now);
-                let text =
-                    made.map(|token| token.expose().to_string()).map_err(|error| Refusal::Invalid(error.to_string()));
+                let make = || self.identity.create_token(create.role, create.uses, create.ttl, now);
+                let text = block_in_place(make).map(|token| token.expose().to_string()).map_err(|error| match error {
+                    error @ IdentityError::Io { .. } => Refusal::Failed(error.to_string()),
+                    error => Refusal::Invalid(error.to_string()),
+                });
                 reply.answer::<mobula_control::CreateToken>(text).await
             }
             Request::ListTokens(_) => reply.answer::<mobula_control::ListTokens>(Ok(self.identity.tokens(now))).await,
             Request::RevokeToken(revoke) => {
-                let revoked = self.identity.revoke_token(revoke.token, now);
+                let revoked = block_in_place(|| self.identity.revoke_token(revoke.token, now));
                 let answer = revoked.map_err(|error| Refusal::Failed(error.to_string()));
                 reply.answer::<mobula_control::RevokeToken>(answer).await
             }
@@ -303,7 +306,11 @@ impl HeadService {
             if self.is_cut_off(peer) {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
-            match look().await {
+            let seen = look().await;
+            if self.keeper.is_broken() {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            match seen {
                 Some((item, is_last)) => {
                     reply.item(&item).await?;
                     if is_last {

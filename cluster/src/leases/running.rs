@@ -101,9 +101,8 @@ impl Running {
             loop {
                 match client.ask_within(ReleaseLease { lease }, QUESTION).await {
                     Ok(()) => return,
-                    Err(ControlError::Refused(Refusal::NotNow(_) | Refusal::NotLeading { .. })) => {}
-                    Err(ControlError::Refused(refusal)) => {
-                        return tracing::debug!(%lease, %refusal, "a lease was not given back");
+                    Err(error) if error.is_final() => {
+                        return tracing::debug!(%lease, %error, "a lease was not given back");
                     }
                     Err(error) => tracing::debug!(%lease, %error, "a lease is to be given back, and the head is away"),
                 }
@@ -154,9 +153,8 @@ async fn rest_or_give_up(
     until: Instant,
     rest: &mut Duration,
 ) -> Result<(), PlacementError> {
-    let is_final = error.is_final();
     let at = now();
-    if is_final || at >= until {
+    if error.is_final() || at >= until {
         let (waited, reason) = (at.saturating_duration_since(begun), error.to_string());
         return Err(PlacementError::NoHead { waited, reason });
     }
