@@ -210,7 +210,8 @@ impl Head {
     /// Answers what was asked.
     ///
     /// # Errors
-    /// [`Refusal`], which is in the audit log already. The peer has learned nothing but that. Not cancel-safe: a token may have
+    /// [`Refusal`], which is in the audit log already. The peer has learned nothing but that; with [`Refusal::HeadFailed`] it has heard
+    /// nothing at all. Not cancel-safe: a token may have
     /// been spent for nothing.
     pub async fn answer(self: &Arc<Self>, asked: Asked, now: UnixTime) -> Result<Issued, Refusal> {
         let Asked { mut stream, request } = asked;
@@ -237,6 +238,10 @@ impl Head {
             }
             Err(refusal) => {
                 self.audit.record(now, "join refused", Some(from), &refusal.to_string());
+                if matches!(refusal, Refusal::HeadFailed(_)) {
+                    // It is not for this head to say no: it may work later, or at another head.
+                    return decided;
+                }
                 Answer::JoinRejected
             }
         };

@@ -80,6 +80,17 @@ pub async fn renew(address: SocketAddr, joined: &Joined) -> Result<Joined, JoinE
     petition(stream, Request::Renew { uid: joined.uid, csr }, key, authority).await
 }
 
+/// A head that does not answer for the cluster says nothing.
+fn told(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => {
+            let text = "it has hung up: only the head that leads lets others in; ask another head, or this one later";
+            io::Error::new(error.kind(), text)
+        }
+        _ => error,
+    }
+}
+
 async fn petition(
     mut stream: JoinStream,
     request: Request,
@@ -92,7 +103,7 @@ async fn petition(
         message::decoded::<Answer>(&message::read(&mut stream).await?)
     };
     let answer = match tokio::time::timeout(2 * limits::HANDSHAKE_DEADLINE, talk).await {
-        Ok(answer) => answer.map_err(|error| JoinError::Io { address, error })?,
+        Ok(answer) => answer.map_err(|error| JoinError::Io { address, error: told(error) })?,
         Err(_) => return Err(JoinError::Io { address, error: io::ErrorKind::TimedOut.into() }),
     };
     match answer {

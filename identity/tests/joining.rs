@@ -2,19 +2,22 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mobula_core::{NodeUid, codec, limits};
 use mobula_identity::{
-    Authority, Head, IdentityError, Issued, JoinError, Joined, Refusal, Request, Role, Token, TokenId, UnixTime, join,
-    renew,
+    Authority, Head, IdentityError, Issued, JoinError, Joined, Members, Refusal, Request, Role, Token, TokenId,
+    UnixTime, join, renew,
 };
 use mobula_transport::tls::{
     Accepted, Credentials, Endpoint, JoinStream, TlsError, dial_head, listen, node_name, role_name, wire,
 };
 use mobula_transport::unix::Directory;
 use mobula_transport::{Lane, tcp};
+use parking_lot::Mutex;
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -44,7 +47,11 @@ impl House {
 
     fn in_directory(state: TempDir) -> Self {
         let directory = Directory::create(state.path().join("head")).expect("a directory of our own");
-        let head = Arc::new(Head::open(&directory, UnixTime::now()).expect("a head"));
+        House::of(state, Head::open(&directory, UnixTime::now()).expect("a head"))
+    }
+
+    fn of(state: TempDir, head: Head) -> Self {
+        let head = Arc::new(head);
         let credentials = head.credentials(HEAD, UnixTime::now()).expect("credentials");
         let endpoint = Endpoint::new(HEAD, &credentials, true).expect("good credentials");
         let listener = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
@@ -339,10 +346,90 @@ async fn nothing_is_given_that_was_not_written_down() {
     fs::create_dir_all(obstacle.join("x")).expect("made");
     let (joined, served) = house.join(&token, Role::Worker).await;
     assert!(matches!(served, Err(Refusal::HeadFailed(_))));
-    assert!(matches!(joined.map(|_| ()), Err(JoinError::JoinRejected { .. })));
+    // It may work later: who is told no does not try again.
+    assert!(matches!(joined.map(|_| ()), Err(JoinError::Io { .. })));
     let failed = house.head.create_token(Role::Worker, 1, HOUR, UnixTime::now());
     assert!(matches!(failed.map(|_| ()), Err(IdentityError::Io { .. })));
     fs::remove_dir_all(&obstacle).expect("ours");
+    house.join(&token, Role::Worker).await.1.expect("it was not spent");
+}
+
+/// What several heads have in common; it may be out of reach.
+#[derive(Clone, Default)]
+struct Common {
+    kept: Arc<Mutex<Option<Vec<u8>>>>,
+    is_away: Arc<AtomicBool>,
+}
+
+impl Common {
+    fn house(&self, state: TempDir) -> House {
+        let directory = Directory::create(state.path().join("head")).expect("a directory of our own");
+        let head = Head::open_with(&directory, Box::new(self.clone()), UnixTime::now());
+        House::of(state, head.unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    fn reach<T>(&self, what: impl FnOnce(&mut Option<Vec<u8>>) -> T) -> Result<T, IdentityError> {
+        match self.is_away.load(Ordering::Relaxed) {
+            true => {
+                let error = std::io::ErrorKind::NotConnected.into();
+                Err(IdentityError::Io { what: "cannot reach", path: self.place(), error })
+            }
+            false => Ok(what(&mut self.kept.lock())),
+        }
+    }
+}
+
+impl Members for Common {
+    fn read(&self) -> Result<Option<Zeroizing<Vec<u8>>>, IdentityError> {
+        self.reach(|kept| kept.clone().map(Zeroizing::new))
+    }
+
+    fn replace(&self, bytes: &[u8]) -> Result<(), IdentityError> {
+        self.reach(|kept| *kept = Some(bytes.to_vec()))
+    }
+
+    fn place(&self) -> PathBuf {
+        PathBuf::from("in common")
+    }
+}
+
+#[tokio::test]
+async fn the_next_head_knows_the_tokens_and_who_is_cut_off() {
+    let (common, now) = (Common::default(), UnixTime::now());
+    let first = common.house(tempfile::tempdir().expect("a directory"));
+    let state = tempfile::tempdir().expect("a directory");
+    Directory::create(state.path().join("head")).expect("a directory of our own");
+    let authority = |state: &TempDir| state.path().join("head/authority");
+    fs::copy(authority(&first.state), authority(&state)).expect("handed over");
+    let second = common.house(state);
+    assert_eq!(first.head.cluster(), second.head.cluster());
+
+    let token = first.token(Role::Worker, 1);
+    first.head.revoke_node(NodeUid(7), now).expect("written");
+    assert!(second.head.tokens(now).is_empty() && !second.head.is_revoked(NodeUid(7)), "it does not lead yet");
+    second.head.read_again().expect("it is there");
+    assert_eq!(second.head.tokens(now), first.head.tokens(now));
+    assert!(second.head.is_revoked(NodeUid(7)));
+    second.join(&token, Role::Worker).await.1.expect("it is good there");
+    first.head.read_again().expect("it is there");
+    assert_eq!(first.join(&token, Role::Worker).await.1, Err(Refusal::UsedUp));
+}
+
+#[tokio::test]
+async fn a_head_that_cannot_keep_what_it_decides_decides_nothing() {
+    let (common, now) = (Common::default(), UnixTime::now());
+    let house = common.house(tempfile::tempdir().expect("a directory"));
+    let token = house.token(Role::Worker, 1);
+    common.is_away.store(true, Ordering::Relaxed);
+    let (joined, served) = house.join(&token, Role::Worker).await;
+    assert!(matches!(served, Err(Refusal::HeadFailed(_))));
+    assert!(matches!(joined.map(|_| ()), Err(JoinError::Io { .. })), "it may be asked again, here or elsewhere");
+    assert!(house.head.revoke_node(NodeUid(7), now).is_err());
+    assert!(house.head.revoke_token(token.id(), now).is_err());
+    assert!(house.head.read_again().is_err());
+    assert!(!house.head.is_revoked(NodeUid(7)));
+    assert_eq!(house.head.tokens(now)[0].uses_left, 1);
+    common.is_away.store(false, Ordering::Relaxed);
     house.join(&token, Role::Worker).await.1.expect("it was not spent");
 }
 

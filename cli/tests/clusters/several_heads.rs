@@ -115,6 +115,10 @@ mod with_etcd {
         let token = heads.first.run(&["token", "create"]).ok().trim().to_owned();
         // The one that waits says who leads.
         heads.second.run(&["status"]).fails(1, &["does not lead", &heads.first.address.to_string()]);
+        let waiting = heads.second.address.to_string();
+        let join = ["--address", waiting.as_str(), "--num-cpus", "1"];
+        let refused = Node::start(heads.root.path(), "node-3", &join, Some(&token)).map(drop).expect_err("it waits");
+        refused.fails(69, &[&waiting, "only the head that leads lets others in"]);
         let killed = Instant::now();
         heads.first.kill();
         until("the second head leads", || view(&heads.second));
