@@ -3,17 +3,22 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mobula_control::{Client, Heads, Home, SOCKET, SharedCredentials, Target};
-use mobula_core::cluster::{Labels, UnixTime};
+use mobula_core::cluster::{Labels, Resources, UnixTime};
 use mobula_core::{LeaseTimes, NodeId, NodeUid};
 use mobula_head::HeadConfig;
 use mobula_head::store::{Clock, RedbStore, TakeOverError};
-use mobula_identity::{Head as Identity, JoinError, Joined, Role, Token, hide_from_dumps, join, keep_renewed, renew};
+use mobula_identity::{
+    ClusterId, Head as Identity, JoinError, Joined, Role, Token, hide_from_dumps, join, keep_renewed, renew,
+};
 use mobula_transport::tls::{self, Endpoint};
 use mobula_transport::unix::Listener;
 use parking_lot::RwLock;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio::task::block_in_place;
 
 use crate::agent::{About, Agent, End};
 use crate::door::{self, Leading};
@@ -32,6 +37,7 @@ use crate::service::HeadService;
 use crate::several::Several;
 
 /// Runs a node until it is stopped (SIGTERM, SIGINT, or `StopNode` on its socket), drained or fenced. `ready` is called once others can use it.
+/// It takes a runtime with several threads: while one waits for the disk or for etcd, others go on.
 ///
 /// # Errors
 /// [`DaemonError`], which knows the exit code.
@@ -45,125 +51,212 @@ pub async fn run(options: NodeOptions, ready: impl FnOnce(&Ready) + Send) -> Res
     let stop = watch::Sender::new(false);
     watch_signals(stop.clone())?;
     let NodeOptions { name, listen, port, advertise, resources, labels, part, .. } = options;
-    let name = name.unwrap_or_else(host_name);
     let listener = tls::listen(SocketAddr::new(listen, port)).map_err(name_the_holder)?;
     let port = listener.local_addr().map_err(io("the port"))?.port();
-    let address = SocketAddr::new(advertise.unwrap_or_else(host::own_address), port);
-    let programs = Arc::new(Programs::new(home.inside("executables")?, PROGRAMS_BYTES_MAX));
     let labels = match part {
         NodePart::Head { .. } => labels.with(Labels::HEAD, "true"),
         NodePart::Member { .. } => labels,
     };
-    let about = |uid| About {
-        id: NodeId::new(&name, uid),
-        address,
-        resources: resources.clone(),
-        labels: labels.clone(),
-        replaces: earlier_life(&home),
+    let node = Beginning {
+        name: name.unwrap_or_else(host_name),
+        address: SocketAddr::new(advertise.unwrap_or_else(host::own_address), port),
+        programs: Arc::new(Programs::new(home.inside("executables")?, PROGRAMS_BYTES_MAX)),
+        home,
+        resources,
+        labels,
+        stop,
     };
-    let facts = |uid| NodeFacts {
-        uid,
-        name: name.clone(),
-        home: home.directory().path().to_owned(),
-        cpus: u32::try_from(resources.cpus.whole()).unwrap_or(u32::MAX).max(1),
-        arbiters: 1,
-        labels: labels.clone(),
-    };
+    let doors = Doors { socket, listener };
     match part {
+        NodePart::Head { times, certificate_life, store: None } => {
+            run_the_head(&node, doors, times, certificate_life, ready).await
+        }
+        #[cfg(feature = "etcd")]
+        NodePart::Head { times, certificate_life, store: Some(url) } => {
+            let several = Several { url, times, certificate_life, address: node.address };
+            run_one_of_several_heads(&node, doors, several, ready).await
+        }
         #[cfg(not(feature = "etcd"))]
         NodePart::Head { store: Some(url), .. } => Err(DaemonError::Options(format!(
             "--store {url}: this program was built without etcd; build it with `cargo build --release -p mobula-cli --features etcd`, which takes \
              protoc: `apt install protobuf-compiler libprotobuf-dev`"
         ))),
-        #[cfg(feature = "etcd")]
-        NodePart::Head { times, certificate_life, store: Some(url) } => {
-            let uid = new_uid()?;
-            let several = Several { url, times, certificate_life, address };
-            let seat = several.open(&home, uid, Arc::clone(&programs), stop.clone()).await?;
-            let cluster = seat.identity.cluster().to_string();
-            let shared: SharedCredentials =
-                Arc::new(RwLock::new(Arc::new(seat.identity.credentials(uid, UnixTime::now())?)));
-            let heads = seat.heads.clone();
-            let target =
-                Target::Remote { heads: heads.clone(), credentials: Arc::clone(&shared), life: uid, job: None };
-            let client = Arc::new(Client::new(target.clone()));
-            let output = Output::start(Arc::new(Client::new(target.clone())), uid);
-            let processes = Processes::new(facts(uid), client, Arc::clone(&programs), output);
-            let node = NodeService { processes: Arc::clone(&processes), programs, heads, stop: stop.clone() };
-            tokio::spawn(local_door::keep(socket, Arc::new(seat.for_this_host(node))));
-            let leading = Leading {
-                endpoint: Arc::clone(&seat.endpoint),
-                identity: Arc::clone(&seat.identity),
-                service: Arc::clone(&seat),
-                lets_in: seat.lets_in(),
-            };
-            tokio::spawn(door::keep(listener, Arc::clone(&processes), Some(Arc::new(leading))));
-            tokio::spawn(renew_own(Arc::clone(&seat.endpoint), Arc::clone(&seat.identity), uid, Some(shared)));
-            tokio::spawn(learn_heads(target.clone()));
-            tokio::spawn(Arc::clone(&processes).hear_revocations());
-            let agent = agent(about(uid), target, processes, &stop);
-            let live = live(agent, &home, ready, Ready { address, cluster, name: name.clone(), uid });
-            let ended = tokio::select! {
-                ended = live => ended,
-                reason = Arc::clone(&seat).lead() => Err(reason),
-            };
-            seat.resign().await;
-            ended
+        NodePart::Member { heads, token } => run_a_member(&node, doors, &heads, token, ready).await,
+    }
+}
+
+/// What is known of a node before its life begins.
+struct Beginning {
+    home: Home,
+    name: String,
+    address: SocketAddr,
+    resources: Resources,
+    labels: Labels,
+    programs: Arc<Programs>,
+    stop: watch::Sender<bool>,
+}
+
+/// Where others come in.
+struct Doors {
+    socket: Listener,
+    listener: TcpListener,
+}
+
+async fn run_the_head(
+    node: &Beginning,
+    doors: Doors,
+    times: LeaseTimes,
+    certificate_life: Duration,
+    ready: impl FnOnce(&Ready) + Send,
+) -> Result<(), DaemonError> {
+    let uid = new_uid()?;
+    let identity = Identity::open(&node.home.inside("identity")?, UnixTime::now())?;
+    let identity = Arc::new(identity.with_certificate_life(certificate_life));
+    let led = Led::open(node, uid, times, Arc::clone(&identity)).await?;
+    let target = Target::Local(node.home.directory().path().to_owned());
+    let processes = node.processes(uid, &target);
+    tokio::spawn(local_door::keep(doors.socket, Arc::clone(&led.service)));
+    tokio::spawn(Arc::clone(&led.service.keeper).tick());
+    let leading = Leading {
+        endpoint: Arc::clone(&led.endpoint),
+        identity: Arc::clone(&identity),
+        service: Arc::clone(&led.service),
+        lets_in: Box::new(|| true),
+    };
+    tokio::spawn(door::keep(doors.listener, Arc::clone(&processes), Some(Arc::new(leading))));
+    tokio::spawn(renew_own(Arc::clone(&led.endpoint), Arc::clone(&identity), uid, None));
+    tokio::spawn(cut_off(led.cut, led.endpoint, Arc::clone(&led.service)));
+    let mut broken = led.service.keeper.broken.subscribe();
+    tokio::select! {
+        ended = node.live(uid, identity.cluster().to_string(), target, processes, ready) => ended,
+        reason = broken.wait_for(Option::is_some) => {
+            let reason = reason.ok().and_then(|reason| reason.clone()).unwrap_or_default();
+            Err(DaemonError::Broken(reason))
         }
-        NodePart::Head { times, certificate_life, store: None } => {
-            let uid = new_uid()?;
-            let identity = Identity::open(&home.inside("identity")?, UnixTime::now())?;
-            let identity = Arc::new(identity.with_certificate_life(certificate_life));
-            let led = Led::open(&home, uid, times, identity, Arc::clone(&programs), stop.clone()).await?;
-            let cluster = led.service.identity.cluster().to_string();
-            let target = Target::Local(home.directory().path().to_owned());
-            let client = Arc::new(Client::new(target.clone()));
-            let output = Output::start(Arc::new(Client::new(target.clone())), uid);
-            let processes = Processes::new(facts(uid), client, programs, output);
-            tokio::spawn(local_door::keep(socket, Arc::clone(&led.service)));
-            tokio::spawn(Arc::clone(&led.service.keeper).tick());
-            let leading = Leading {
-                endpoint: Arc::clone(&led.endpoint),
-                identity: Arc::clone(&led.service.identity),
-                service: Arc::clone(&led.service),
-                lets_in: Box::new(|| true),
-            };
-            tokio::spawn(door::keep(listener, Arc::clone(&processes), Some(Arc::new(leading))));
-            tokio::spawn(renew_own(Arc::clone(&led.endpoint), Arc::clone(&led.service.identity), uid, None));
-            tokio::spawn(cut_off(led.cut, Arc::clone(&led.endpoint), Arc::clone(&led.service)));
-            tokio::spawn(Arc::clone(&processes).hear_revocations());
-            let mut broken = led.service.keeper.broken.subscribe();
-            let agent = agent(about(uid), target, processes, &stop);
-            let live = live(agent, &home, ready, Ready { address, cluster, name: name.clone(), uid });
-            tokio::select! {
-                ended = live => ended,
-                reason = broken.wait_for(Option::is_some) => {
-                    let reason = reason.ok().and_then(|reason| reason.clone()).unwrap_or_default();
-                    Err(DaemonError::Broken(reason))
-                }
+    }
+}
+
+#[cfg(feature = "etcd")]
+async fn run_one_of_several_heads(
+    node: &Beginning,
+    doors: Doors,
+    several: Several,
+    ready: impl FnOnce(&Ready) + Send,
+) -> Result<(), DaemonError> {
+    let uid = new_uid()?;
+    let seat = several.open(&node.home, uid, Arc::clone(&node.programs), node.stop.clone()).await?;
+    let identity = Arc::clone(&seat.identity);
+    let asking = Asking::begin(seat.heads.clone(), identity.credentials(uid, UnixTime::now())?, uid);
+    let processes = node.processes(uid, &asking.target);
+    let service = node.service(&processes, asking.heads);
+    tokio::spawn(local_door::keep(doors.socket, Arc::new(seat.for_this_host(service))));
+    let leading = Leading {
+        endpoint: Arc::clone(&seat.endpoint),
+        identity: Arc::clone(&identity),
+        service: Arc::clone(&seat),
+        lets_in: seat.lets_in(),
+    };
+    tokio::spawn(door::keep(doors.listener, Arc::clone(&processes), Some(Arc::new(leading))));
+    tokio::spawn(renew_own(Arc::clone(&seat.endpoint), Arc::clone(&identity), uid, Some(asking.credentials)));
+    let ended = tokio::select! {
+        ended = node.live(uid, identity.cluster().to_string(), asking.target, processes, ready) => ended,
+        reason = seat.lead() => Err(reason),
+    };
+    seat.resign().await;
+    ended
+}
+
+async fn run_a_member(
+    node: &Beginning,
+    doors: Doors,
+    heads: &[SocketAddr],
+    token: Token,
+    ready: impl FnOnce(&Ready) + Send,
+) -> Result<(), DaemonError> {
+    let (head, joined) = first_that_leads(heads, |head| join(head, &token, Role::Worker)).await?;
+    let cluster = ClusterId(token.pin()).to_string();
+    drop(token);
+    let uid = joined.uid;
+    let asking = Asking::begin(Heads::new(head, heads.iter().copied()), copy(&joined.credentials), uid);
+    let processes = node.processes(uid, &asking.target);
+    tokio::spawn(renew_joined(asking.heads.clone(), joined, asking.credentials));
+    let service = node.service(&processes, asking.heads);
+    tokio::spawn(local_door::keep(doors.socket, Arc::new(service)));
+    tokio::spawn(door::keep::<HeadService>(doors.listener, Arc::clone(&processes), None));
+    node.live(uid, cluster, asking.target, processes, ready).await
+}
+
+/// How a node asks heads over the network.
+struct Asking {
+    heads: Heads,
+    credentials: SharedCredentials,
+    target: Target,
+}
+
+impl Asking {
+    fn begin(heads: Heads, credentials: tls::Credentials, uid: NodeUid) -> Self {
+        let credentials: SharedCredentials = Arc::new(RwLock::new(Arc::new(credentials)));
+        let target =
+            Target::Remote { heads: heads.clone(), credentials: Arc::clone(&credentials), life: uid, job: None };
+        let learning = Client::new(target.clone());
+        tokio::spawn(async move { learning.learn_heads().await });
+        Asking { heads, credentials, target }
+    }
+}
+
+impl Beginning {
+    fn processes(&self, uid: NodeUid, target: &Target) -> Arc<Processes> {
+        let facts = NodeFacts {
+            uid,
+            name: self.name.clone(),
+            home: self.home.directory().path().to_owned(),
+            cpus: u32::try_from(self.resources.cpus.whole()).unwrap_or(u32::MAX).max(1),
+            arbiters: 1,
+            labels: self.labels.clone(),
+        };
+        let client = || Arc::new(Client::new(target.clone()));
+        Processes::new(facts, client(), Arc::clone(&self.programs), Output::start(client(), uid))
+    }
+
+    fn service(&self, processes: &Arc<Processes>, heads: Heads) -> NodeService {
+        let (processes, programs) = (Arc::clone(processes), Arc::clone(&self.programs));
+        NodeService { processes, programs, heads, stop: self.stop.clone() }
+    }
+
+    /// Lives as a node. `ready` is called when the head has taken it.
+    async fn live(
+        &self,
+        uid: NodeUid,
+        cluster: String,
+        target: Target,
+        processes: Arc<Processes>,
+        ready: impl FnOnce(&Ready) + Send,
+    ) -> Result<(), DaemonError> {
+        tokio::spawn(Arc::clone(&processes).hear_revocations());
+        let about = About {
+            id: NodeId::new(&self.name, uid),
+            address: self.address,
+            resources: self.resources.clone(),
+            labels: self.labels.clone(),
+            replaces: earlier_life(&self.home),
+        };
+        let agent = Agent { about, target, processes, stop: self.stop.subscribe(), ready: watch::Sender::new(false) };
+        let mut taken = agent.ready.subscribe();
+        let living = agent.run();
+        tokio::pin!(living);
+        let ended = tokio::select! {
+            ended = &mut living => ended,
+            _ = taken.wait_for(|taken| *taken) => {
+                fs::write(self.home.file(LIFE), format!("{:016x}", uid.0)).map_err(io("the node's life"))?;
+                let facts = Ready { address: self.address, cluster, name: self.name.clone(), uid };
+                tracing::info!(name = facts.name, %uid, address = %facts.address, cluster = facts.cluster, "ready");
+                ready(&facts);
+                living.await
             }
-        }
-        NodePart::Member { heads, token } => {
-            let (head, joined) = join_one_of(&heads, &token).await?;
-            let cluster = mobula_identity::ClusterId(token.pin()).to_string();
-            drop(token);
-            let uid = joined.uid;
-            let Joined { credentials, .. } = &joined;
-            let shared: SharedCredentials = Arc::new(RwLock::new(Arc::new(copy(credentials))));
-            let heads = Heads::new(head, heads);
-            let target =
-                Target::Remote { heads: heads.clone(), credentials: Arc::clone(&shared), life: uid, job: None };
-            let client = Arc::new(Client::new(target.clone()));
-            let output = Output::start(Arc::new(Client::new(target.clone())), uid);
-            let processes = Processes::new(facts(uid), client, Arc::clone(&programs), output);
-            tokio::spawn(renew_joined(heads.clone(), joined, shared));
-            tokio::spawn(learn_heads(target.clone()));
-            let service = NodeService { processes: Arc::clone(&processes), programs, heads, stop: stop.clone() };
-            tokio::spawn(local_door::keep(socket, Arc::new(service)));
-            tokio::spawn(door::keep::<HeadService>(listener, Arc::clone(&processes), None));
-            tokio::spawn(Arc::clone(&processes).hear_revocations());
-            let agent = agent(about(uid), target, processes, &stop);
-            live(agent, &home, ready, Ready { address, cluster, name: name.clone(), uid }).await
+        };
+        match ended? {
+            End::Left => Ok(()),
+            End::Fenced => Err(DaemonError::Fenced),
         }
     }
 }
@@ -177,50 +270,23 @@ struct Led {
 
 impl Led {
     async fn open(
-        home: &Home,
+        node: &Beginning,
         uid: NodeUid,
         times: LeaseTimes,
         identity: Arc<Identity>,
-        programs: Arc<Programs>,
-        stop: watch::Sender<bool>,
     ) -> Result<Self, DaemonError> {
         let endpoint = Arc::new(Endpoint::new(uid, &identity.credentials(uid, UnixTime::now())?, true)?);
         identity.revocations().lives().for_each(|revoked| endpoint.revoke(revoked));
         let (cut_off, cut) = mpsc::unbounded_channel();
         let begun = mobula_transport::now();
-        let store = RedbStore::open(&home.file("head.redb"), Clock::new(move || begun.elapsed()));
+        let store = RedbStore::open(&node.home.file("head.redb"), Clock::new(move || begun.elapsed()));
         let store = Arc::new(store.map_err(TakeOverError::from)?);
         let keeper = Keeper::open(HeadConfig::new(times), store, cut_off).await?;
-        let logs = Arc::new(JobLogs::new(home.inside("logs")?));
-        let started = UnixTime::now();
+        let logs = Arc::new(JobLogs::new(node.home.inside("logs")?));
+        let (programs, stop, started) = (Arc::clone(&node.programs), node.stop.clone(), UnixTime::now());
         let (revoked, has_others) = (watch::Sender::new(()), false);
         let service = HeadService { keeper, identity, programs, logs, uid, started, times, has_others, revoked, stop };
         Ok(Led { service: Arc::new(service), endpoint, cut })
-    }
-}
-
-fn agent(about: About, target: Target, processes: Arc<Processes>, stop: &watch::Sender<bool>) -> Agent {
-    Agent { about, target, processes, stop: stop.subscribe(), ready: watch::Sender::new(false) }
-}
-
-/// Lives as a node. `ready` is called when the head has taken it.
-async fn live(agent: Agent, home: &Home, ready: impl FnOnce(&Ready) + Send, facts: Ready) -> Result<(), DaemonError> {
-    let mut taken = agent.ready.subscribe();
-    let uid = agent.about.id.uid;
-    let living = agent.run();
-    tokio::pin!(living);
-    let ended = tokio::select! {
-        ended = &mut living => ended,
-        _ = taken.wait_for(|taken| *taken) => {
-            fs::write(home.file(LIFE), format!("{:016x}", uid.0)).map_err(io("the node's life"))?;
-            tracing::info!(name = facts.name, %uid, address = %facts.address, cluster = facts.cluster, "ready");
-            ready(&facts);
-            living.await
-        }
-    };
-    match ended? {
-        End::Left => Ok(()),
-        End::Fenced => Err(DaemonError::Fenced),
     }
 }
 
@@ -267,22 +333,21 @@ fn watch_signals(stop: watch::Sender<bool>) -> Result<(), DaemonError> {
     Ok(())
 }
 
-/// Joins at the first head that lets anybody in: one that does not lead hangs up.
-async fn join_one_of(heads: &[SocketAddr], token: &Token) -> Result<(SocketAddr, Joined), DaemonError> {
-    let mut last = DaemonError::Options("there is no head to join at".to_owned());
+/// Asks heads, one after the other, until one answers: one that does not lead hangs up.
+async fn first_that_leads<T, F: Future<Output = Result<T, JoinError>>>(
+    heads: &[SocketAddr],
+    ask: impl Fn(SocketAddr) -> F,
+) -> Result<(SocketAddr, T), DaemonError> {
+    let mut last = DaemonError::Options("there is no head to ask".to_owned());
     for head in heads {
-        match join(*head, token, Role::Worker).await {
-            Ok(joined) => return Ok((*head, joined)),
+        match ask(*head).await {
+            Ok(answer) => return Ok((*head, answer)),
             // It leads, and says no.
             Err(error @ JoinError::JoinRejected { .. }) => return Err(error.into()),
             Err(error) => last = error.into(),
         }
     }
     Err(last)
-}
-
-async fn learn_heads(target: Target) {
-    Client::new(target).learn_heads().await;
 }
 
 /// Cuts off those that the head is done with, sees to it that they get no certificate again, and that all hear of it.
@@ -297,7 +362,7 @@ pub(crate) async fn cut_off(
         if head.identity.is_revoked(uid) {
             continue;
         }
-        if let Err(error) = head.identity.revoke_node(uid, UnixTime::now()) {
+        if let Err(error) = block_in_place(|| head.identity.revoke_node(uid, UnixTime::now())) {
             tracing::error!(%uid, %error, "this life is cut off from the head alone, and will not be after the head's next start");
         }
         head.revoked.send_replace(());
@@ -325,25 +390,12 @@ async fn renew_joined(heads: Heads, joined: Joined, shared: SharedCredentials) {
     let joined = tokio::sync::Mutex::new(joined);
     let renew = || async {
         let mut joined = joined.lock().await;
-        let renewed = renew_at(&heads.all(), &joined).await?;
+        let (_, renewed) = first_that_leads(&heads.all(), |head| renew(head, &joined)).await?;
         *shared.write() = Arc::new(copy(&renewed.credentials));
         *joined = renewed;
-        Ok::<_, JoinError>(Some(joined.until))
+        Ok::<_, DaemonError>(Some(joined.until))
     };
     keep_renewed("this node", until, renew).await;
-}
-
-async fn renew_at(heads: &[SocketAddr], joined: &Joined) -> Result<Joined, JoinError> {
-    let (last, others) = heads.split_last().ok_or_else(|| {
-        let error = std::io::ErrorKind::NotFound.into();
-        JoinError::Io { address: SocketAddr::from(([0, 0, 0, 0], 0)), error }
-    })?;
-    for head in others {
-        if let Ok(renewed) = renew(*head, joined).await {
-            return Ok(renewed);
-        }
-    }
-    renew(*last, joined).await
 }
 
 fn copy(credentials: &tls::Credentials) -> tls::Credentials {

@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mobula_control::{Heads, Home, Peer, Refusal, Reply, Request, Service};
@@ -18,6 +17,7 @@ use mobula_transport::tls::Endpoint;
 use parking_lot::RwLock;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
+use tokio::task::block_in_place;
 use zeroize::Zeroizing;
 
 use crate::error::DaemonError;
@@ -49,9 +49,9 @@ pub(crate) struct Seat {
     pub(crate) heads: Heads,
     place: String,
     store: EtcdStore,
-    /// In which it leads, for `StoredMembers`.
-    term: Arc<AtomicU64>,
     uid: NodeUid,
+    /// Where others reach this head.
+    address: SocketAddr,
     times: LeaseTimes,
     programs: Arc<Programs>,
     logs: Arc<JobLogs>,
@@ -91,23 +91,13 @@ impl Several {
         let directory = home.inside("identity")?;
         let authority = directory.path().join("authority");
         // Before one is made here that would be of no use.
-        let theirs = cluster_of(&store).await?;
-        if let Some(theirs) = theirs.as_ref().filter(|_| !authority.exists()) {
-            return Err(other_cluster(&place, theirs, "none yet", &authority));
+        if !authority.exists() {
+            is_owner(&store, &place, "none yet", &authority).await?;
         }
-        let term = Arc::new(AtomicU64::new(0));
-        let members = StoredMembers {
-            store: store.beside("identity"),
-            place: place.clone(),
-            term: Arc::clone(&term),
-            runtime: handle,
-        };
-        let identity = Identity::open_with(&directory, Box::new(members), UnixTime::now())?;
+        let members = StoredMembers { store: store.beside("identity"), place: place.clone(), runtime: handle };
+        let identity = block_in_place(|| Identity::open_with(&directory, Box::new(members), UnixTime::now()))?;
         let identity = Arc::new(identity.with_certificate_life(self.certificate_life));
-        let ours = id_of(&identity);
-        if let Some(theirs) = theirs.filter(|theirs| *theirs != ours) {
-            return Err(other_cluster(&place, &theirs, &ours, &authority));
-        }
+        is_owner(&store, &place, &id_of(&identity), &authority).await?;
         let endpoint = Arc::new(Endpoint::new(uid, &identity.credentials(uid, UnixTime::now())?, true)?);
         let leader = store.leader().await.map_err(TakeOverError::from)?;
         let leader: Option<SocketAddr> = leader.and_then(|leader| leader.name.parse().ok());
@@ -118,8 +108,8 @@ impl Several {
             heads,
             place,
             store,
-            term,
             uid,
+            address: self.address,
             times: self.times,
             programs,
             logs: Arc::new(JobLogs::new(home.inside("logs")?)),
@@ -134,13 +124,10 @@ impl Several {
 
 impl Seat {
     /// Waits until nobody else leads, leads, and gives why it cannot go on. To be dropped when the node ends.
-    pub(crate) async fn lead(self: Arc<Self>) -> DaemonError {
-        let looking = tokio::spawn(Arc::clone(&self).look());
-        let ended = self.wait_and_lead().await;
-        looking.abort();
-        match ended {
-            Ok(reason) => DaemonError::Broken(reason),
-            Err(error) => error,
+    pub(crate) async fn lead(&self) -> DaemonError {
+        tokio::select! {
+            ended = self.wait_and_lead() => ended.map_or_else(|error| error, DaemonError::Broken),
+            error = self.look() => error,
         }
     }
 
@@ -150,11 +137,10 @@ impl Seat {
         let keeper = Keeper::open(HeadConfig::new(self.times), Arc::new(self.store.clone()), cut).await?;
         let Some(leadership) = self.store.leadership() else { return Ok("it was given up".to_owned()) };
         let term = leadership.term();
-        self.term.store(term, Ordering::Relaxed);
-        self.check_cluster(term).await?;
-        self.identity.read_again()?;
+        self.sign(term).await?;
+        block_in_place(|| self.identity.read_again())?;
         self.identity.revocations().lives().for_each(|revoked| self.endpoint.revoke(revoked));
-        let (broken, started) = (keeper.broken.subscribe(), UnixTime::now());
+        let (mut broken, started) = (keeper.broken.subscribe(), UnixTime::now());
         let service = Arc::new(HeadService {
             keeper: Arc::clone(&keeper),
             identity: Arc::clone(&self.identity),
@@ -169,10 +155,10 @@ impl Seat {
         });
         *self.leading.write() = Some((leadership.clone(), Arc::clone(&service)));
         tracing::info!(term, "this head leads");
-        let mut broken = broken;
+        // On a task of its own: it waits for etcd.
+        tokio::spawn(cut_off(lives, Arc::clone(&self.endpoint), service));
         tokio::select! {
             () = keeper.tick() => Ok("it decides nothing any more".to_owned()),
-            () = cut_off(lives, Arc::clone(&self.endpoint), service) => Ok("it cuts nobody off any more".to_owned()),
             reason = leadership.ended() => Ok(reason),
             reason = broken.wait_for(Option::is_some) => {
                 Ok(reason.ok().and_then(|reason| reason.clone()).unwrap_or_default())
@@ -181,26 +167,35 @@ impl Seat {
     }
 
     /// The first that leads writes down whose records these are.
-    async fn check_cluster(&self, term: u64) -> Result<(), DaemonError> {
-        let ours = id_of(&self.identity);
-        match cluster_of(&self.store).await? {
-            Some(theirs) if theirs != ours => Err(other_cluster(&self.place, &theirs, &ours, &self.authority)),
-            Some(_) => Ok(()),
-            None => {
-                let id = Write::Put { key: CLUSTER_ID.to_owned(), value: ours.into_bytes() };
-                let written = self.store.beside(CLUSTER).commit(Transaction::of_head(term, vec![id])).await;
-                Ok(written.map(drop).map_err(TakeOverError::from)?)
-            }
+    async fn sign(&self, term: u64) -> Result<(), DaemonError> {
+        if self.is_owner().await? {
+            return Ok(());
         }
+        let id = Write::Put { key: CLUSTER_ID.to_owned(), value: id_of(&self.identity).into_bytes() };
+        let written = self.store.beside(CLUSTER).commit(Transaction::of_head(term, vec![id])).await;
+        Ok(written.map(drop).map_err(TakeOverError::from)?)
     }
 
-    /// Looks who leads, for ever.
-    async fn look(self: Arc<Self>) {
+    async fn is_owner(&self) -> Result<bool, DaemonError> {
+        is_owner(&self.store, &self.place, &id_of(&self.identity), &self.authority).await
+    }
+
+    /// Looks who leads, while this head does not. Ends only if the records turn out to be another cluster's: two heads that begin with new
+    /// records may each have made an authority, and one has signed them.
+    async fn look(&self) -> DaemonError {
+        let mut is_owner = false;
         loop {
             if self.leading().is_none()
                 && let Ok(leader) = self.store.leader().await
             {
                 *self.leader.write() = leader.and_then(|leader| leader.name.parse().ok());
+                if !is_owner {
+                    match self.is_owner().await {
+                        Ok(owner) => is_owner = owner,
+                        Err(error @ DaemonError::OtherCluster { .. }) => return error,
+                        Err(error) => tracing::debug!(%error, "etcd does not say whose the records are"),
+                    }
+                }
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -209,11 +204,14 @@ impl Seat {
     /// What answers, while it leads for certain.
     fn leading(&self) -> Option<Arc<HeadService>> {
         let leading = self.leading.read();
-        leading.as_ref().filter(|(leadership, _)| leadership.is_held()).map(|(_, service)| Arc::clone(service))
+        let (leadership, service) = leading.as_ref()?;
+        (leadership.is_held() && !service.keeper.is_broken()).then(|| Arc::clone(service))
     }
 
     fn refusal(&self) -> Refusal {
-        Refusal::NotLeading { leader: *self.leader.read() }
+        // Its lease may be left from an earlier life of this head, or be renewed too late.
+        let leader = self.leader.read().filter(|leader| *leader != self.address);
+        Refusal::NotLeading { leader }
     }
 
     /// Whether joiners are let in.
@@ -284,25 +282,24 @@ fn id_of(identity: &Identity) -> String {
     identity.cluster().0.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-async fn cluster_of(store: &EtcdStore) -> Result<Option<String>, DaemonError> {
+/// True if the records are those of the cluster `ours`, false if they are nobody's yet.
+async fn is_owner(store: &EtcdStore, place: &str, ours: &str, authority: &Path) -> Result<bool, DaemonError> {
     let found = store.beside(CLUSTER).range(CLUSTER_ID).await.map_err(TakeOverError::from)?;
     let id = found.entries.into_iter().find(|entry| entry.key == CLUSTER_ID);
-    Ok(id.map(|entry| String::from_utf8_lossy(&entry.value).into_owned()))
-}
-
-fn other_cluster(store: &str, theirs: &str, ours: &str, authority: &Path) -> DaemonError {
+    let Some(theirs) = id.map(|entry| String::from_utf8_lossy(&entry.value).into_owned()) else { return Ok(false) };
+    if theirs == ours {
+        return Ok(true);
+    }
     // The first 16 digits, as everywhere.
     let short = |id: &str| id.chars().take(16).collect::<String>();
-    let (theirs, ours) = (short(theirs), short(ours));
-    DaemonError::OtherCluster { store: store.to_owned(), theirs, ours, path: authority.to_owned() }
+    let (theirs, ours) = (short(&theirs), short(ours));
+    Err(DaemonError::OtherCluster { store: place.to_owned(), theirs, ours, path: authority.to_owned() })
 }
 
 /// Tokens and revocations, where the next head finds them.
 struct StoredMembers {
     store: EtcdStore,
     place: String,
-    /// In which this head leads.
-    term: Arc<AtomicU64>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -314,7 +311,7 @@ impl StoredMembers {
         what: &'static str,
         asked: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, IdentityError> {
-        let done = tokio::task::block_in_place(|| self.runtime.block_on(asked));
+        let done = block_in_place(|| self.runtime.block_on(asked));
         done.map_err(|error| IdentityError::Io { what, path: self.place(), error: io::Error::other(error) })
     }
 }
@@ -328,7 +325,9 @@ impl Members for StoredMembers {
 
     fn replace(&self, bytes: &[u8]) -> Result<(), IdentityError> {
         let write = Write::Put { key: MEMBERS.to_owned(), value: bytes.to_vec() };
-        let transaction = Transaction::of_head(self.term.load(Ordering::Relaxed), vec![write]);
+        // No term is 0: a head that has never led, or does not any more, writes nothing.
+        let term = self.store.leadership().map_or(0, |leadership| leadership.term());
+        let transaction = Transaction::of_head(term, vec![write]);
         self.wait_for("cannot write", self.store.commit(transaction)).map(drop)
     }
 
