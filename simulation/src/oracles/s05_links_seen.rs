@@ -24,6 +24,7 @@ type Place = (LifeId, u64);
 struct Pair {
     linked: BTreeSet<Place>,
     first: Time,
+    last: Time,
     unlinked: BTreeSet<Place>,
     /// Since when there is no link any more, where that is certain.
     off: Option<Time>,
@@ -67,6 +68,7 @@ impl Oracle for LinksSeen {
                     pair.first = view.now;
                 }
                 pair.linked.insert((life, actor));
+                pair.last = view.now;
                 pair.off = None;
             }
             Fact::UnlinkAsked { life, actor, peer_life, peer } => {
@@ -107,9 +109,9 @@ impl Oracle for LinksSeen {
             let life = |place: &Place| &view.ledger.lives[place.0 as usize];
             let Some(pair) = self.pairs.get(&(*own.min(by), *own.max(by))) else { continue };
             match self.over.get(by) {
-                // Unless the two were out of each other's reach before that.
+                // Unless the two were out of each other's reach before that, or one was linked with what had ended.
                 Some((at, false))
-                    if *at >= pair.first
+                    if *at >= pair.last
                         && life(by).until.is_none_or(|until| until > *at)
                         && !disturbed(view, life(own).node, life(by).node) =>
                 {

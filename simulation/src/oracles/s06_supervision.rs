@@ -21,8 +21,8 @@ struct Supervisor {
     failures: Vec<Time>,
     /// Who failed last, when, and how long the rest is at least.
     last: Option<(u32, Time, Time)>,
-    /// Nobody may start any more.
-    doomed: bool,
+    /// After this nobody may start any more. In that very moment a start may have been on its way.
+    doomed: Option<Time>,
     /// It cannot be said whether a failure was within the window.
     unsure: bool,
 }
@@ -94,7 +94,7 @@ impl Oracle for SupervisionOracle {
                 if !restarts && by_itself {
                     state.returns = false;
                 }
-                if by_itself && how != HowEnded::Told && restarts && !one.doomed {
+                if by_itself && how != HowEnded::Told && restarts && one.doomed.is_none() {
                     // Among siblings that are being restarted it may be none of its supervisor's failures.
                     let busy = |(other, state): (&u32, &Child)| {
                         *other != child && (state.returns || matches!(state.state, State::Starting | State::Stopping))
@@ -105,13 +105,13 @@ impl Oracle for SupervisionOracle {
             }
             Fact::SupervisorEnds { life, failed } => {
                 let one = self.supervisors.entry(life).or_default();
-                if failed && !one.doomed && !one.unsure {
+                if failed && one.doomed.is_none() && !one.unsure {
                     return Err(format!("the supervisor of life {life} gives up within its restarts"));
                 }
                 if let Some((child, _)) = one.children.iter().find(|(_, child)| child.state != State::Off) {
                     return Err(format!("the supervisor of life {life} ends before its child {child}"));
                 }
-                one.doomed = true;
+                one.doomed.get_or_insert(now);
             }
             _ => {}
         }
@@ -129,7 +129,9 @@ impl Supervisor {
         self.unsure |= jumped || self.failures.iter().any(unsure);
         let before = self.failures.iter().filter(within).count() as u32;
         if before >= view.params.restarts_max {
-            self.doomed |= !self.unsure;
+            if !self.unsure {
+                self.doomed.get_or_insert(now);
+            }
             return;
         }
         self.failures.push(now);
@@ -140,7 +142,7 @@ impl Supervisor {
     }
 
     fn may_start(&self, plan: &Supervised, life: LifeId, child: u32, now: Time) -> Result<(), String> {
-        if self.doomed {
+        if self.doomed.is_some_and(|at| now > at) {
             return Err(format!("child {child} of life {life} starts, and the restarts are used up"));
         }
         if self.children.get(&child).is_some_and(|child| child.state != State::Off) {
