@@ -10,7 +10,7 @@ use mobula_actors::{Node, NodeConfig};
 use mobula_control::handover::PeerWorker;
 use mobula_control::{
     BeatDriver, BeginDriver, Client, DriverBegun, EndDriver, Heads, Home, ReadLogs, RenewDriver, SharedCredentials,
-    Target, WatchJob, follow_revocations, hand_in,
+    Target, WatchJob, WatchRevocations, follow, hand_in,
 };
 use mobula_core::cluster::{DriverStatus, JobId, JobPhase, JobView, UnixTime, WorkerPhase};
 use mobula_core::{NodeId, NodeUid, limits};
@@ -31,7 +31,6 @@ pub(crate) const DRIVER_VARIABLE: &str = "MOBULA_DRIVER";
 
 /// The first rest after the head could not be asked; it doubles.
 const RETRY_MIN: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(2);
 
 /// Where a running cluster is to be looked for, as far as the environment says.
 pub(crate) enum Wanted {
@@ -124,8 +123,8 @@ impl Driver {
         let mesh = Mesh::new(&cluster, &credentials, job.to_string(), None)?;
         let runtime = node.control_runtime();
         runtime.spawn(renew(Arc::clone(&client), (job, uid), Arc::downgrade(&mesh), shared, until));
-        runtime.spawn(hear_revocations(Client::new(client.target().clone()), Arc::downgrade(&mesh)));
-        runtime.spawn(follow(Arc::clone(&client), job, mesh, tell));
+        runtime.spawn(hear_revocations(Arc::clone(&client), Arc::downgrade(&mesh)));
+        runtime.spawn(follow_job(Arc::clone(&client), job, mesh, tell));
         runtime.spawn(beat(Arc::clone(&client), job, uid, times.heartbeat * 2));
         if submitted.is_none() {
             runtime.spawn(print_logs(here, job));
@@ -167,30 +166,16 @@ pub fn driver_variable(job: JobId, uid: NodeUid) -> (&'static str, String) {
     (DRIVER_VARIABLE, format!("{job}:{:x}", uid.0))
 }
 
-/// Follows the job, over as many connections as it takes: whoever was away needs the newest state and no more.
-async fn follow(client: Arc<Client>, job: JobId, mesh: Arc<Mesh>, tell: watch::Sender<Option<JobView>>) {
-    let mut rest = RETRY_MIN;
-    loop {
-        match client.subscribe(WatchJob { job }).await {
-            Ok(mut views) => loop {
-                match views.next().await {
-                    Ok(Some(view)) => {
-                        rest = RETRY_MIN;
-                        mesh.update(live_workers(&view));
-                        tell.send_replace(Some(view));
-                    }
-                    Ok(None) => return,
-                    Err(error) => {
-                        tracing::debug!(%job, %error, "the head cannot be heard");
-                        break;
-                    }
-                }
-            },
-            Err(error) => tracing::debug!(%job, %error, "the head cannot be asked"),
-        }
-        tokio::time::sleep(rest).await;
-        rest = (rest * 2).min(RETRY_MAX);
-    }
+/// Follows the job until it is over.
+async fn follow_job(client: Arc<Client>, job: JobId, mesh: Arc<Mesh>, tell: watch::Sender<Option<JobView>>) {
+    follow(&client, WatchJob { job }, |view| {
+        view.is_some_and(|view| {
+            mesh.update(live_workers(&view));
+            tell.send_replace(Some(view));
+            true
+        })
+    })
+    .await;
 }
 
 /// The workers that have not ended.
@@ -244,9 +229,13 @@ async fn learn_heads(client: Client, mut views: watch::Receiver<Option<JobView>>
 }
 
 /// Until the driver is over.
-async fn hear_revocations(client: Client, mesh: Weak<Mesh>) {
-    let adopt = |list| mesh.upgrade().map(|mesh| mesh.cut_off(list)).is_some();
-    follow_revocations(&client, adopt).await;
+async fn hear_revocations(client: Arc<Client>, mesh: Weak<Mesh>) {
+    follow(&client, WatchRevocations {}, |list| {
+        let Some(mesh) = mesh.upgrade() else { return false };
+        list.into_iter().for_each(|list| mesh.cut_off(list));
+        true
+    })
+    .await;
 }
 
 /// A head that comes back counts the driver's lease from then, so it is to hear of the driver soon.

@@ -8,21 +8,21 @@
 mod client;
 mod error;
 mod executable;
+mod follow;
 pub mod handover;
 mod heads;
 mod local;
 mod request;
-mod revoked;
 mod server;
 mod wire;
 
 pub use client::{Client, SharedCredentials, Subscription, Target};
 pub use error::{ControlError, Refusal};
 pub use executable::{hand_in, identify};
+pub use follow::follow;
 pub use heads::Heads;
 pub use local::{HOME_VARIABLE, Home, SOCKET};
 pub use request::*;
-pub use revoked::follow_revocations;
 pub use server::{Peer, Reply, Service, serve_certified, serve_local};
 
 /// For the fuzz targets; no promise holds for it.

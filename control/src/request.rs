@@ -373,14 +373,14 @@ pub struct EndDriver {
 }
 
 /// A job as it is now, and again whenever it has changed, until it is over.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WatchJob {
     /// Which.
     pub job: JobId,
 }
 
 /// Who is cut off, now and whenever somebody is.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WatchRevocations {}
 
 /// The nodes on which a job may have something, for its processes.
@@ -442,7 +442,7 @@ pub struct LeaveNode {
 }
 
 /// What is to run on a node, now and whenever it has changed.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WatchAssignment {
     /// Which.
     pub node: NodeUid,

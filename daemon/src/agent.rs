@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mobula_control::{BeatNode, Client, ControlError, LeaveNode, Refusal, Register, Target, WatchAssignment};
+use mobula_control::{BeatNode, Client, ControlError, LeaveNode, Refusal, Register, Target, WatchAssignment, follow};
 use mobula_core::cluster::{Assignment, Beat, Labels, Refused, Registration, Resources};
 use mobula_core::{LeaseTimes, NodeId, NodeUid};
 use mobula_head::NodeLease;
@@ -49,7 +49,7 @@ pub(crate) struct Agent {
 impl Agent {
     /// Lives until it is told to stop, has been drained, or has lost its lease.
     pub(crate) async fn run(self) -> Result<End, DaemonError> {
-        let client = Client::new(self.target.clone());
+        let client = Arc::new(Client::new(self.target.clone()));
         let (tell, mut assignments) = watch::channel(Assignment::default());
         let mut load = Load::default();
         let mut lease = NodeLease::new(LeaseTimes::default());
@@ -62,7 +62,7 @@ impl Agent {
         // With it the node is up: whoever has waited for it may use it.
         self.beat(&client, &mut lease, &mut load, &tell).await?;
         self.ready.send_replace(true);
-        let following = tokio::spawn(follow(Client::new(self.target.clone()), self.about.id.uid, tell.clone()));
+        let following = tokio::spawn(follow_assignment(Arc::clone(&client), self.about.id.uid, tell.clone()));
         let end = loop {
             let now = mobula_transport::now();
             let beat_at = lease.next_beat().unwrap_or(now);
@@ -211,16 +211,13 @@ fn newer(tell: &watch::Sender<Assignment>, assignment: Assignment) {
     });
 }
 
-/// Follows what is to run, over as many connections as it takes.
-async fn follow(client: Client, node: NodeUid, tell: watch::Sender<Assignment>) {
-    loop {
-        if let Ok(mut assignments) = client.subscribe(WatchAssignment { node }).await {
-            while let Ok(Some(assignment)) = assignments.next().await {
-                newer(&tell, assignment);
-            }
-        }
-        tokio::time::sleep(RETRY).await;
-    }
+/// Follows what is to run.
+async fn follow_assignment(client: Arc<Client>, node: NodeUid, tell: watch::Sender<Assignment>) {
+    follow(&client, WatchAssignment { node }, |assignment| {
+        assignment.into_iter().for_each(|assignment| newer(&tell, assignment));
+        true
+    })
+    .await;
 }
 
 async fn sleep_until(at: Instant) {

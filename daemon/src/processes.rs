@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use mobula_cluster::private::{driver_variable, live_workers};
 use mobula_control::handover::{Part, PeerWorker, Proof};
-use mobula_control::{Certify, Client, ControlError, WatchJob, WorkerEnded, follow_revocations};
-use mobula_core::cluster::UnixTime;
+use mobula_control::{Certify, Client, ControlError, WatchJob, WatchRevocations, WorkerEnded, follow};
 use mobula_core::cluster::{
-    Assignment, DriverSpec, DriverStatus, JobId, Labels, Revision, Running, RunningWorker, WorkerSpec,
+    Assignment, DriverSpec, DriverStatus, JobId, JobView, Labels, Revision, Running, RunningWorker, UnixTime,
+    WorkerSpec,
 };
 use mobula_core::{LeaseTimes, NodeId, NodeUid, limits};
 use mobula_identity::{Certified, KeyRequest, Revocations, keep_renewed};
@@ -88,11 +88,11 @@ impl Processes {
 
     /// Hears from the head who is cut off, for ever: the workers here talk to them no more.
     pub(crate) async fn hear_revocations(self: Arc<Self>) {
-        let adopt = |list| {
-            self.revoked.send_replace(list);
+        follow(&self.head, WatchRevocations {}, |list| {
+            list.into_iter().for_each(|list| drop(self.revoked.send_replace(list)));
             true
-        };
-        follow_revocations(&Client::new(self.head.target().clone()), adopt).await;
+        })
+        .await;
     }
 
     /// The times of leases are these, in the whole cluster.
@@ -384,26 +384,18 @@ impl Processes {
         }
         let (tell, peers) = watch::channel(Peers::default());
         table.jobs.insert(job, peers.clone());
-        let head = Client::new(self.head.target().clone());
+        let head = Arc::clone(&self.head);
         tokio::spawn(async move {
-            // The table holds one receiver, and forgets it with the last process.
-            while tell.receiver_count() > 0 {
-                if let Ok(mut views) = head.subscribe(WatchJob { job }).await {
-                    loop {
-                        let view = tokio::select! {
-                            view = views.next() => view,
-                            () = tell.closed() => return,
-                        };
-                        match view {
-                            Ok(Some(view)) => {
-                                tell.send_replace(Peers { driver: view.driver, workers: live_workers(&view) });
-                            }
-                            Ok(None) => return,
-                            Err(_) => break,
-                        }
-                    }
-                }
-                tokio::time::sleep(RETRY).await;
+            let hear = |view: Option<JobView>| {
+                view.is_some_and(|view| {
+                    tell.send_replace(Peers { driver: view.driver, workers: live_workers(&view) });
+                    true
+                })
+            };
+            tokio::select! {
+                () = follow(&head, WatchJob { job }, hear) => {}
+                // The table holds one receiver, and forgets it with the last process.
+                () = tell.closed() => {}
             }
         });
         peers
