@@ -53,9 +53,9 @@ impl Agent {
         let (tell, mut assignments) = watch::channel(Assignment::default());
         let mut load = Load::default();
         let mut lease = NodeLease::new(LeaseTimes::default());
-        while !self.register(&client, &mut lease, &tell).await? {
+        while let Some(rest) = self.register(&client, &mut lease, &tell).await? {
             tokio::select! {
-                () = tokio::time::sleep(RETRY) => {}
+                () = tokio::time::sleep(rest) => {}
                 () = stopped(&self.stop) => return Ok(self.leave(&client).await),
             }
         }
@@ -101,13 +101,13 @@ impl Agent {
         Ok(end)
     }
 
-    /// Registers, for the first time or again. False if the head could not be asked or did not take the node yet.
+    /// Registers, for the first time or again. If the head could not be asked or did not take the node yet: after which rest to try again.
     async fn register(
         &self,
         client: &Client,
         lease: &mut NodeLease,
         tell: &watch::Sender<Assignment>,
-    ) -> Result<bool, DaemonError> {
+    ) -> Result<Option<Duration>, DaemonError> {
         let sent = mobula_transport::now();
         let registration = Registration {
             uid: self.about.id.uid,
@@ -124,20 +124,20 @@ impl Agent {
         };
         match client.ask_within(Register { registration }, within(lease, REGISTER_WITHIN)).await {
             Ok(registered) => {
-                if !lease.registered(&registered, sent, mobula_transport::now()) {
-                    return Ok(false);
+                if lease.registered(&registered, sent, mobula_transport::now()) {
+                    self.processes.set_times(registered.times);
+                    newer(tell, registered.assignment);
+                    return Ok(None);
                 }
-                self.processes.set_times(registered.times);
-                newer(tell, registered.assignment);
-                return Ok(true);
             }
             Err(ControlError::Refused(Refusal::Head(Refused::NameInUse { retry_after, .. }))) => {
                 tracing::warn!(name = %self.about.id.name, ?retry_after, "an earlier life of this node still has its name");
+                return Ok(Some(retry_after.min(Duration::from_secs(1))));
             }
             Err(error) if error.is_final() => return Err(error.into()),
             Err(error) => tracing::warn!(%error, "the head cannot be asked yet"),
         }
-        Ok(false)
+        Ok(Some(RETRY))
     }
 
     async fn beat(
