@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::campaign::Tier;
+use crate::judge::Violation;
 use crate::kind::Kind;
 use crate::params::{CallParams, Params};
 
@@ -11,36 +12,38 @@ const TRIES_MAX: usize = 600;
 
 /// The smallest world found that breaks the promise that `params` breaks; also how many were tried.
 pub fn shrink(tier: Tier, params: &Params, promise: &str) -> (Params, usize) {
+    let breaks = |candidate: &Params| tier.run_caught(candidate, false).violation;
+    smallest(params, promise, breaks, size, |best, fails| {
+        let best = fewer(best, |params| &mut params.faults, fails);
+        let best = fewer(best, |params| &mut params.calls, fails);
+        let best = fewer_nodes(best, fails);
+        simpler_calls(best, fails)
+    })
+}
+
+/// As [`shrink`], for worlds that are no clusters of links.
+pub fn shrink_kind<K: Kind>(params: &K::Params, promise: &str) -> (K::Params, usize) {
+    smallest(params, promise, |candidate| K::run_caught(candidate, false).violation, K::size, K::smaller)
+}
+
+/// Makes a world smaller, as long as what it breaks is `promise` and it does get smaller.
+fn smallest<P: Clone>(
+    params: &P,
+    promise: &str,
+    breaks: impl Fn(&P) -> Option<Violation>,
+    size: impl Fn(&P) -> usize,
+    smaller: impl Fn(P, &mut dyn FnMut(&P) -> bool) -> P,
+) -> (P, usize) {
     let mut best = params.clone();
     let mut tries = 0;
-    let mut fails = |candidate: &Params| {
+    let mut fails = |candidate: &P| {
         tries += 1;
-        tries <= TRIES_MAX && tier.run_caught(candidate, false).violation.is_some_and(|found| found.promise == promise)
+        tries <= TRIES_MAX && breaks(candidate).is_some_and(|found| found.promise == promise)
     };
     loop {
         let before = size(&best);
-        best = fewer(best, |params| &mut params.faults, &mut fails);
-        best = fewer(best, |params| &mut params.calls, &mut fails);
-        best = fewer_nodes(best, &mut fails);
-        best = simpler_calls(best, &mut fails);
-        if size(&best) == before {
-            return (best, tries);
-        }
-    }
-}
-
-/// As [`shrink`], for worlds that are no clusters of links: the smallest that breaks the promise, and how many were tried.
-pub fn shrink_kind<K: Kind>(params: &K::Params, promise: &str) -> (K::Params, usize) {
-    let mut best = params.clone();
-    let mut tries = 0;
-    let mut fails = |candidate: &K::Params| {
-        tries += 1;
-        tries <= TRIES_MAX && K::run_caught(candidate, false).violation.is_some_and(|found| found.promise == promise)
-    };
-    loop {
-        let before = K::size(&best);
-        best = K::smaller(best, &mut fails);
-        if K::size(&best) >= before {
+        best = smaller(best, &mut fails);
+        if size(&best) >= before {
             return (best, tries);
         }
     }
@@ -91,7 +94,7 @@ pub(crate) fn change<P: Clone>(
     if fails(&candidate) { candidate } else { best }
 }
 
-fn fewer_nodes(mut best: Params, fails: &mut impl FnMut(&Params) -> bool) -> Params {
+fn fewer_nodes(mut best: Params, fails: &mut dyn FnMut(&Params) -> bool) -> Params {
     while best.nodes > 1 {
         let last = best.nodes - 1;
         let mut candidate = Params { nodes: last, ..best.clone() };
@@ -105,7 +108,7 @@ fn fewer_nodes(mut best: Params, fails: &mut impl FnMut(&Params) -> bool) -> Par
     best
 }
 
-fn simpler_calls(mut best: Params, fails: &mut impl FnMut(&Params) -> bool) -> Params {
+fn simpler_calls(mut best: Params, fails: &mut dyn FnMut(&Params) -> bool) -> Params {
     let simpler: [fn(&mut CallParams); 5] = [
         |call| call.burst = call.burst.div_ceil(2),
         |call| call.nested = Vec::<Arc<CallParams>>::new(),

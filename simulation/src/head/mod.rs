@@ -15,11 +15,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::{Duration, Instant};
 
-use mobula_core::NodeUid;
 use mobula_core::cluster::{
     Amount, Assignment, Beat, BeatAnswer, DriverStatus, JobId, JobRow, LeaseId, NewJob, Place, Placing, Refused,
     Registered, Registration, Resources, Revision, WorkerId,
 };
+use mobula_core::{NodeUid, limits};
 
 pub use campaign::{Counts, Kind, Report, Summary};
 pub use params::{Fault, Params, What};
@@ -42,8 +42,8 @@ const HOST_PARTS: u64 = 40_000;
 /// How long after the last fault everything has to be in order: a lease and a margin, the time of a host to come back, and 5 s.
 const CALM: Time = 24 * SECOND;
 
-/// After so much silence a node is over for everybody.
-const LEASE_AND_MARGIN: Time = 10 * SECOND;
+/// After so much silence a node is over for everybody: a lease and a quarter of it.
+const LEASE_AND_MARGIN: Time = limits::LEASE.as_micros() as Time * 5 / 4;
 
 /// Events of a world that does something else than going round in circles.
 const EVENTS_MAX: u64 = 1_000_000;

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use mobula_core::{NodeUid, limits};
+use mobula_core::NodeUid;
 
 use super::{Fact, Oracle};
+use crate::head::LEASE_AND_MARGIN;
 use crate::params::Time;
 
 /// Nodes that are not down.
@@ -20,8 +21,8 @@ struct Silent {
     overdue: Option<Time>,
 }
 
-/// A lease and a quarter of it, by clocks that differ by a twentieth at most.
-const DOWN_AFTER: Time = limits::LEASE.as_micros() as Time * 5 / 4 * 21 / 20;
+/// By clocks that differ by a twentieth at most.
+const DOWN_AFTER: Time = LEASE_AND_MARGIN * 21 / 20;
 
 impl Oracle for Silence {
     fn promise(&self) -> &'static str {
