@@ -229,8 +229,7 @@ mod tests {
     use std::io;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use mobula_control::{Home, SOCKET};
-    use mobula_control::{Peer, Reply, Request, Service};
+    use mobula_control::{Home, Peer, Reply, Request, SOCKET, Service};
     use mobula_core::cluster::{HeadTime, Registered};
     use mobula_transport::unix::{Directory, Listener};
 

@@ -26,7 +26,7 @@ pub(crate) struct Keeper {
     /// Lives that are to be cut off.
     cut: tokio::sync::mpsc::UnboundedSender<NodeUid>,
     /// Why the head cannot go on.
-    pub(crate) broken: watch::Sender<Option<String>>,
+    broken: watch::Sender<Option<String>>,
 }
 
 struct State {
@@ -135,6 +135,14 @@ impl Keeper {
     /// True once the head cannot write: what is seen of it then may be nobody's.
     pub(crate) fn is_broken(&self) -> bool {
         self.broken.borrow().is_some()
+    }
+
+    /// Resolves when the head cannot write any more, with the reason. Cancel-safe.
+    pub(crate) async fn breaks(&self) -> String {
+        let mut broken = self.broken.subscribe();
+        // It is not dropped before this is.
+        let reason = broken.wait_for(Option::is_some).await;
+        reason.ok().and_then(|reason| reason.clone()).unwrap_or_default()
     }
 
     /// What the head knows is not what the disk knows: it may answer nobody any more. What was to be written may be there all the same.

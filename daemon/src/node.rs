@@ -126,13 +126,9 @@ async fn run_the_head(
     tokio::spawn(door::keep(doors.listener, Arc::clone(&processes), Some(Arc::new(leading))));
     tokio::spawn(renew_own(Arc::clone(&led.endpoint), Arc::clone(&identity), uid, None));
     tokio::spawn(cut_off(led.cut, led.endpoint, Arc::clone(&led.service)));
-    let mut broken = led.service.keeper.broken.subscribe();
     tokio::select! {
         ended = node.live(uid, identity.cluster().to_string(), target, processes, ready) => ended,
-        reason = broken.wait_for(Option::is_some) => {
-            let reason = reason.ok().and_then(|reason| reason.clone()).unwrap_or_default();
-            Err(DaemonError::Broken(reason))
-        }
+        reason = led.service.keeper.breaks() => Err(DaemonError::Broken(reason)),
     }
 }
 

@@ -70,7 +70,7 @@ mod tests {
 
     #[tokio::test]
     async fn lines_stay_whole_and_the_last_one_comes_without_its_end() {
-        let (sender, mut parts) = mpsc::channel::<(JobId, LogPart)>(WAITING_MAX);
+        let (sender, mut parts) = mpsc::channel(WAITING_MAX);
         let text = [&b"one\ntwo\nth"[..], &b"ree"[..]].concat();
         let follow = Output(sender).follow(JobId(1), "driver".to_owned(), &text[..]);
         let (mut got, ()) = tokio::join!(

@@ -140,14 +140,13 @@ impl Seat {
         self.sign(term).await?;
         block_in_place(|| self.identity.read_again())?;
         self.identity.revocations().lives().for_each(|revoked| self.endpoint.revoke(revoked));
-        let (mut broken, started) = (keeper.broken.subscribe(), UnixTime::now());
         let service = Arc::new(HeadService {
             keeper: Arc::clone(&keeper),
             identity: Arc::clone(&self.identity),
             programs: Arc::clone(&self.programs),
             logs: Arc::clone(&self.logs),
             uid: self.uid,
-            started,
+            started: UnixTime::now(),
             times: self.times,
             has_others: true,
             revoked: watch::Sender::new(()),
@@ -158,11 +157,9 @@ impl Seat {
         // On a task of its own: it waits for etcd.
         tokio::spawn(cut_off(lives, Arc::clone(&self.endpoint), service));
         tokio::select! {
-            () = keeper.tick() => Ok("it decides nothing any more".to_owned()),
+            () = Arc::clone(&keeper).tick() => Ok("it decides nothing any more".to_owned()),
             reason = leadership.ended() => Ok(reason),
-            reason = broken.wait_for(Option::is_some) => {
-                Ok(reason.ok().and_then(|reason| reason.clone()).unwrap_or_default())
-            }
+            reason = keeper.breaks() => Ok(reason),
         }
     }
 
