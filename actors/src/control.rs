@@ -28,7 +28,7 @@ use crate::serving::{Kind, NotBegun, Serving};
 use crate::snapshot::SnapshotError;
 use crate::stuck::StuckActor;
 use crate::supervised::{self, ChildOrder};
-use crate::tree::SupervisionTree;
+use crate::tree::{ActorList, SupervisionTree};
 use crate::vitals::{self, LifeNews};
 
 /// An actor could not be created. Nothing of it is left behind, so creating it again is safe.
@@ -214,6 +214,10 @@ pub(crate) enum Control {
     TaskRunners,
     Tree,
     Report,
+    /// All actors of the node, so many at most.
+    Actors {
+        limit: usize,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -237,6 +241,7 @@ pub(crate) enum ControlReply {
     TaskRunners(Result<Vec<ActorId>, SpawnError>),
     Tree(SupervisionTree),
     Report(NodeReport),
+    Actors(ActorList),
 }
 
 impl Control {
@@ -397,6 +402,7 @@ pub(crate) fn perform(node: &Node, from: &NodeId, control: Control) -> BoxFuture
         Control::TaskRunners => Box::pin(async move { ControlReply::TaskRunners(own.task_runners().await) }),
         Control::Tree => ready(ControlReply::Tree(SupervisionTree::of(node))),
         Control::Report => ready(ControlReply::Report(node.report())),
+        Control::Actors { limit } => ready(ControlReply::Actors(ActorList::of(node, limit))),
     }
 }
 

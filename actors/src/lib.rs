@@ -94,7 +94,7 @@ pub use supervised::Orphans;
 pub use supervisor::{AddChild, Children, DeleteChild, RestartChild, Supervisor, TerminateChild};
 pub use task::{RemoteTask, Run, TaskError, TaskPanicked, TaskRunner, TaskSpec};
 pub use timers::{Timer, Timers, timers};
-pub use tree::{SupervisionTree, TreeActor};
+pub use tree::{ActorList, SupervisionTree, TreeActor};
 pub use vitals::Restarted;
 
 #[doc(hidden)]

@@ -309,10 +309,10 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
         self.cell.register(waker);
     }
 
-    /// True if letters wait for the actor.
-    pub(crate) fn has_mail(&self) -> bool {
+    /// Letters that wait for the actor.
+    pub(crate) fn waiting(&self) -> usize {
         let state = self.state.lock();
-        !state.closed && !state.letters.is_empty()
+        if state.closed { 0 } else { state.letters.len() }
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -48,7 +48,7 @@ use crate::supervised::Supervised;
 use crate::supervisor::{Children, Supervisor};
 use crate::task::TaskRunner;
 use crate::threads::{Thread, Threads};
-use crate::tree::{SupervisionTree, TreeActor};
+use crate::tree::{ActorList, SupervisionTree, TreeActor};
 use crate::vitals::Vitals;
 
 /// A link between two nodes.
@@ -216,8 +216,8 @@ pub(crate) trait AnyActor: Send + Sync {
     fn routes(&self) -> &'static Routes;
     fn order(&self, order: Order);
     fn is_over(&self) -> bool;
-    /// Messages wait in its mailbox.
-    fn has_mail(&self) -> bool;
+    /// Messages in its mailbox.
+    fn waiting(&self) -> usize;
     fn end(&self) -> &End;
     fn vitals(&self) -> &Vitals;
     /// None for what is no actor of its own.
@@ -248,8 +248,8 @@ impl<A: RemoteActor> AnyActor for Hosted<A> {
         self.0.mailbox.is_closed()
     }
 
-    fn has_mail(&self) -> bool {
-        self.0.mailbox.has_mail()
+    fn waiting(&self) -> usize {
+        self.0.mailbox.waiting()
     }
 
     fn end(&self) -> &End {
@@ -270,6 +270,7 @@ impl<A: RemoteActor> AnyActor for Hosted<A> {
             name: self.0.identity.clone(),
             generation: self.0.generation(),
             child_of: self.supervised().map(|supervised| (supervised.by.clone(), supervised.child.clone())),
+            waiting: self.waiting() as u64,
         })
     }
 
@@ -644,6 +645,17 @@ impl Node {
         }
     }
 
+    /// The actors of `node`, those that began first, `limit` at most and never more than [`limits::TREE_ACTORS_MAX`].
+    ///
+    /// # Errors
+    /// [`CallError`] if it cannot be asked.
+    pub async fn actors_of(&self, node: &NodeId, limit: usize) -> Result<ActorList, CallError> {
+        match self.request(node, Control::Actors { limit }).await? {
+            ControlReply::Actors(list) => Ok(list),
+            _ => Err(unexpected()),
+        }
+    }
+
     /// The trees of supervisors of `node`.
     ///
     /// # Errors
@@ -834,7 +846,7 @@ impl Node {
     /// True if messages wait in a mailbox.
     pub(crate) fn any_mail(&self) -> bool {
         let actors: Vec<_> = self.0.actors.read().by_id.values().cloned().collect();
-        actors.iter().any(|actor| actor.has_mail())
+        actors.iter().any(|actor| actor.waiting() > 0)
     }
 
     /// True once the node [goes away](Self::go_away).

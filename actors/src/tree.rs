@@ -1,4 +1,4 @@
-//! Who supervises whom: the trees of one node or of many, to be looked at.
+//! The actors of one node or of many, and who supervises whom, to be looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,7 +10,7 @@ use crate::actor::RemoteActor;
 use crate::node::Node;
 use crate::supervisor::Supervisor;
 
-/// An actor that supervises or is supervised.
+/// An actor, as lists and trees show it.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct TreeActor {
     /// Where it is.
@@ -23,6 +23,42 @@ pub struct TreeActor {
     pub generation: Generation,
     /// Its supervisor, and what that one calls it.
     pub child_of: Option<(ActorAddress, String)>,
+    /// Messages in its mailbox.
+    #[serde(default)]
+    pub waiting: u64,
+}
+
+/// Actors, those of one node in the order of their creation.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct ActorList {
+    /// They.
+    pub actors: Vec<TreeActor>,
+    /// Actors that there are and that are not listed.
+    pub left_out: u64,
+}
+
+impl ActorList {
+    /// The first `limit` of an actor's node.
+    pub(crate) fn of(node: &Node, limit: usize) -> Self {
+        let mut actors = all_of(node);
+        let left_out = actors.len().saturating_sub(limit.min(limits::TREE_ACTORS_MAX));
+        actors.truncate(actors.len() - left_out);
+        ActorList { actors, left_out: left_out as u64 }
+    }
+
+    /// Adds what another node has told, until there are `limit`.
+    pub fn add(&mut self, other: ActorList, limit: usize) {
+        let room = limit.saturating_sub(self.actors.len());
+        self.left_out += other.left_out + other.actors.len().saturating_sub(room) as u64;
+        self.actors.extend(other.actors.into_iter().take(room));
+    }
+}
+
+/// Those that are actors of their own, the oldest first.
+fn all_of(node: &Node) -> Vec<TreeActor> {
+    let mut actors: Vec<_> = node.actors().iter().filter_map(|actor| actor.in_tree()).collect();
+    actors.sort_by_key(|actor| actor.actor.actor);
+    actors
 }
 
 /// The trees of supervisors, with whom they supervise. Its text has a line for each actor, children below their
@@ -41,9 +77,7 @@ impl SupervisionTree {
     /// The trees of an actor's node.
     pub(crate) fn of(node: &Node) -> Self {
         let mut tree = SupervisionTree::default();
-        let mut actors: Vec<_> = node.actors().iter().filter_map(|actor| actor.in_tree()).collect();
-        actors.sort_by_key(|actor| actor.actor.actor);
-        for actor in actors {
+        for actor in all_of(node) {
             if actor.child_of.is_none() && actor.actor_type != Supervisor::NAME {
                 tree.others += 1;
             } else if tree.actors.len() < limits::TREE_ACTORS_MAX {
@@ -123,7 +157,8 @@ mod tests {
 
     fn actor(at: ActorAddress, actor_type: &str, child_of: Option<(ActorAddress, &str)>) -> TreeActor {
         let child_of = child_of.map(|(by, child)| (by, child.to_owned()));
-        TreeActor { actor: at, actor_type: actor_type.to_owned(), name: None, generation: Generation(0), child_of }
+        let (actor_type, generation) = (actor_type.to_owned(), Generation(0));
+        TreeActor { actor: at, actor_type, name: None, generation, child_of, waiting: 0 }
     }
 
     #[test]

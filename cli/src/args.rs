@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use mobula_core::cluster::{Amount, JobId, Labels};
+use mobula_core::limits;
 use mobula_identity::Role;
 
 /// Runs and asks a Mobula cluster.
@@ -225,6 +226,15 @@ pub(crate) struct Logs {
 
 #[derive(Clone, Copy, Subcommand)]
 pub(crate) enum List {
+    /// Actors that live, of all jobs that run
+    Actors {
+        /// Of this job alone, as in job-7
+        #[arg(long)]
+        job: Option<JobId>,
+        /// So many at most
+        #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=limits::LISTED_ACTORS_MAX as u64))]
+        limit: u64,
+    },
     /// Hosts, and what they give
     Nodes,
     /// Processes of jobs

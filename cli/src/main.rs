@@ -12,7 +12,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use mobula_control::{
-    Client, ClusterView, CreateToken, DrainNode, Home, ListLeases, ListTokens, RemoveNode, RevokeToken, View,
+    Client, ClusterView, CreateToken, DrainNode, Home, ListActors, ListLeases, ListTokens, RemoveNode, RevokeToken,
+    View,
 };
 use mobula_core::NodeUid;
 
@@ -79,6 +80,15 @@ async fn ask(command: Command, home: PathBuf, json: bool) -> Result<(), Failure>
                 show::json(&leases)
             } else {
                 show::leases(&leases)
+            }
+            Ok(())
+        }
+        Command::List(List::Actors { job, limit }) => {
+            let actors = client.ask(ListActors { job, limit: limit as usize }).await?;
+            if json {
+                show::json(&actors)
+            } else {
+                show::actors(&actors)
             }
             Ok(())
         }

@@ -2,7 +2,7 @@
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
-use mobula_control::ClusterView;
+use mobula_control::{ActorTable, ClusterView};
 use mobula_core::NodeUid;
 use mobula_core::cluster::{Amount, JobPhase, JobRow, NodePhase, NodeRow, Resources, UnixTime, WorkerPhase, WorkerRow};
 use mobula_identity::TokenInfo;
@@ -72,7 +72,7 @@ pub(crate) fn list(view: &ClusterView, list: List) {
         List::Jobs => jobs(view),
         List::PlacementGroups => groups(view),
         // They are not in the view.
-        List::Leases => {}
+        List::Leases | List::Actors { .. } => {}
     }
 }
 
@@ -194,6 +194,29 @@ fn groups(view: &ClusterView) {
 pub(crate) fn leases(leases: &[mobula_core::cluster::LeaseRow]) {
     let rows = leases.iter().map(|lease| vec![lease.id.to_string(), lease.node.to_string(), amounts(&lease.resources)]);
     table(&["LEASE", "NODE", "RESOURCES"], rows);
+}
+
+/// Actors; what is missing is said on standard error.
+pub(crate) fn actors(found: &ActorTable) {
+    let rows = found.actors.iter().map(|actor| {
+        vec![
+            actor.actor.actor.to_string(),
+            actor.actor_type.clone(),
+            actor.name.clone().unwrap_or_default(),
+            actor.job.to_string(),
+            actor.actor.node.name.to_string(),
+            actor.actor.node.uid.to_string(),
+            actor.restarts.to_string(),
+            actor.waiting.to_string(),
+        ]
+    });
+    table(&["ACTOR", "TYPE", "NAME", "JOB", "NODE", "WORKER", "RESTARTS", "MAIL"], rows);
+    if found.left_out > 0 {
+        eprintln!("{} more are not listed; --limit and --job say which are", found.left_out);
+    }
+    if !found.silent.is_empty() {
+        eprintln!("no answer from {}: what runs there is not listed", found.silent.join(", "));
+    }
 }
 
 /// Tokens.

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use futures::Stream;
 use mobula_actors::{
-    ActorRef, ActorSpec, DeadLetter, Group, KeyedActor, KeyedRef, LeaseAnswer, LeaseRequest, Monitor, Node, NodeConfig,
-    NodeReport, NodeResources, PlacementError, RemoteActor, RemoteTask, Seat, SpawnError, StuckActor, SupervisionTree,
-    TaskSpec,
+    ActorList, ActorRef, ActorSpec, DeadLetter, Group, KeyedActor, KeyedRef, LeaseAnswer, LeaseRequest, Monitor, Node,
+    NodeConfig, NodeReport, NodeResources, PlacementError, RemoteActor, RemoteTask, Seat, SpawnError, StuckActor,
+    SupervisionTree, TaskSpec,
 };
 use mobula_control::ControlError;
 use mobula_core::cluster::{GroupStrategy, Resources};
@@ -413,6 +413,26 @@ impl Cluster {
     /// [`CallError`] if it cannot be asked.
     pub async fn report(&self, node: &NodeId) -> Result<NodeReport, CallError> {
         self.0.node.report_of(node).await
+    }
+
+    /// The actors of this process and of all live nodes, `limit` at most, those of each node in the order of their creation.
+    ///
+    /// # Errors
+    /// [`CallError`] if a live node cannot be asked.
+    pub async fn actors(&self, limit: usize) -> Result<ActorList, CallError> {
+        let asked = self.processes().into_iter().map(async |id| self.0.node.actors_of(&id, limit).await);
+        let mut all = ActorList::default();
+        for list in futures::future::try_join_all(asked).await? {
+            all.add(list, limit);
+        }
+        Ok(all)
+    }
+
+    /// This process, and all live nodes.
+    pub(crate) fn processes(&self) -> Vec<NodeId> {
+        let own = self.0.node.id();
+        let others = self.nodes().into_iter().filter(|node| node.alive && node.id != *own).map(|node| node.id);
+        std::iter::once(own.clone()).chain(others).collect()
     }
 
     /// The trees of supervisors on all live nodes, to be looked at or printed.

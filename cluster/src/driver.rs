@@ -23,6 +23,7 @@ use crate::cluster::Cluster;
 use crate::error::ClusterError;
 use crate::leases::Running;
 use crate::mesh::Mesh;
+use crate::tell_actors::tell_actors;
 
 /// The environment variable that says which cluster to join: `auto` for that of this user on this host, `local` for none, a home directory.
 pub(crate) const ADDRESS_VARIABLE: &str = "MOBULA_ADDRESS";
@@ -126,6 +127,7 @@ impl Driver {
         runtime.spawn(hear_revocations(Arc::clone(&client), Arc::downgrade(&mesh)));
         runtime.spawn(follow_job(Arc::clone(&client), job, mesh, tell));
         runtime.spawn(beat(Arc::clone(&client), job, uid, times.heartbeat * 2));
+        runtime.spawn(tell_actors(Arc::clone(&client), job, uid, cluster.downgrade()));
         if submitted.is_none() {
             runtime.spawn(print_logs(here, job));
         }

@@ -19,6 +19,7 @@ mod process;
 mod run_main;
 mod task_pool;
 mod task_queue;
+mod tell_actors;
 mod watch;
 mod worker_process;
 

@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mobula_core::cluster::{
-    Assignment, Beat, BeatAnswer, DriverStatus, Executable, JobId, JobRow, JobView, LeaseId, LeaseRow, NewGroup,
-    NodeRow, Place, Placed, PlacementGroupRow, Registered, Registration, Resources, Revision, Summary, UnixTime,
-    WorkerId, WorkerRow,
+    ActorRow, Assignment, Beat, BeatAnswer, DriverStatus, Executable, JobId, JobRow, JobView, LeaseId, LeaseRow,
+    NewGroup, NodeRow, Place, Placed, PlacementGroupRow, Registered, Registration, Resources, Revision, Summary,
+    UnixTime, WorkerId, WorkerRow,
 };
 use mobula_core::{LeaseTimes, NodeUid};
 use mobula_identity::{Capability, Certified, Revocations, Role, TokenId, TokenInfo};
@@ -74,6 +74,8 @@ requests! {
     WatchView needs Observe to "look at the cluster", streams ClusterView;
     /// See [`ListLeases`].
     ListLeases needs Observe to "look at the cluster", answers Vec<LeaseRow>;
+    /// See [`ListActors`].
+    ListActors needs Observe to "look at the cluster", answers ActorTable;
     /// See [`ReadLogs`].
     ReadLogs needs Observe to "read logs", streams LogPart;
     /// See [`CreateToken`].
@@ -108,6 +110,10 @@ requests! {
     WatchJob needs Call to "watch a job", streams JobView;
     /// See [`WatchRevocations`].
     WatchRevocations needs Call to "hear who was cut off", streams Revocations;
+    /// See [`WatchQuestions`].
+    WatchQuestions needs Call to "tell of the actors of a job", streams Vec<ActorQuestion>;
+    /// See [`TellActors`].
+    TellActors needs Call to "tell of the actors of a job", answers ();
     /// See [`ListNodes`].
     ListNodes needs Call to "look at the nodes of a job", answers Vec<NodeRow>;
     /// See [`ListHeads`].
@@ -197,6 +203,57 @@ pub struct ListHeads {}
 /// The leases of all jobs.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ListLeases {}
+
+/// The actors of a job, or of all: the head asks the drivers, and waits [`ACTORS_TOLD_WITHIN`](mobula_core::limits::ACTORS_TOLD_WITHIN) for them.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ListActors {
+    /// Of this job alone.
+    pub job: Option<JobId>,
+    /// So many at most, and never more than [`LISTED_ACTORS_MAX`](mobula_core::limits::LISTED_ACTORS_MAX).
+    pub limit: usize,
+}
+
+/// Actors, those of one job together, and of each of its processes the oldest first.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct ActorTable {
+    /// They.
+    pub actors: Vec<ActorRow>,
+    /// Actors that there are and that are not listed.
+    pub left_out: u64,
+    /// Who has not answered in time: `job-3`, or `node-2 of job-3`. What runs there is not counted.
+    pub silent: Vec<String>,
+}
+
+/// The questions to a driver about the actors of its job: those that wait now, and again whenever that has changed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WatchQuestions {
+    /// Which job.
+    pub job: JobId,
+    /// The life of its driver.
+    pub driver: NodeUid,
+}
+
+/// Somebody wants to know the actors of a job.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct ActorQuestion {
+    /// Of this question.
+    pub number: u64,
+    /// So many at most.
+    pub limit: usize,
+}
+
+/// A driver answers a question. Nothing comes of an answer that is late.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TellActors {
+    /// Which job.
+    pub job: JobId,
+    /// The life of its driver.
+    pub driver: NodeUid,
+    /// Which question.
+    pub question: u64,
+    /// The answer.
+    pub table: ActorTable,
+}
 
 /// What the processes of a job have printed, from the start; with `follow` on and on, until the job is over.
 #[derive(Debug, Serialize, Deserialize)]

@@ -197,6 +197,13 @@ pub const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(1);
 /// host cannot keep all others out.
 pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 32;
 
+/// 1,000: actors that one answer to `mobula list actors` has. With names and types as long as they may be such an answer is smaller than
+/// [`CONTROL_MESSAGE_BYTES_MAX`].
+pub const LISTED_ACTORS_MAX: usize = 1000;
+
+/// 2 s: how long the head waits for the drivers that it asks for their actors. Within half of it a driver hears its nodes.
+pub const ACTORS_TOLD_WITHIN: Duration = Duration::from_secs(2);
+
 /// 8 KiB: what one who joins may send. A request with its certificate request takes about 700 bytes.
 pub const JOIN_REQUEST_BYTES_MAX: usize = 8 * 1024;
 

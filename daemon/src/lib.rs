@@ -18,6 +18,7 @@ mod options;
 mod output;
 mod processes;
 mod programs;
+mod questions;
 mod service;
 #[cfg(feature = "etcd")]
 mod several;

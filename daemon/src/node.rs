@@ -32,6 +32,7 @@ use crate::options::{NodeOptions, NodePart, PROGRAMS_BYTES_MAX, Ready};
 use crate::output::Output;
 use crate::processes::{NodeFacts, Processes};
 use crate::programs::Programs;
+use crate::questions::Questions;
 use crate::service::HeadService;
 #[cfg(feature = "etcd")]
 use crate::several::Several;
@@ -281,7 +282,9 @@ impl Led {
         let logs = Arc::new(JobLogs::new(node.home.inside("logs")?));
         let (programs, stop, started) = (Arc::clone(&node.programs), node.stop.clone(), UnixTime::now());
         let (revoked, has_others) = (watch::Sender::new(()), false);
-        let service = HeadService { keeper, identity, programs, logs, uid, started, times, has_others, revoked, stop };
+        let questions = Questions::default();
+        let service =
+            HeadService { keeper, identity, programs, logs, uid, started, times, has_others, revoked, questions, stop };
         Ok(Led { service: Arc::new(service), endpoint, cut })
     }
 }

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mobula_control::{
-    BeginDriver, Certify, ClusterView, DriverBegun, HasExecutable, Peer, Refusal, RenewDriver, Reply, Request, Service,
-    SubmitJob,
+    ActorTable, BeginDriver, Certify, ClusterView, DriverBegun, HasExecutable, ListActors, Peer, Refusal, RenewDriver,
+    Reply, Request, Service, SubmitJob,
 };
 use mobula_core::cluster::{
-    DriverStatus, JobId, JobKind, Labels, NewJob, Place, Placed, Placing, Refused, UnixTime, WorkerPolicy,
+    DriverStatus, JobId, JobKind, JobPhase, JobRow, Labels, NewJob, Place, Placed, Placing, Refused, UnixTime,
+    WorkerPolicy,
 };
-use mobula_core::{LeaseTimes, NodeUid};
+use mobula_core::{LeaseTimes, NodeUid, limits};
 use mobula_identity::{Capability, Certified, Head as Identity, IdentityError};
 use tokio::sync::watch;
 use tokio::task::block_in_place;
@@ -22,6 +23,7 @@ use tokio::task::block_in_place;
 use crate::job_logs::JobLogs;
 use crate::keeper::Keeper;
 use crate::programs::Programs;
+use crate::questions::Questions;
 
 /// The head, as those see it who ask.
 pub(crate) struct HeadService {
@@ -36,6 +38,8 @@ pub(crate) struct HeadService {
     pub(crate) revoked: watch::Sender<()>,
     /// There may be other heads: nodes and drivers are told of them.
     pub(crate) has_others: bool,
+    /// To the drivers of jobs.
+    pub(crate) questions: Questions,
     /// Set once somebody has asked this node to stop.
     pub(crate) stop: watch::Sender<bool>,
 }
@@ -58,6 +62,21 @@ impl Service for HeadService {
             Request::ListLeases(_) => {
                 let leases = keeper.look(|head, _| head.leases()).await;
                 reply.answer::<mobula_control::ListLeases>(Ok(leases)).await
+            }
+            Request::ListActors(list) => reply.answer::<ListActors>(self.actors(list).await).await,
+            Request::WatchQuestions(watch) => {
+                if let Err(refusal) = drives(peer, watch.job, watch.driver) {
+                    return reply.refuse(refusal).await;
+                }
+                let mut changes = self.questions.changed.listen(watch.job);
+                changes.mark_changed();
+                let look = || -> Looking<'_, _> { Box::pin(async { Some((self.questions.of(watch.job), false)) }) };
+                self.stream(peer, &mut reply, &mut changes, look).await
+            }
+            Request::TellActors(tell) => {
+                let drives = drives(peer, tell.job, tell.driver);
+                let told = drives.map(|()| self.questions.told(tell.job, tell.question, tell.table));
+                reply.answer::<mobula_control::TellActors>(told).await
             }
             Request::ReadLogs(read) => self.read_logs(read.job, read.follow, &mut reply).await,
             Request::CreateToken(create) => {
@@ -272,6 +291,17 @@ impl HeadService {
                 view
             })
             .await
+    }
+
+    /// What the drivers of jobs say of their actors.
+    async fn actors(&self, list: ListActors) -> Result<ActorTable, Refusal> {
+        let jobs = self.keeper.look(|head, _| head.jobs()).await;
+        if let Some(job) = list.job.filter(|job| jobs.iter().all(|row| row.id != *job)) {
+            return Err(Refusal::Head(Refused::NoSuchJob { job }));
+        }
+        let is_asked = |row: &&JobRow| row.phase == JobPhase::Running && list.job.is_none_or(|job| row.id == job);
+        let jobs = jobs.iter().filter(is_asked).map(|row| row.id).collect();
+        Ok(self.questions.ask(jobs, list.limit, limits::ACTORS_TOLD_WITHIN).await)
     }
 
     /// Where heads are, if there are several: nodes with that label.

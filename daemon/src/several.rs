@@ -26,6 +26,7 @@ use crate::keeper::Keeper;
 use crate::local_door::NodeService;
 use crate::node::cut_off;
 use crate::programs::Programs;
+use crate::questions::Questions;
 use crate::service::HeadService;
 
 /// How often one that waits looks who leads, to tell those who ask.
@@ -150,6 +151,7 @@ impl Seat {
             times: self.times,
             has_others: true,
             revoked: watch::Sender::new(()),
+            questions: Questions::default(),
             stop: self.stop.clone(),
         });
         *self.leading.write() = Some((leadership.clone(), Arc::clone(&service)));

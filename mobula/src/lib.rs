@@ -45,7 +45,7 @@ pub use mobula_actors::{
     current_call, current_node, register_actor, register_task, remote_actor, shapes, this,
 };
 pub use mobula_actors::{
-    AddChild, ChildInfo, ChildSpec, Children, DeleteChild, Exit, Linking, MonitorGuard, MonitorRef, Orphans,
+    ActorList, AddChild, ChildInfo, ChildSpec, Children, DeleteChild, Exit, Linking, MonitorGuard, MonitorRef, Orphans,
     RestartChild, Restarted, SupervisionTree, Supervisor, SupervisorError, SupervisorSpec, TerminateChild, TreeActor,
     put_off_stop, stop_with, trap_exits,
 };

@@ -113,9 +113,12 @@ impl<A: RemoteActor> AnyActor for Hosting<A> {
         false
     }
 
-    fn has_mail(&self) -> bool {
-        let waits = |slot: &Slot<A>| matches!(&slot.state, State::Coming { waiting, .. } if !waiting.is_empty());
-        self.gate.slots.lock().values().any(waits)
+    fn waiting(&self) -> usize {
+        let waiting = |slot: &Slot<A>| match &slot.state {
+            State::Coming { waiting, .. } => waiting.len(),
+            _ => 0,
+        };
+        self.gate.slots.lock().values().map(waiting).sum()
     }
 
     fn end(&self) -> &End {

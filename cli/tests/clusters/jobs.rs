@@ -102,6 +102,8 @@ fn jobs_run_beside_each_other_and_one_is_stopped() {
     let workers = cluster.run(&["list", "workers"]);
     assert_eq!(workers.ok().lines().filter(|line| line.contains("ready")).count(), 4, "{workers:?}");
 
+    actors_are_listed_by_job(&cluster);
+
     cluster.run(&["job", "stop", "job-1"]).ok();
     cluster.wait_for_job("job-1", "stopped");
     until("the other three go on", || (cluster.job_processes().len() == 3).then_some(()));
@@ -117,6 +119,35 @@ fn jobs_run_beside_each_other_and_one_is_stopped() {
     cluster.run(&["job", "stop", "job-3"]).ok();
     third.end().fails(1, &["the job was stopped"]);
     assert!(!cluster.node("node-1").has_ended());
+}
+
+/// Two jobs with an actor on each of two nodes.
+fn actors_are_listed_by_job(cluster: &Cluster) {
+    let list = |arguments: &[&str]| -> Value {
+        let ended = cluster.run(&[&["list", "actors", "--json"], arguments].concat());
+        serde_json::from_str(ended.ok()).expect("JSON")
+    };
+    let found = until("an actor on each node, for each job", || {
+        let found = list(&[]);
+        (found["actors"].as_array().map(Vec::len) == Some(4)).then_some(found)
+    });
+    assert_eq!((&found["left_out"], &found["silent"]), (&Value::from(0), &Value::Array(Vec::new())), "{found}");
+    let found = list(&["--job", "job-2"]);
+    let workers = cluster.view()["workers"].clone();
+    let workers: Vec<_> = workers.as_array().expect("a list").iter().map(|worker| &worker["uid"]).collect();
+    let mut nodes = BTreeSet::new();
+    for actor in found["actors"].as_array().expect("a list") {
+        assert_eq!(actor["job"], "job-2", "{actor}");
+        assert!(actor["actor_type"].as_str().is_some_and(|name| name.ends_with("Guest")), "{actor}");
+        assert!(workers.contains(&&actor["actor"]["node"]["uid"]), "{actor}: {workers:?}");
+        nodes.insert(actor["actor"]["node"]["name"].as_str().expect("a name").to_owned());
+    }
+    assert_eq!(nodes, BTreeSet::from(["head".to_owned(), "node-1".to_owned()]));
+    let some = cluster.run(&["list", "actors", "--limit", "1"]);
+    assert_eq!(some.ok().lines().count(), 2, "{some:?}");
+    assert!(some.stderr.contains("3 more are not listed"), "{some:?}");
+    cluster.run(&["list", "actors", "--job", "job-77"]).fails(1, &["there is no job-77"]);
+    cluster.run(&["list", "actors", "--limit", "1001"]).fails(2, &["--limit", "1..=1000"]);
 }
 
 #[test]

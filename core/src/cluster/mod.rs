@@ -2,6 +2,7 @@
 //!
 //! A node is told what is to run ([`Assignment`]) and says what runs ([`Running`]); a driver sees its job ([`JobView`]). Neither is told what to
 //! do step by step, so whoever was away needs no more than the newest state.
+mod actor;
 mod amount;
 mod bad_flag;
 mod ids;
@@ -12,6 +13,7 @@ mod placing;
 mod refused;
 mod resources;
 
+pub use actor::ActorRow;
 pub use amount::{Amount, ToAmount};
 pub use bad_flag::BadFlag;
 pub use ids::{Executable, ExecutableHash, GroupId, HeadTime, JobId, LeaseId, Revision, UnixTime, WorkerId};
