@@ -70,6 +70,9 @@ pub(crate) enum Command {
 
 #[derive(Args)]
 pub(crate) struct Start {
+    /// Take flags from this file as well, in TOML: `port = 6379`, `labels = { zone = "a" }`; what is typed counts
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Be the head of a cluster, which is founded if this home has none
     #[arg(long, conflicts_with = "address", required_unless_present = "address")]
     pub(crate) head: bool,

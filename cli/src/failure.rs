@@ -22,6 +22,11 @@ impl Failure {
         Failure { code: 1, text: text.to_string() }
     }
 
+    /// A file says what makes no sense (EX_CONFIG of sysexits).
+    pub(crate) fn not_configured(text: impl fmt::Display) -> Self {
+        Failure { code: 78, text: text.to_string() }
+    }
+
     /// A file or a user is not as it has to be.
     pub(crate) fn not_permitted(text: impl fmt::Display) -> Self {
         Failure { code: 77, text: text.to_string() }

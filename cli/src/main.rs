@@ -1,5 +1,6 @@
 //! The `mobula` command.
 mod args;
+mod config;
 mod doctor;
 mod failure;
 mod job;
@@ -21,10 +22,12 @@ use crate::args::{Cli, Command, List, Node, Token};
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let home = cli.home.unwrap_or_else(Home::default_path);
-    let json = cli.json;
-    match done(cli.command, home, json) {
+    let done = config::with_file(std::env::args_os().collect()).and_then(|arguments| {
+        let cli = Cli::parse_from(arguments);
+        let home = cli.home.unwrap_or_else(Home::default_path);
+        done(cli.command, home, cli.json)
+    });
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("error: {}", failure.text);

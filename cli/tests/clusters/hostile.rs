@@ -23,7 +23,11 @@ impl Place {
     }
 
     fn start_head(&self) -> Result<Node, Ended> {
-        Node::start(self.0.path(), "home", &["--head"], None)
+        self.start_head_with(&["--head"])
+    }
+
+    fn start_head_with(&self, arguments: &[&str]) -> Result<Node, Ended> {
+        Node::start(self.0.path(), "home", arguments, None)
     }
 }
 
@@ -70,6 +74,35 @@ fn a_command_line_that_makes_no_sense_ends_with_2_and_what_would_be_valid() {
     place.run(&["token", "create", "--role", "king"]).fails(2, &["king"]);
     place.run(&["token", "create", "--ttl", "for ever"]).fails(2, &["--ttl"]);
     place.run(&["destroy"]).fails(2, &["destroy"]);
+}
+
+#[test]
+fn what_a_file_of_flags_says_is_refused_with_78_and_its_place() {
+    let place = Place::new();
+    let file = place.path("node.toml");
+    let named = file.display().to_string();
+    let refused = |text: &str, words: &[&str]| {
+        fs::write(&file, text).expect("room");
+        place.run(&["start", "--config", &named]).fails(78, words);
+        assert!(!place.path("home").exists(), "{text:?} has made a home");
+    };
+    let at = |place: &str| format!("{named}:{place}: ");
+    refused("head = true\nnum-cpu = 1\n", &[&at("2:1"), "no key `num-cpu`", "nearest is `num-cpus`"]);
+    refused("head = true\nnum-cpus = nan\n", &[&at("2:12"), "--num-cpus", "valid are a number such as 4 or 2.5"]);
+    refused("head = maybe\n", &[&at("1:8")]);
+    refused("token = 'mbl1.abc'\n", &["no key `token`", "nearest is `token-file`"]);
+    refused(&"#".repeat(70_000), &["larger than the 65536 bytes"]);
+    let nothing = place.path("nothing").display().to_string();
+    place.run(&["start", "--config", &nothing]).fails(78, &["nothing: No such file"]);
+    // What fits no other flag is said as if it had been typed.
+    fs::write(&file, "head = true\naddress = '127.0.0.1:1'\n").expect("room");
+    place.run(&["start", "--config", &named]).fails(2, &["cannot be used with"]);
+
+    fs::write(&file, "head = true\nport = 1\nlabels = { zone = 'a' }\nresources = { disk = 2 }\n").expect("room");
+    let head = place.start_head_with(&["--config", &named]).expect("typed flags count: the port is another");
+    let view = place.run(&["--json", "status"]);
+    assert!(view.ok().contains(r#""zone":"a""#) && view.ok().contains(r#""disk":2"#), "{view:?}");
+    drop(head);
 }
 
 #[test]
