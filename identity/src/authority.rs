@@ -214,7 +214,7 @@ pub(crate) fn credentials(
     }
 }
 
-fn hash_of(key: &KeyPair) -> Result<[u8; 32], IdentityError> {
+pub(crate) fn hash_of(key: &KeyPair) -> Result<[u8; 32], IdentityError> {
     let hash = digest::digest(&digest::SHA256, &key.subject_public_key_info());
     hash.as_ref().try_into().map_err(|_| IdentityError::Certificate { reason: "no SHA-256".to_owned() })
 }
