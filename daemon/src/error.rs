@@ -81,7 +81,7 @@ impl DaemonError {
     /// for what ended in between, 77 for what may not be, 78 for files that are not as they have to be, else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
-            DaemonError::Options(_) => 2,
+            DaemonError::Options(_) | DaemonError::Join(JoinError::NoHeads) => 2,
             DaemonError::PortInUse { .. } => 4,
             DaemonError::Home(UnixError::InUse { .. }) => 5,
             DaemonError::Records(TakeOverError::Store(StoreError::Unavailable { .. })) => 69,

@@ -11,7 +11,8 @@ use mobula_core::{LeaseTimes, NodeId, NodeUid};
 use mobula_head::HeadConfig;
 use mobula_head::store::{Clock, RedbStore, TakeOverError};
 use mobula_identity::{
-    ClusterId, Head as Identity, JoinError, Joined, Role, Token, hide_from_dumps, join, keep_renewed, renew,
+    ClusterId, Head as Identity, JoinError, Joined, Role, Token, first_that_leads, hide_from_dumps, join, keep_renewed,
+    renew,
 };
 use mobula_transport::tls::{self, Endpoint};
 use mobula_transport::unix::Listener;
@@ -332,23 +333,6 @@ fn watch_signals(stop: watch::Sender<bool>) -> Result<(), DaemonError> {
     Ok(())
 }
 
-/// Asks heads, one after the other, until one answers: one that does not lead hangs up.
-async fn first_that_leads<T, F: Future<Output = Result<T, JoinError>>>(
-    heads: &[SocketAddr],
-    ask: impl Fn(SocketAddr) -> F,
-) -> Result<(SocketAddr, T), DaemonError> {
-    let mut last = DaemonError::Options("there is no head to ask".to_owned());
-    for head in heads {
-        match ask(*head).await {
-            Ok(answer) => return Ok((*head, answer)),
-            // It leads, and says no.
-            Err(error @ JoinError::JoinRejected { .. }) => return Err(error.into()),
-            Err(error) => last = error.into(),
-        }
-    }
-    Err(last)
-}
-
 /// Cuts off those that the head is done with, sees to it that they get no certificate again, and that all hear of it.
 pub(crate) async fn cut_off(
     mut lives: mpsc::UnboundedReceiver<NodeUid>,
@@ -392,7 +376,7 @@ async fn renew_joined(heads: Heads, joined: Joined, shared: SharedCredentials) {
         let (_, renewed) = first_that_leads(&heads.all(), |head| renew(head, &joined)).await?;
         *shared.write() = Arc::new(copy(&renewed.credentials));
         *joined = renewed;
-        Ok::<_, DaemonError>(Some(joined.until))
+        Ok::<_, JoinError>(Some(joined.until))
     };
     keep_renewed("this node", until, renew).await;
 }

@@ -88,6 +88,14 @@ pub enum Refusal {
     /// The life was revoked.
     #[error("Revoked")]
     Revoked,
+    /// There are too many people.
+    #[error(
+        "TooManyCredentials: there are {limit} credentials of people already: revoke some, or wait until they are over"
+    )]
+    TooManyCredentials {
+        /// The limit.
+        limit: usize,
+    },
     /// What it sent is not a request.
     #[error("BadRequest: {0}")]
     BadRequest(String),

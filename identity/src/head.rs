@@ -19,6 +19,7 @@ use crate::error::{IdentityError, Refusal};
 use crate::ledger::{Ledger, TokenInfo};
 use crate::members::{Members, MembersFile};
 use crate::message::{self, Answer, Request};
+use crate::people::{CredentialInfo, People};
 use crate::process::Certified;
 use crate::revocations::Revocations;
 use crate::role::Role;
@@ -40,6 +41,9 @@ struct State {
     version: u32,
     tokens: Ledger,
     revocations: Revocations,
+    /// Heads of before the list have none.
+    #[serde(default)]
+    people: People,
 }
 
 /// What one who wants a certificate has asked, and the connection on which the answer is due.
@@ -188,6 +192,29 @@ impl Head {
         Ok(list)
     }
 
+    /// The credentials of people that are good at `now`.
+    pub fn credentials_of_people(&self, now: UnixTime) -> Vec<CredentialInfo> {
+        self.state.lock().people.list(now)
+    }
+
+    /// Cuts a person off, as [`revoke_node`](Self::revoke_node) does; true if there was one with that life.
+    ///
+    /// # Errors
+    /// [`IdentityError`] if that cannot be written down: nothing has changed then.
+    pub fn revoke_credential(&self, uid: NodeUid, now: UnixTime) -> Result<bool, IdentityError> {
+        let was_there = self.change(|state| {
+            let was_there = state.people.remove(uid);
+            if was_there {
+                state.revocations.revoke(uid, now);
+            }
+            Ok(was_there)
+        })?;
+        if was_there {
+            self.audit.record(now, "credential revoked", None, &uid.to_string());
+        }
+        Ok(was_there)
+    }
+
     /// True if a life is cut off.
     pub fn is_revoked(&self, uid: NodeUid) -> bool {
         self.state.lock().revocations.contains(uid)
@@ -220,7 +247,7 @@ impl Head {
             Ok(question) => {
                 // It writes to disk.
                 let head = Arc::clone(self);
-                let decided = tokio::task::spawn_blocking(move || head.decide(question, now)).await;
+                let decided = tokio::task::spawn_blocking(move || head.decide(question, from, now)).await;
                 decided.unwrap_or_else(|error| Err(Refusal::HeadFailed(error.to_string())))
             }
             Err(refusal) => Err(refusal),
@@ -271,7 +298,7 @@ impl Head {
         }
     }
 
-    fn decide(&self, question: Question, now: UnixTime) -> Result<Issued, Refusal> {
+    fn decide(&self, question: Question, from: SocketAddr, now: UnixTime) -> Result<Issued, Refusal> {
         let failed = |error: &dyn std::fmt::Display| Refusal::HeadFailed(error.to_string());
         // Before anything is spent: its own signature is checked with it.
         let csr = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(question.csr));
@@ -281,20 +308,47 @@ impl Head {
                 let _one_at_a_time = self.changing.lock();
                 let mut next = self.state.lock().clone();
                 next.tokens.spend(token, role, &statement, &signature, now)?;
+                let mut uid = [0; 8];
+                getrandom::fill(&mut uid).map_err(|error| failed(&error))?;
+                // Drawn here: nobody can ask for another's life.
+                let uid = NodeUid(u64::from_be_bytes(uid));
                 if csr.is_ok() {
+                    if role.is_person() {
+                        next.people.put(self.person(uid, role, Some(token), from, now), now)?;
+                    }
                     // On disk before anything is given for it.
                     self.write(&next).map_err(|error| failed(&error))?;
                     *self.state.lock() = next;
                 }
-                let mut uid = [0; 8];
-                getrandom::fill(&mut uid).map_err(|error| failed(&error))?;
-                // Drawn here: nobody can ask for another's life.
-                (NodeUid(u64::from_be_bytes(uid)), role)
+                (uid, role)
+            }
+            By::Certificate { uid, role } if role.is_person() && csr.is_ok() => {
+                let _one_at_a_time = self.changing.lock();
+                let mut next = self.state.lock().clone();
+                if next.revocations.contains(uid) {
+                    return Err(Refusal::Revoked);
+                }
+                next.people.put(self.person(uid, role, None, from, now), now)?;
+                self.write(&next).map_err(|error| failed(&error))?;
+                *self.state.lock() = next;
+                (uid, role)
             }
             By::Certificate { uid, .. } if self.state.lock().revocations.contains(uid) => return Err(Refusal::Revoked),
             By::Certificate { uid, role } => (uid, role),
         };
         self.authority.issue(&csr?.public_key, uid, role, now).map_err(|error| failed(&error))
+    }
+
+    /// One to whom a certificate is given.
+    fn person(
+        &self,
+        uid: NodeUid,
+        role: Role,
+        token: Option<TokenId>,
+        from: SocketAddr,
+        now: UnixTime,
+    ) -> CredentialInfo {
+        CredentialInfo { uid, role, token, from, since: now, until: now.after(self.certificate_life()) }
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> Result<T, IdentityError>) -> Result<T, IdentityError> {

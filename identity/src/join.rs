@@ -43,6 +43,9 @@ pub enum JoinError {
         /// The head.
         address: SocketAddr,
     },
+    /// There was no head to ask.
+    #[error("there is no head to ask")]
+    NoHeads,
     /// The conversation broke. The token may have been spent.
     #[error("joining at {address}: {error}")]
     Io {

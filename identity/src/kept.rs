@@ -66,9 +66,7 @@ impl Kept {
     /// # Errors
     /// [`IdentityError`]; the old file is there then.
     pub fn write(&self, path: &Path) -> Result<(), IdentityError> {
-        let lock = open_lock(path)?;
-        lock.lock().map_err(|error| failed(path, error))?;
-        self.replace(path)
+        self.write_locked(&KeptLock::take(path)?)
     }
 
     /// As [`write`](Self::write), for one who has the [`KeptLock`].
@@ -149,6 +147,16 @@ pub struct KeptLock {
 }
 
 impl KeptLock {
+    /// Takes the lock of the file `path`, and waits for it: whoever has it writes a file, or asks a head meanwhile. Blocks.
+    ///
+    /// # Errors
+    /// [`IdentityError`] if the lock's file cannot be used.
+    pub fn take(path: &Path) -> Result<Self, IdentityError> {
+        let file = open_lock(path)?;
+        file.lock().map_err(|error| failed(path, error))?;
+        Ok(KeptLock { path: path.to_owned(), _file: file })
+    }
+
     /// Takes the lock of the file `path`; none if another process has it, which is about to replace the file. Does not wait.
     ///
     /// # Errors

@@ -73,6 +73,11 @@ impl Role {
         matches!(self, Role::Head | Role::Worker | Role::Process)
     }
 
+    /// True for people, whose certificates cannot serve, and who are in no list of nodes.
+    pub const fn is_person(self) -> bool {
+        matches!(self, Role::Client | Role::Operator | Role::Observer)
+    }
+
     const fn capabilities(self) -> &'static [Capability] {
         use Capability as C;
         match self {

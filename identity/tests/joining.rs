@@ -526,3 +526,44 @@ async fn who_announces_too_much_or_says_nothing_is_refused() {
     assert!(matches!(served, Err(Refusal::BadRequest(text)) if text.contains("within 5 s")));
     drop(silent);
 }
+
+#[tokio::test]
+async fn people_are_listed_until_they_are_over_or_cut_off() {
+    let house = House::open();
+    let now = UnixTime::now();
+    house.joined(Role::Worker).await;
+    let token = house.token(Role::Observer, 1);
+    let observer = house.join(&token, Role::Observer).await.0.unwrap_or_else(|error| panic!("{error}"));
+    let client = house.joined(Role::Client).await;
+    let listed = house.head.credentials_of_people(now);
+    let mut expected = [(observer.uid, Role::Observer), (client.uid, Role::Client)];
+    expected.sort();
+    assert_eq!(listed.iter().map(|one| (one.uid, one.role)).collect::<Vec<_>>(), expected);
+    let row = |uid| house.head.credentials_of_people(now).into_iter().find(|one| one.uid == uid);
+    let first = row(observer.uid).expect("it has joined");
+    assert_eq!((first.token, first.from.ip()), (Some(token.id()), Ipv4Addr::LOCALHOST.into()));
+
+    // Later, the same life.
+    let later = now.after(HOUR);
+    let (renewed, issued) =
+        within(async { tokio::join!(renew(house.address, &observer), house.serve_at(later)) }).await;
+    issued.expect("it holds the certificate");
+    assert_eq!(renewed.unwrap_or_else(|error| panic!("{error}")).uid, observer.uid);
+    let second = row(observer.uid).expect("it is there");
+    assert_eq!((second.since, second.token), (first.since, first.token));
+    assert!(second.until >= later.after(limits::CERTIFICATE_LIFE));
+    assert_eq!(house.head.credentials_of_people(second.until), []);
+
+    assert!(house.head.revoke_credential(client.uid, now).expect("written"));
+    assert!(!house.head.revoke_credential(client.uid, now).expect("nothing to write"));
+    assert!(house.head.is_revoked(client.uid) && row(client.uid).is_none());
+    let (renewed, issued) = within(async { tokio::join!(renew(house.address, &client), house.serve()) }).await;
+    assert!(matches!(renewed, Err(JoinError::JoinRejected { .. })));
+    assert_eq!(issued.err(), Some(Refusal::Revoked));
+    assert!(row(client.uid).is_none(), "it does not come back into the list");
+
+    // The list outlives the head.
+    let again = House::in_directory(house.state);
+    assert_eq!(again.head.credentials_of_people(now).len(), 1);
+    assert!(again.head.is_revoked(client.uid));
+}
