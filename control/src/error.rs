@@ -9,12 +9,14 @@ use mobula_transport::tls::TlsError;
 use mobula_transport::unix::UnixError;
 use serde::{Deserialize, Serialize};
 
+use crate::logins::LoginError;
+
 /// The answer of one who was asked and does not do it. Nothing has changed, but for [`Failed`](Self::Failed) and [`InDoubt`](Self::InDoubt).
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
     /// The asker's role may not.
-    #[error("Unauthorized: a {role} may not {what}; {needed}")]
+    #[error("Unauthorized: the role {role} may not {what}; {needed}")]
     Unauthorized {
         /// What the asker is.
         role: String,
@@ -61,12 +63,16 @@ pub enum ControlError {
     Refused(#[from] Refusal),
     /// No cluster of this user runs here.
     #[error(
-        "no node of yours runs on this host ({path}): start one with `mobula start --head`, or say with MOBULA_HOME where its home is"
+        "no node of yours runs on this host ({path}): start one with `mobula start --head`, say with MOBULA_HOME where its home is, or log in to a \
+         cluster elsewhere with `mobula login --address HOST:PORT`"
     )]
     NoneHere {
         /// Where its socket would be.
         path: String,
     },
+    /// What this user has does not let it ask.
+    #[error(transparent)]
+    Login(#[from] LoginError),
     /// A program could not be read.
     #[error("cannot read the program {path}: {error}", path = path.display())]
     Executable {
@@ -115,6 +121,7 @@ impl ControlError {
             ControlError::Refused(_) => Outcome::NotStarted,
             ControlError::Executable { .. }
             | ControlError::NoneHere { .. }
+            | ControlError::Login(_)
             | ControlError::Local(_)
             | ControlError::Tls(_) => Outcome::NotSent,
             ControlError::Broken { sent: false, .. } => Outcome::NotSent,

@@ -2,9 +2,10 @@
 //!
 //! [`Request`] has all that can be asked; a [`Client`] asks it, over the socket of this user's node or over TLS, and [`serve_local`] and
 //! [`serve_certified`] are the other end, with a [`Service`] behind it. [`handover`] is what a node tells a worker process that it has started.
-//! [`Home`] is where the files of a user's node are.
+//! [`Home`] is where the files of a user's node are, and [`Logins`] the credentials in it with which a person asks from any host; [`whom`] says which is asked.
 //!
 //! This crate decides nothing, and does not know actors.
+mod address;
 mod client;
 mod error;
 mod executable;
@@ -12,18 +13,23 @@ mod follow;
 pub mod handover;
 mod heads;
 mod local;
+mod logins;
 mod request;
 mod server;
+mod whom;
 mod wire;
 
+pub use address::{ADDRESS_VARIABLE, Address, BadAddress, resolve};
 pub use client::{Client, SharedCredentials, Subscription, Target};
 pub use error::{ControlError, Refusal};
 pub use executable::{hand_in, identify};
 pub use follow::follow;
 pub use heads::Heads;
 pub use local::{HOME_VARIABLE, Home, SOCKET};
+pub use logins::{Login, LoginError, Logins};
 pub use request::*;
 pub use server::{Peer, Reply, Service, serve_certified, serve_local};
+pub use whom::{Whom, whom};
 
 /// For the fuzz targets; no promise holds for it.
 #[doc(hidden)]

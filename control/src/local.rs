@@ -8,8 +8,10 @@
 //!   executables/     by BLAKE3 hash
 //!   logs/            what drivers and workers have printed, a directory a job
 //!   node.log         what the node itself has to say
+//!   logins/          of a person: credentials for clusters, see [`Logins`](crate::Logins)
 //! ```
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use mobula_transport::unix::{Directory, UnixError};
@@ -61,6 +63,12 @@ impl Home {
     /// As for [`create`](Self::create).
     pub fn open(path: &Path) -> Result<Self, UnixError> {
         Directory::open(path).map(Home)
+    }
+
+    /// True while a process has the home at `path`: a node of this user runs.
+    pub fn is_running(path: &Path) -> bool {
+        let Ok(file) = File::open(path.join(SOCKET).with_extension("lock")) else { return false };
+        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 
     /// The directory.

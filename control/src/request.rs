@@ -12,7 +12,7 @@ use mobula_core::cluster::{
     UnixTime, WorkerId, WorkerRow,
 };
 use mobula_core::{LeaseTimes, NodeUid};
-use mobula_identity::{Capability, Certified, Revocations, Role, TokenId, TokenInfo};
+use mobula_identity::{Capability, Certified, CredentialInfo, Revocations, Role, TokenId, TokenInfo};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -142,6 +142,10 @@ requests! {
     GetExecutable needs BeANode to "be a node", answers Part;
     /// See [`AppendLog`].
     AppendLog needs BeANode to "be a node", answers ();
+    /// See [`ListCredentials`].
+    ListCredentials needs ManageTokens to "list credentials", answers Vec<CredentialInfo>;
+    /// See [`RevokeCredential`].
+    RevokeCredential needs ManageTokens to "revoke credentials", answers bool;
 }
 
 /// The cluster as it is now.
@@ -294,6 +298,17 @@ pub struct ListTokens {}
 pub struct RevokeToken {
     /// Which.
     pub token: TokenId,
+}
+
+/// The credentials of people: clients, operators and observers.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ListCredentials {}
+
+/// Cuts a person off, with the drivers that it has begun; true if there was one.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RevokeCredential {
+    /// Whose.
+    pub uid: NodeUid,
 }
 
 /// A node is to take nothing new, and to leave when what runs has ended, or at the deadline.

@@ -191,7 +191,7 @@ async fn serve(service: &impl Service, peer: &Peer, mut stream: Box<dyn ByteStre
             let refusal = Refusal::Unauthorized {
                 role: peer.role().to_string(),
                 what: what.to_owned(),
-                needed: format!("it takes one of: {}", roles.join(", ")),
+                needed: format!("that takes the capability {needs:?}, which these have: {}", roles.join(", ")),
             };
             Reply { stream: &mut *stream }.refuse(refusal).await
         };
