@@ -66,6 +66,12 @@ impl Keeper {
         decided.map_err(Refusal::Head)
     }
 
+    /// Cuts a life off that is no node's.
+    pub(crate) fn cut_off(&self, life: NodeUid) {
+        // Nobody listens any more when the head ends.
+        let _ = self.cut.send(life);
+    }
+
     /// A node goes, and nothing runs on it.
     pub(crate) async fn leave(&self, node: NodeUid) -> Result<(), Refusal> {
         let leave = |head: &mut Head, moment| {

@@ -16,6 +16,7 @@ mod local_door;
 mod node;
 mod options;
 mod output;
+mod people;
 mod processes;
 mod programs;
 mod questions;

@@ -51,9 +51,10 @@ impl Service for NodeService {
 
 impl NodeService {
     fn elsewhere(&self) -> Refusal {
+        let head = self.heads.current();
         Refusal::Invalid(format!(
-            "this node is not the head: ask on the host of the head, {}",
-            self.heads.current().ip()
+            "this node is not the head: ask on the host of the head, {}, or log in with `mobula login --address {head}` and ask with `--address {head}`",
+            head.ip()
         ))
     }
 

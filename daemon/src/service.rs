@@ -22,6 +22,7 @@ use tokio::task::block_in_place;
 
 use crate::job_logs::JobLogs;
 use crate::keeper::Keeper;
+use crate::people::cut_off;
 use crate::programs::Programs;
 use crate::questions::Questions;
 
@@ -49,7 +50,11 @@ impl Service for HeadService {
         let keeper = &self.keeper;
         let now = UnixTime::now();
         if self.is_cut_off(peer) {
-            return Err(io::ErrorKind::ConnectionAborted.into());
+            // A person is told so; a node that is not trusted any more hears nothing.
+            return match peer.role().is_person() {
+                true => reply.refuse(cut_off(peer)).await,
+                false => Err(io::ErrorKind::ConnectionAborted.into()),
+            };
         }
         match request {
             Request::View(_) => reply.answer::<mobula_control::View>(Ok(self.view().await)).await,
@@ -78,7 +83,7 @@ impl Service for HeadService {
                 let told = drives.map(|()| self.questions.told(tell.job, tell.question, tell.table));
                 reply.answer::<mobula_control::TellActors>(told).await
             }
-            Request::ReadLogs(read) => self.read_logs(read.job, read.follow, &mut reply).await,
+            Request::ReadLogs(read) => self.read_logs(peer, read.job, read.follow, &mut reply).await,
             Request::CreateToken(create) => {
                 let make = || self.identity.create_token(create.role, create.uses, create.ttl, now);
                 let text = block_in_place(make).map(|token| token.expose().to_string()).map_err(|error| match error {
@@ -265,6 +270,14 @@ impl Service for HeadService {
                 });
                 reply.answer::<mobula_control::AppendLog>(answer).await
             }
+            Request::ListCredentials(_) => {
+                let credentials = self.identity.credentials_of_people(now);
+                reply.answer::<mobula_control::ListCredentials>(Ok(credentials)).await
+            }
+            Request::RevokeCredential(revoke) => {
+                let revoked = self.revoke_credential(revoke.uid, now).await;
+                reply.answer::<mobula_control::RevokeCredential>(revoked).await
+            }
             _ => reply.refuse(Refusal::Invalid("this head does not know the request".to_owned())).await,
         }
     }
@@ -332,6 +345,7 @@ impl HeadService {
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return reply.end().await },
                 () = reply.gone() => return Err(io::ErrorKind::UnexpectedEof.into()),
+                () = self.until_cut_off(peer) => {}
             }
             if self.is_cut_off(peer) {
                 return Err(io::ErrorKind::ConnectionAborted.into());
@@ -367,7 +381,7 @@ impl HeadService {
     }
 
     /// True if the peer was removed from the cluster: it hears nothing more.
-    fn is_cut_off(&self, peer: &Peer) -> bool {
+    pub(crate) fn is_cut_off(&self, peer: &Peer) -> bool {
         peer.life().is_some_and(|life| self.identity.is_revoked(life))
     }
 
@@ -412,6 +426,9 @@ impl HeadService {
                 };
                 let row = self.keeper.decide(|head, moment| head.create_job(new, moment)).await?;
                 self.forget_logs().await;
+                if self.is_cut_off(peer) {
+                    return Err(cut_off(peer));
+                }
                 // Asked again, it is the driver that was drawn the first time.
                 (row.id, row.driver.unwrap_or(driver))
             }
@@ -485,7 +502,7 @@ impl HeadService {
         }
     }
 
-    async fn read_logs(&self, job: JobId, follow: bool, reply: &mut Reply<'_>) -> io::Result<()> {
+    async fn read_logs(&self, peer: &Peer, job: JobId, follow: bool, reply: &mut Reply<'_>) -> io::Result<()> {
         let is_over = async || self.keeper.look(|head, _| head.job(job).map(|row| row.phase.is_over())).await;
         if is_over().await.is_none() {
             return reply.refuse(Refusal::Head(Refused::NoSuchJob { job })).await;
@@ -505,6 +522,7 @@ impl HeadService {
                 () = reader.more() => {}
                 _ = changes.changed() => {}
                 () = reply.gone() => return Err(io::ErrorKind::UnexpectedEof.into()),
+                () = self.until_cut_off(peer) => return Err(io::ErrorKind::ConnectionAborted.into()),
             }
         }
     }
@@ -514,6 +532,11 @@ impl HeadService {
 fn drives(peer: &Peer, job: JobId, life: NodeUid) -> Result<(), Refusal> {
     peer.must_be_of(&job.to_string())?;
     if peer.may(Capability::ManageJobs) { Ok(()) } else { peer.must_be(life) }
+}
+
+/// True if the job was asked for by that life.
+pub(crate) fn is_submitted_by(row: &JobRow, life: NodeUid) -> bool {
+    row.submitter.split_once(' ').is_some_and(|(_, submitter)| submitter == life.to_string())
 }
 
 /// Who asks, as its connection has proven it.

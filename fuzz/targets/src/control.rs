@@ -36,6 +36,8 @@ mod tests {
         let many = whats(include_bytes!("../../corpus/control/many"));
         let wanted = ["look at the cluster", "create tokens", "drain nodes", "read logs", "be a node", "be a node"];
         assert_eq!(many, (wanted.to_vec(), true));
+        let revoke = whats(include_bytes!("../../corpus/control/revoke-credential"));
+        assert_eq!(revoke, (vec!["revoke credentials"], true));
         assert_eq!(whats(include_bytes!("../../corpus/control/cut")), (vec!["stop jobs"], false));
         assert_eq!(whats(include_bytes!("../../corpus/control/too-long")), (vec![], false));
         assert_eq!(whats(include_bytes!("../../corpus/control/unknown")), (vec![], false));
