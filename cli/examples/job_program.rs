@@ -4,6 +4,7 @@
 //! - `panic`, `exit CODE`: a driver that fails.
 //! - `worker-panic`: an actor that fails, which its driver survives.
 //! - `rounds FILE`: asks an actor on each node, again and again, until FILE is there; tells which nodes have answered whenever that changes.
+//! - `at ADDRESS ..`: the same as the rest says, on the cluster that is named.
 //! - `env NAME`: what the environment says, here and on each node.
 
 use std::collections::BTreeMap;
@@ -55,7 +56,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 async fn main() -> mobula::Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let cluster = Cluster::connect().await?;
+    let (cluster, words) = match words.split_first_chunk() {
+        Some((["at", address], words)) => (Cluster::builder().address(*address).connect().await?, words),
+        _ => (Cluster::connect().await?, &words[..]),
+    };
     match words[..] {
         ["sum", n] => sum(&cluster, n.parse()?).await?,
         ["panic"] => panic!("the driver was told to fail"),

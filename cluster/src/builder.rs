@@ -17,6 +17,7 @@ use crate::error::ClusterError;
 #[must_use = "nothing is started before `connect`"]
 pub struct ClusterBuilder {
     pub(crate) nodes: Option<usize>,
+    pub(crate) address: Option<String>,
     pub(crate) cpus_per_node: Option<u32>,
     pub(crate) arbiters_per_node: Option<usize>,
     pub(crate) base_port: Option<u16>,
@@ -33,6 +34,7 @@ impl ClusterBuilder {
     pub(crate) fn new() -> Self {
         ClusterBuilder {
             nodes: None,
+            address: None,
             cpus_per_node: None,
             arbiters_per_node: None,
             base_port: None,
@@ -49,6 +51,14 @@ impl ClusterBuilder {
     /// Starts so many node processes on this machine, 1 to 256. Without it the cluster lives inside this process.
     pub fn nodes(mut self, nodes: usize) -> Self {
         self.nodes = Some(nodes);
+        self
+    }
+
+    /// Drives a job on the running cluster that is meant by this, which is read as `MOBULA_ADDRESS` is, see [`Cluster::connect`]: `10.0.0.1:6379`, for one. What is
+    /// said of nodes, cores, ports and leases is for clusters that are started here. Where a node has started this process, as the driver of a job
+    /// that was submitted or as a worker, it belongs to the cluster of that node, whatever is said here.
+    pub fn address(mut self, address: impl Into<String>) -> Self {
+        self.address = Some(address.into());
         self
     }
 
@@ -124,11 +134,16 @@ impl ClusterBuilder {
         self
     }
 
-    /// Starts the cluster.
+    /// Starts the cluster, or joins the one at [`address`](Self::address).
     ///
     /// # Errors
     /// [`ClusterError`]; what had been started is ended.
     pub async fn connect(self) -> Result<Cluster, ClusterError> {
+        if self.address.is_some()
+            && let Some(running) = Cluster::running_as(&self).await?
+        {
+            return Ok(running);
+        }
         match self.nodes {
             None => Cluster::embedded(&self),
             Some(nodes) => match ClusterError::too_many_nodes(nodes) {

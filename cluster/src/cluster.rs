@@ -68,10 +68,15 @@ const SHUTDOWN_WAIT: Duration = Duration::from_secs(2);
 
 impl Cluster {
     /// The cluster that this process belongs to. A program that was started by hand becomes the driver of a new job on the running cluster of
-    /// this user on this host, whose nodes then run this very executable as workers; if there is none, it gets a cluster inside this process: no
-    /// socket is opened, and values are handed over, not encoded.
+    /// this user on this host, or else on the one that this user has logged in to (`mobula login`), whose nodes then run this very executable as
+    /// workers; if there is neither, it gets a cluster inside this process: no socket is opened, and values are handed over, not encoded.
     ///
-    /// `MOBULA_ADDRESS` says otherwise: `auto` wants a running cluster, `local` wants none, and an absolute path is the home of the node to ask.
+    /// `MOBULA_ADDRESS` says otherwise: `HOST:PORT`, several with commas, is where the heads of a cluster are that this user has logged in to, a word the name
+    /// of such a login; `auto` wants the running cluster of this host, `local` wants none, and an absolute path is the home of the node to ask.
+    ///
+    /// From a host that is no node, the driver connects to the port of each node, at the address by which the nodes reach each other, and again when a
+    /// connection breaks. Nobody connects to it: it needs no open port, and may be behind a firewall or address translation. Its executable is that of the
+    /// workers, so it has to be one that the nodes can run.
     ///
     /// When the last handle is dropped or the process ends in any other way, the job is over, and its workers end.
     ///
@@ -89,13 +94,17 @@ impl Cluster {
     /// # Errors
     /// As for [`connect`](Self::connect).
     pub async fn running() -> Result<Option<Cluster>, ClusterError> {
+        Self::running_as(&Self::builder()).await
+    }
+
+    /// The running cluster that the builder or the environment says, if there is one.
+    pub(crate) async fn running_as(builder: &ClusterBuilder) -> Result<Option<Cluster>, ClusterError> {
         if let Some(current) = CURRENT.read().clone() {
             return Ok(Some(current));
         }
-        let builder = Self::builder();
-        match driver::wanted()? {
-            Wanted::This(target) => Driver::connect(&builder, target).await.map(Some),
-            Wanted::Maybe(target) => match Driver::connect(&builder, target).await {
+        match driver::wanted(builder.address.as_deref()).await? {
+            Wanted::This(target) => Driver::connect(builder, target).await.map(Some),
+            Wanted::Maybe(target) => match Driver::connect(builder, target).await {
                 Err(ClusterError::Control(ControlError::NoneHere { .. })) => Ok(None),
                 connected => connected.map(Some),
             },

@@ -2,15 +2,14 @@
 //! and tells the head that it lives.
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use mobula_actors::{Node, NodeConfig};
 use mobula_control::handover::PeerWorker;
 use mobula_control::{
-    BeatDriver, BeginDriver, Client, DriverBegun, EndDriver, Heads, Home, ReadLogs, RenewDriver, SharedCredentials,
-    Target, WatchJob, WatchRevocations, follow, hand_in,
+    ADDRESS_VARIABLE, Address, BeatDriver, BeginDriver, Client, ControlError, DriverBegun, EndDriver, Heads, Home,
+    ReadLogs, RenewDriver, SharedCredentials, Target, WatchJob, WatchRevocations, Whom, follow, hand_in, whom,
 };
 use mobula_core::cluster::{DriverStatus, JobId, JobPhase, JobView, UnixTime, WorkerPhase};
 use mobula_core::{NodeId, NodeUid, limits};
@@ -25,8 +24,6 @@ use crate::leases::Running;
 use crate::mesh::Mesh;
 use crate::tell_actors::tell_actors;
 
-/// The environment variable that says which cluster to join: `auto` for that of this user on this host, `local` for none, a home directory.
-pub(crate) const ADDRESS_VARIABLE: &str = "MOBULA_ADDRESS";
 /// Set by a node for the driver of a submitted job: `<job>:<life>`. A secret it is not.
 pub(crate) const DRIVER_VARIABLE: &str = "MOBULA_DRIVER";
 
@@ -43,19 +40,26 @@ pub(crate) enum Wanted {
     Embedded,
 }
 
-/// What the environment says.
-pub(crate) fn wanted() -> Result<Wanted, ClusterError> {
-    let Some(value) = std::env::var_os(ADDRESS_VARIABLE).filter(|value| !value.is_empty()) else {
-        return Ok(Wanted::Maybe(Target::Local(Home::default_path())));
+/// What the environment says, or `address` does. A driver that a node has started belongs to that node, whatever its program says.
+pub(crate) async fn wanted(address: Option<&str>) -> Result<Wanted, ClusterError> {
+    let address = address.filter(|_| std::env::var_os(DRIVER_VARIABLE).is_none());
+    let variable = std::env::var_os(ADDRESS_VARIABLE).filter(|value| !value.is_empty());
+    let (place, said) = match (address, &variable) {
+        (Some(address), _) => ("address", Some(address.into())),
+        (None, Some(value)) => (ADDRESS_VARIABLE, Some(value.to_string_lossy())),
+        (None, None) => ("", None),
     };
-    match value.to_str() {
-        Some("auto") => Ok(Wanted::This(Target::Local(Home::default_path()))),
-        Some("local") => Ok(Wanted::Embedded),
-        Some(path) if path.starts_with('/') => Ok(Wanted::This(Target::Local(PathBuf::from(path)))),
-        _ => Err(ClusterError::Unsupported(format!(
-            "{ADDRESS_VARIABLE} is {value:?}: valid are `auto` for the cluster of this user on this host, `local` for one inside this \
-             process, or the absolute path of a node's home"
-        ))),
+    let said = said.map(|text| text.parse::<Address>()).transpose().map_err(|error| {
+        ClusterError::Unsupported(format!(
+            "{place} is {error}, the name of a cluster that `mobula cluster list` shows, `auto` for that of this user on this host, `local` for \
+             one inside this process, or the absolute path of a node's home"
+        ))
+    })?;
+    match whom(said.as_ref(), &Home::default_path()).await.map_err(ControlError::from)? {
+        Whom::Here(home) if said.is_none() => Ok(Wanted::Maybe(Target::Local(home))),
+        Whom::Here(home) => Ok(Wanted::This(Target::Local(home))),
+        Whom::There(login) => Ok(Wanted::This(login.target().await.map_err(ControlError::from)?)),
+        _ => Ok(Wanted::Embedded),
     }
 }
 
@@ -92,9 +96,14 @@ impl Driver {
         let DriverBegun { job, uid, certified, times, heads } = client.ask(begin).await?;
         let until = certified.until;
         let shared: SharedCredentials = Arc::new(RwLock::new(Arc::new(key.complete(certified))));
-        // The node of this host has the output, also where others are asked for the rest.
+        // Who was asked first has the output, also where others, or with another certificate, are asked for the rest.
         let here = Arc::clone(&client);
-        let mut heads = heads.into_iter();
+        let mut heads = match client.target() {
+            Target::Local(_) => Vec::new(),
+            Target::Remote { heads: asked, .. } => asked.all(),
+        }
+        .into_iter()
+        .chain(heads);
         let client = match heads.next() {
             Some(first) => {
                 let (life, job, credentials) = (uid, Some(job.to_string()), Arc::clone(&shared));
@@ -267,7 +276,15 @@ async fn beat(client: Arc<Client>, job: JobId, driver: NodeUid, every: Duration)
 /// Prints what the workers print, each line with its process in front, to standard error.
 async fn print_logs(client: Arc<Client>, job: JobId) {
     let Ok(mut parts) = client.subscribe(ReadLogs { job, follow: true }).await else { return };
-    while let Ok(Some(part)) = parts.next().await {
+    loop {
+        let part = match parts.next().await {
+            Ok(Some(part)) => part,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(%job, %error, "what the workers print is not heard here any more: `mobula logs` has it");
+                return;
+            }
+        };
         let mut out = std::io::stderr().lock();
         for line in part.bytes.split_inclusive(|byte| *byte == b'\n') {
             let _ = write!(out, "({}) ", part.source).and_then(|()| out.write_all(line));
