@@ -17,6 +17,10 @@ pub(crate) struct Cli {
     /// Where the files of this user's node are [default: mobula in XDG_STATE_HOME, or ~/.local/state/mobula]
     #[arg(long, global = true, env = "MOBULA_HOME", value_name = "DIR")]
     pub(crate) home: Option<PathBuf>,
+    /// Ask this cluster: HOST:PORT of its head, several with commas; the name of a login; auto: that of this host; or the path of a node's home
+    /// [default: MOBULA_ADDRESS, else the node of this user on this host, else the current login]
+    #[arg(long, global = true, value_name = "WHERE")]
+    pub(crate) address: Option<String>,
     /// Print JSON, for programs
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -34,6 +38,19 @@ pub(crate) enum Command {
         #[arg(long, default_value = "10s", value_parser = humantime::parse_duration, value_name = "TIME")]
         timeout: Duration,
     },
+    /// Lets this user ask a cluster from this host, with a token for a client, an operator or an observer
+    Login(Login),
+    /// Forgets a cluster to which this user has logged in
+    Logout {
+        /// Its name, or the cluster's id [default: the current one]
+        name: Option<String>,
+    },
+    /// Lists the clusters to which this user has logged in, and says which is current
+    #[command(subcommand)]
+    Cluster(Cluster),
+    /// Lists and revokes the credentials of those who have logged in
+    #[command(subcommand)]
+    Credential(Credential),
     /// Shows the cluster: nodes, resources, jobs
     Status,
     /// Shows the cluster in a few numbers
@@ -57,7 +74,7 @@ pub(crate) enum Command {
     },
     /// Prints what the processes of a job have printed
     Logs(Logs),
-    /// Checks this host: files, permissions, descriptors, clock, the node and its port
+    /// Checks this host: files, permissions, descriptors, clock, the node and its port, and logins
     Doctor,
     /// Prints completions for a shell
     Completions {
@@ -136,6 +153,40 @@ pub(crate) struct TokenInput {
     /// Refused: what is typed here can be seen by others.
     #[arg(long, hide = true)]
     pub(crate) token: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Login {
+    /// What to call the cluster here [default: its id]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// The role of the token: client, operator or observer
+    #[arg(long, default_value = "client")]
+    pub(crate) role: Role,
+    #[command(flatten)]
+    pub(crate) token: TokenInput,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Cluster {
+    /// Lists them
+    List,
+    /// Makes one the current one, which commands and programs ask where nothing else is said
+    Use {
+        /// Its name, or the cluster's id
+        name: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Credential {
+    /// Lists the clients, operators and observers that have logged in and may still ask
+    List,
+    /// Cuts one off, at once and for ever, with the drivers that it has begun
+    Revoke {
+        /// Its uid, as `credential list` shows it
+        uid: String,
+    },
 }
 
 #[derive(Subcommand)]

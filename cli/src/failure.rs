@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use mobula_control::{ControlError, Refusal};
+use mobula_control::{ControlError, LoginError, Refusal};
 use mobula_daemon::DaemonError;
+use mobula_identity::JoinError;
 
 /// Why a command was not done.
 pub(crate) struct Failure {
@@ -36,6 +37,30 @@ impl Failure {
 impl From<DaemonError> for Failure {
     fn from(error: DaemonError) -> Self {
         Failure { code: error.exit_code(), text: error.to_string() }
+    }
+}
+
+impl From<LoginError> for Failure {
+    fn from(error: LoginError) -> Self {
+        match error {
+            LoginError::Home(error) => DaemonError::from(error).into(),
+            LoginError::Credential(error) => DaemonError::from(error).into(),
+            LoginError::NotLoggedIn { .. } | LoginError::Over { .. } | LoginError::NotRenewed { .. } => {
+                Failure::not_permitted(error)
+            }
+            LoginError::NoSuchLogin { .. }
+            | LoginError::NoneIsCurrent { .. }
+            | LoginError::OtherCluster { .. }
+            | LoginError::BadName { .. } => Failure::usage(error),
+            LoginError::Address(_) | LoginError::Tls(_) => Failure { code: 69, text: error.to_string() },
+            error => Failure::other(error),
+        }
+    }
+}
+
+impl From<JoinError> for Failure {
+    fn from(error: JoinError) -> Self {
+        DaemonError::from(error).into()
     }
 }
 

@@ -77,12 +77,18 @@ async fn submit(client: &Client, submit: Submit, json: bool) -> Result<(), Failu
     if submit.no_wait {
         return Ok(());
     }
-    logs(client, Logs { job, follow: true }, json).await?;
+    let printed = logs(client, Logs { job, follow: true }, json).await;
+    printed.map_err(|failure| Failure {
+        text: format!("{}; `mobula logs --follow {job}` goes on with it", failure.text),
+        ..failure
+    })?;
     show::exit_of(&find(client, job).await?.phase)
 }
 
 /// Prints what a job prints: the driver's lines as they are, those of workers with their names in front.
 pub(crate) async fn logs(client: &Client, logs: Logs, json: bool) -> Result<(), Failure> {
+    // The question finds the head that leads, which then is asked for more than one answer.
+    find(client, logs.job).await?;
     let mut parts = client.subscribe(ReadLogs { job: logs.job, follow: logs.follow }).await?;
     let mut out = std::io::stdout().lock();
     while let Some(part) = parts.next().await? {

@@ -4,28 +4,30 @@ mod config;
 mod doctor;
 mod failure;
 mod job;
+mod login;
 mod show;
 mod start;
 mod token_input;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use mobula_control::{
-    Client, ClusterView, CreateToken, DrainNode, Home, ListActors, ListLeases, ListTokens, RemoveNode, RevokeToken,
-    View,
+    ADDRESS_VARIABLE, Address, Client, ClusterView, CreateToken, DrainNode, Home, ListActors, ListCredentials,
+    ListLeases, ListTokens, RemoveNode, RevokeCredential, RevokeToken, View, Whom, whom,
 };
 use mobula_core::NodeUid;
+use mobula_identity::hide_from_dumps;
 
-use crate::args::{Cli, Command, List, Node, Token};
+use crate::args::{Cli, Command, Credential, List, Node, Token};
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
     let done = config::with_file(std::env::args_os().collect()).and_then(|arguments| {
         let cli = Cli::parse_from(arguments);
         let home = cli.home.unwrap_or_else(Home::default_path);
-        done(cli.command, home, cli.json)
+        done(cli.command, cli.address, home, cli.json)
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -36,8 +38,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn done(command: Command, home: PathBuf, json: bool) -> Result<(), Failure> {
+fn done(command: Command, address: Option<String>, home: PathBuf, json: bool) -> Result<(), Failure> {
     match command {
+        Command::Start(start) if start.head && start.address.is_some() => {
+            return Err(Failure::usage(
+                "--head founds a cluster or goes on with its own; --address is for those who join another",
+            ));
+        }
+        Command::Stop { .. } | Command::Doctor | Command::Logout { .. } | Command::Cluster(_) if address.is_some() => {
+            return Err(Failure::usage("--address is for what is asked of a cluster: this command is about this host"));
+        }
         Command::Start(start) => return start::start(*start, home, json),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "mobula", &mut std::io::stdout());
@@ -47,14 +57,53 @@ fn done(command: Command, home: PathBuf, json: bool) -> Result<(), Failure> {
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(ask(command, home, json))
+    let done = runtime.block_on(async {
+        match command {
+            Command::Stop { timeout } => start::stop(home, timeout, json).await,
+            Command::Doctor => doctor::doctor(&home, json).await,
+            Command::Login(login) => login::login(login, said(address)?, &home, json).await,
+            Command::Logout { name } => login::logout(&home, name.as_deref(), json),
+            Command::Cluster(cluster) => login::cluster(&home, cluster, json),
+            command => ask(command, client(said(address)?, &home).await?, json).await,
+        }
+    });
+    // A name that is looked up keeps nobody waiting.
+    runtime.shutdown_background();
+    done
 }
 
-async fn ask(command: Command, home: PathBuf, json: bool) -> Result<(), Failure> {
-    let client = Client::local(&home);
+/// What the flag or the environment says of where the cluster is, and which of them does.
+fn said(flag: Option<String>) -> Result<Option<(&'static str, Address)>, Failure> {
+    let variable = || {
+        let value = std::env::var_os(ADDRESS_VARIABLE).filter(|value| !value.is_empty())?;
+        Some((ADDRESS_VARIABLE, value.to_string_lossy().into_owned()))
+    };
+    let said = flag.map(|text| ("--address", text)).or_else(variable);
+    let Some((place, text)) = said else { return Ok(None) };
+    match text.parse() {
+        Ok(address) => Ok(Some((place, address))),
+        Err(error) => {
+            Err(Failure::usage(format!("{place} {error}, the name of a login, auto, or the path of a node's home")))
+        }
+    }
+}
+
+/// Who answers: the node of this user on this host, or the heads of a cluster that this user has logged in to.
+async fn client(said: Option<(&'static str, Address)>, home: &Path) -> Result<Client, Failure> {
+    let place = said.as_ref().map_or("", |(place, _)| place);
+    match whom(said.as_ref().map(|(_, address)| address), home).await? {
+        Whom::Here(home) => Ok(Client::local(&home)),
+        Whom::There(login) => {
+            // The key is in this process. Without that the command works as well.
+            let _ = hide_from_dumps();
+            Ok(Client::new(login.target().await?))
+        }
+        _ => Err(Failure::usage(format!("{place} local: there is no cluster to ask"))),
+    }
+}
+
+async fn ask(command: Command, client: Client, json: bool) -> Result<(), Failure> {
     match command {
-        Command::Stop { timeout } => start::stop(home, timeout, json).await,
-        Command::Doctor => doctor::doctor(&home, json).await,
         Command::Status => {
             let view = client.ask(View {}).await?;
             if json {
@@ -74,6 +123,7 @@ async fn ask(command: Command, home: PathBuf, json: bool) -> Result<(), Failure>
             Ok(())
         }
         Command::Token(token) => self::token(&client, token, json).await,
+        Command::Credential(credential) => self::credential(&client, credential, json).await,
         Command::Node(node) => self::node(&client, node, json).await,
         Command::Job(job) => job::job(&client, job, json).await,
         Command::Logs(logs) => job::logs(&client, logs, json).await,
@@ -108,7 +158,7 @@ async fn ask(command: Command, home: PathBuf, json: bool) -> Result<(), Failure>
         }
         Command::Get { what } => get(&client.ask(View {}).await?, &what),
         // Those that ask nobody are done.
-        Command::Start(_) | Command::Completions { .. } | Command::Man => Ok(()),
+        _ => Ok(()),
     }
 }
 
@@ -146,6 +196,30 @@ async fn token(client: &Client, token: Token, json: bool) -> Result<(), Failure>
                 show::json(&serde_json::json!({ "revoked": token }))
             } else {
                 println!("token {token} is revoked")
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn credential(client: &Client, credential: Credential, json: bool) -> Result<(), Failure> {
+    match credential {
+        Credential::List => {
+            let credentials = client.ask(ListCredentials {}).await?;
+            if json { show::json(&credentials) } else { show::credentials(&credentials) }
+        }
+        Credential::Revoke { uid } => {
+            let bad = || Failure::usage(format!("{uid:?} is no uid; `mobula credential list` shows them"));
+            let life = u64::from_str_radix(&uid, 16).ok().filter(|_| uid.len() == 16).map(NodeUid).ok_or_else(bad)?;
+            if !client.ask(RevokeCredential { uid: life }).await? {
+                return Err(Failure::other(format!(
+                    "there is no credential {uid}; `mobula credential list` shows them"
+                )));
+            }
+            if json {
+                show::json(&serde_json::json!({ "revoked": uid }))
+            } else {
+                println!("credential {uid} is revoked")
             }
         }
     }

@@ -5,10 +5,11 @@ use comfy_table::{ContentArrangement, Table};
 use mobula_control::{ActorTable, ClusterView};
 use mobula_core::NodeUid;
 use mobula_core::cluster::{Amount, JobPhase, JobRow, NodePhase, NodeRow, Resources, UnixTime, WorkerPhase, WorkerRow};
-use mobula_identity::TokenInfo;
+use mobula_identity::{CredentialInfo, TokenInfo};
 use serde::Serialize;
 
 use crate::args::List;
+use crate::login::LoginRow;
 
 /// JSON on one line.
 pub(crate) fn json(value: &impl Serialize) {
@@ -226,6 +227,29 @@ pub(crate) fn tokens(tokens: &[TokenInfo]) {
         vec![token.id.to_string(), token.role.to_string(), token.uses_left.to_string(), since(now, token.expires)]
     });
     table(&["TOKEN", "ROLE", "USES LEFT", "EXPIRES IN"], rows);
+}
+
+/// Credentials of people.
+pub(crate) fn credentials(credentials: &[CredentialInfo]) {
+    let now = UnixTime::now();
+    let rows = credentials.iter().map(|one| {
+        let token = one.token.map_or_else(String::new, |token| token.to_string());
+        let from = one.from.ip().to_string();
+        vec![one.uid.to_string(), one.role.to_string(), from, token, since(one.since, now), since(now, one.until)]
+    });
+    table(&["CREDENTIAL", "ROLE", "FROM", "TOKEN", "AGE", "EXPIRES IN"], rows);
+}
+
+/// Clusters to which this user has logged in.
+pub(crate) fn logins(logins: &[LoginRow]) {
+    let now = UnixTime::now();
+    let rows = logins.iter().map(|row| {
+        let current = if row.current { "current" } else { "" };
+        let left = if row.until > now { since(now, row.until) } else { "over".to_owned() };
+        let heads = row.heads.join(",");
+        [&row.name, &row.cluster, &row.role, &row.uid, &left, &heads, current].map(str::to_owned).to_vec()
+    });
+    table(&["NAME", "CLUSTER", "ROLE", "CREDENTIAL", "EXPIRES IN", "HEADS", ""], rows);
 }
 
 fn since(from: UnixTime, until: UnixTime) -> String {

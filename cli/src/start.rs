@@ -2,13 +2,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use mobula_control::{Client, ControlError, Home, StopNode};
+use mobula_control::{Client, ControlError, Home, StopNode, resolve};
 use mobula_core::cluster::{Amount, Resources};
 use mobula_core::{LeaseTimes, limits};
 use mobula_daemon::{DaemonError, HEAD_PORT, NODE_PORT, NodeOptions, NodePart, run};
@@ -50,7 +50,8 @@ fn options(args: &Start, home: PathBuf) -> Result<NodeOptions, Failure> {
     resources.check().map_err(Failure::usage)?;
     let (part, port) = match &args.address {
         Some(text) => {
-            let heads = text.split(',').map(resolve).collect::<Result<Vec<_>, _>>()?;
+            let heads = text.split(',').map(resolve).collect::<Result<Vec<_>, _>>();
+            let heads = heads.map_err(|error| Failure::usage(format!("--address {error}")))?;
             (NodePart::Member { heads, token: token_input::read(&args.token)? }, NODE_PORT)
         }
         None => {
@@ -85,20 +86,6 @@ fn within(flag: &str, given: Option<Duration>, min: Duration, max: Duration) -> 
         return Err(Failure::usage(text));
     }
     Ok(given)
-}
-
-fn resolve(text: &str) -> Result<SocketAddr, Failure> {
-    let bad = |reason: &str| {
-        Failure::usage(format!(
-            "--address {text:?}: {reason}; valid are HOST:PORT such as 10.0.0.1:6379, several with commas"
-        ))
-    };
-    let (host, port) = text.rsplit_once(':').ok_or_else(|| bad("it has no port"))?;
-    if host.is_empty() || port.parse::<u16>().is_err() {
-        return Err(bad(if host.is_empty() { "it has no host" } else { "its port is none" }));
-    }
-    let mut found = text.to_socket_addrs().map_err(|error| bad(&error.to_string()))?;
-    found.next().ok_or_else(|| bad("there is no such host"))
 }
 
 /// Is the node.
@@ -236,7 +223,7 @@ pub(crate) async fn stop(home: PathBuf, within: Duration, json: bool) -> Result<
     }
     // The lock is free when the process is no more.
     let waited = tokio::time::timeout(within, async {
-        while is_running(&home) {
+        while Home::is_running(&home) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
@@ -257,11 +244,4 @@ fn show_stopped(json: bool, ran: bool) {
         (false, true) => println!("the node has ended"),
         (false, false) => println!("no node of yours runs on this host"),
     }
-}
-
-/// True while a process has the home.
-pub(crate) fn is_running(home: &Path) -> bool {
-    let lock = home.join("control.lock");
-    let Ok(file) = File::open(lock) else { return false };
-    matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock))
 }

@@ -269,10 +269,16 @@ fn a_node_that_is_not_the_head_says_where_the_head_is_asked() {
 #[test]
 fn every_command_explains_itself() {
     let place = Place::new();
-    let commands: [&[&str]; 21] = [
+    let commands: [&[&str]; 27] = [
         &[],
         &["start"],
         &["stop"],
+        &["login"],
+        &["logout"],
+        &["cluster", "list"],
+        &["cluster", "use"],
+        &["credential", "list"],
+        &["credential", "revoke"],
         &["status"],
         &["summary"],
         &["token"],

@@ -9,6 +9,7 @@ mod etcd;
 mod failures;
 mod hostile;
 mod jobs;
+mod logins;
 mod namespaces;
 mod nodes;
 mod placement;

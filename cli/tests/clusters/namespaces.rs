@@ -1,8 +1,10 @@
 //! A cluster over a network: each node in a network namespace of its own, with its own address. Takes root and iproute2.
 
+use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::common::{Program, Root, job_program, until};
+use crate::common::{Ended, Program, Root, job_program, until};
 use serde_json::Value;
 
 const NODES: usize = 4;
@@ -10,7 +12,11 @@ const NODES: usize = 4;
 /// Namespaces on a switch, which is one, too. They go with this.
 struct Network {
     prefix: String,
+    nodes: usize,
 }
+
+/// Networks of this process.
+static NETWORKS: AtomicU32 = AtomicU32::new(0);
 
 impl Network {
     /// None, with the reason, where this user or host cannot have one.
@@ -18,7 +24,8 @@ impl Network {
         if !rustix::process::geteuid().is_root() {
             return Err("network namespaces take root".to_owned());
         }
-        let network = Network { prefix: format!("mobula{}", std::process::id()) };
+        let number = NETWORKS.fetch_add(1, Ordering::Relaxed);
+        let network = Network { prefix: format!("mobula{}n{number}", std::process::id()), nodes };
         let switch = network.name(0);
         ip(&["netns", "add", &switch])?;
         ip(&["-n", &switch, "link", "add", "switch", "type", "bridge"])?;
@@ -53,7 +60,7 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        for number in 0..=NODES {
+        for number in 0..=self.nodes {
             let _ = ip(&["netns", "del", &self.name(number)]);
         }
     }
@@ -71,14 +78,88 @@ fn ip(arguments: &[&str]) -> Result<(), String> {
 
 /// Local addresses and ports, in the kernel's writing, at which something listens.
 fn listening(tables: &str) -> Vec<(String, u16)> {
+    in_state(tables, "0A")
+}
+
+/// The same, for connections that are open.
+fn open(tables: &str) -> Vec<(String, u16)> {
+    in_state(tables, "01")
+}
+
+fn in_state(tables: &str, state: &str) -> Vec<(String, u16)> {
     let of_line = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let (address, port) = fields.get(1)?.split_once(':')?;
-        let listens = fields.get(3) == Some(&"0A");
-        listens.then(|| (address.to_owned(), u16::from_str_radix(port, 16).expect("a port")))
+        (*fields.get(3)? == state).then(|| (address.to_owned(), u16::from_str_radix(port, 16).expect("a port")))
     };
     tables.lines().filter_map(of_line).collect()
 }
+
+/// Hosts of a network, some of which are the nodes of a cluster, each with a home of its own.
+struct Hosts {
+    nodes: Vec<Program>,
+    network: Network,
+    root: Root,
+}
+
+impl Hosts {
+    /// The first `nodes` hosts of the network are a cluster, with ports as they are by default.
+    fn start(network: Network, nodes: usize) -> Hosts {
+        let mut hosts = Hosts { nodes: Vec::new(), network, root: Root::new() };
+        hosts.join(1, &["--head"], None);
+        let head = format!("{}:6379", address(1));
+        for node in 2..=nodes {
+            let token = hosts.ask(1, &["token", "create"]).ok().to_owned();
+            hosts.join(node, &["--address", &head, "--token-file", "-"], Some(&token));
+        }
+        until("all nodes are up", || {
+            let view = hosts.ask(1, &["status", "--json"]).json();
+            (view["summary"]["nodes_up"] == nodes).then_some(())
+        });
+        hosts
+    }
+
+    fn home(&self, host: usize) -> PathBuf {
+        self.root.path().join(format!("node-{host}"))
+    }
+
+    /// The command on a host.
+    fn mobula(&self, host: usize, arguments: &[&str]) -> Command {
+        let mut command = self.network.command(host, env!("CARGO_BIN_EXE_mobula"));
+        command.arg("--home").arg(self.home(host)).args(arguments);
+        command
+    }
+
+    fn ask(&self, host: usize, arguments: &[&str]) -> Ended {
+        Program::start(&mut self.mobula(host, arguments)).end()
+    }
+
+    fn join(&mut self, node: usize, how: &[&str], token: Option<&str>) {
+        let (name, own) = (format!("node-{node}"), address(node));
+        let mut command = self.mobula(node, &["start", "--block", "--json", "--num-cpus", "1", "--name", &name]);
+        let mut program = Program::start_with(command.args(["--advertise", &own]).args(how), token);
+        let line = program.line("that it is ready", |line| line.starts_with(r#"{"Ready""#));
+        let told: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(told["Ready"]["address"], format!("{own}:{}", if node == 1 { 6379 } else { 6380 }));
+        self.nodes.push(program);
+    }
+
+    /// What the kernel of a host says of its connections.
+    fn sockets(&self, host: usize, tables: [&str; 2]) -> String {
+        let ended = Program::start(self.network.command(host, "cat").args(tables)).end();
+        ended.ok().to_owned()
+    }
+
+    fn stop(&mut self) {
+        for node in (1..=self.nodes.len()).rev() {
+            self.ask(node, &["stop"]).ok();
+            self.nodes[node - 1].end().ok();
+        }
+    }
+}
+
+const TCP: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
+const UDP: [&str; 2] = ["/proc/net/udp", "/proc/net/udp6"];
 
 #[test]
 fn four_hosts_are_a_cluster_and_only_one_port_of_each_is_open() {
@@ -86,38 +167,9 @@ fn four_hosts_are_a_cluster_and_only_one_port_of_each_is_open() {
         Ok(network) => network,
         Err(reason) => return eprintln!("skipped: {reason}"),
     };
-    let root = Root::new();
-    let home = |node: usize| root.path().join(format!("node-{node}"));
-    let mobula = |node: usize, arguments: &[&str]| {
-        let mut command = network.command(node, env!("CARGO_BIN_EXE_mobula"));
-        command.arg("--home").arg(home(node)).args(arguments);
-        command
-    };
-    let ask = |arguments: &[&str]| Program::start(&mut mobula(1, arguments)).end();
-    let ready = |program: &mut Program| {
-        let line = program.line("that it is ready", |line| line.starts_with(r#"{"Ready""#));
-        let told: Value = serde_json::from_str(&line).expect("JSON");
-        told["Ready"]["address"].as_str().expect("an address").to_owned()
-    };
-    let start = |node: usize, how: &[&str], token: Option<&str>| {
-        let (name, own) = (format!("node-{node}"), address(node));
-        let mut command = mobula(node, &["start", "--block", "--json", "--num-cpus", "1", "--name", &name]);
-        Program::start_with(command.args(["--advertise", &own]).args(how), token)
-    };
-
-    // Ports as they are by default.
-    let mut nodes = vec![start(1, &["--head"], None)];
-    let head = ready(&mut nodes[0]);
-    assert_eq!(head, format!("{}:6379", address(1)));
-    for node in 2..=NODES {
-        let token = ask(&["token", "create"]).ok().to_owned();
-        nodes.push(start(node, &["--address", &head, "--token-file", "-"], Some(&token)));
-        assert_eq!(ready(nodes.last_mut().expect("just pushed")), format!("{}:6380", address(node)));
-    }
-    let view = until("four nodes are up", || {
-        let view = ask(&["status", "--json"]).json();
-        (view["summary"]["nodes_up"] == NODES).then_some(view)
-    });
+    let mut hosts = Hosts::start(network, NODES);
+    let ask = |arguments: &[&str]| hosts.ask(1, arguments);
+    let view = ask(&["status", "--json"]).json();
     for (number, node) in view["nodes"].as_array().expect("a list").iter().enumerate() {
         assert_eq!(node["total"]["cpus"], 1, "{number}: {node}");
     }
@@ -128,19 +180,18 @@ fn four_hosts_are_a_cluster_and_only_one_port_of_each_is_open() {
     assert!(ended.ok().lines().any(|line| line == "sum: 333833500"), "{ended:?}");
 
     // While a job runs on all of them.
-    let end = root.path().join("end").display().to_string();
-    let mut job = Program::start(&mut mobula(1, &["job", "submit", &program, "--", "rounds", &end]));
+    let end = hosts.root.path().join("end").display().to_string();
+    let mut job = Program::start(&mut hosts.mobula(1, &["job", "submit", &program, "--", "rounds", &end]));
     job.line("answers of all", |line| (1..=NODES).all(|node| line.contains(&format!("node-{node}="))));
     for node in 1..=NODES {
         let port = if node == 1 { 6379 } else { 6380 };
-        let tables = Program::start(network.command(node, "cat").args(["/proc/net/tcp", "/proc/net/tcp6"])).end();
-        assert_eq!(listening(tables.ok()), [("00000000".to_owned(), port)], "node-{node}");
-        let datagrams = Program::start(network.command(node, "cat").args(["/proc/net/udp", "/proc/net/udp6"])).end();
-        assert_eq!(datagrams.ok().lines().filter(|line| !line.contains("local_address")).count(), 0, "{datagrams:?}");
+        assert_eq!(listening(&hosts.sockets(node, TCP)), [("00000000".to_owned(), port)], "node-{node}");
+        let datagrams = hosts.sockets(node, UDP);
+        assert_eq!(datagrams.lines().filter(|line| !line.contains("local_address")).count(), 0, "{datagrams:?}");
         // From another host of the network.
         let reach = |port: u16| {
             let script = format!("exec 3<>/dev/tcp/{}/{port}", address(node));
-            Program::start(network.command(0, "bash").args(["-c", &script])).end().status.success()
+            Program::start(hosts.network.command(0, "bash").args(["-c", &script])).end().status.success()
         };
         assert!(reach(port), "node-{node}");
         let closed = [22, 80, 6378, 6381, 8265, 10001].map(reach);
@@ -148,8 +199,65 @@ fn four_hosts_are_a_cluster_and_only_one_port_of_each_is_open() {
     }
     std::fs::write(&end, "").expect("room");
     job.end().ok();
-    for node in (1..=NODES).rev() {
-        Program::start(&mut mobula(node, &["stop"])).end().ok();
-        nodes[node - 1].end().ok();
+    hosts.stop();
+}
+
+#[test]
+fn a_host_that_is_no_node_asks_submits_and_drives_and_opens_no_port() {
+    const LAPTOP: usize = 3;
+    let network = match Network::make(LAPTOP) {
+        Ok(network) => network,
+        Err(reason) => return eprintln!("skipped: {reason}"),
+    };
+    let mut hosts = Hosts::start(network, 2);
+    let head = format!("{}:6379", address(1));
+    let token = hosts.ask(1, &["token", "create", "--role", "client"]).ok().to_owned();
+    let mut login = hosts.mobula(LAPTOP, &["login", "--address", &head, "--name", "lab"]);
+    Program::start_with(&mut login, Some(&token)).end().ok();
+    assert!(hosts.ask(LAPTOP, &["status"]).ok().contains("2 of 2 nodes up"));
+    assert!(hosts.ask(LAPTOP, &["credential", "list"]).stderr.contains("ManageTokens"));
+    let seen = hosts.ask(1, &["credential", "list", "--json"]).json();
+    assert!(seen[0]["from"].as_str().is_some_and(|from| from.starts_with(&address(LAPTOP))), "{seen}");
+
+    let program = job_program().display().to_string();
+    let ended = hosts.ask(LAPTOP, &["job", "submit", &program, "--", "sum", "1000"]);
+    assert!(ended.ok().lines().any(|line| line == "nodes: node-1 node-2"), "{ended:?}");
+    assert!(ended.ok().lines().any(|line| line == "sum: 333833500"), "{ended:?}");
+    let drive = |arguments: &[&str]| {
+        let mut command = hosts.network.command(LAPTOP, &program);
+        command.env("MOBULA_HOME", hosts.home(LAPTOP)).env("MOBULA_ADDRESS", &head).args(arguments);
+        Program::start(&mut command)
+    };
+    let ended = drive(&["sum", "1000"]).end();
+    assert!(ended.ok().contains("nodes: node-1 node-2") && ended.stdout.contains("sum: 333833500"), "{ended:?}");
+    assert!(ended.stderr.contains("on node-2) hello from node-2"), "{ended:?}");
+
+    // While it drives, it has connections to both nodes, and no door of its own.
+    let end = hosts.root.path().join("end").display().to_string();
+    let mut driver = drive(&["rounds", &end]);
+    let both = driver.line("answers of both", |line| line.contains("node-1=") && line.contains("node-2="));
+    assert_eq!(listening(&hosts.sockets(LAPTOP, TCP)), []);
+    // All of them break, and it connects again: its sessions go on, and no question is left without an answer.
+    let before = open(&hosts.sockets(LAPTOP, TCP));
+    assert!(before.len() >= 4, "two to each node: {before:?}");
+    let cut = Program::start(hosts.network.command(LAPTOP, "ss").args(["--kill", "--tcp"])).end();
+    if cut.status.success() && open(&hosts.sockets(LAPTOP, TCP)) != before {
+        until("it has connected again", || {
+            let now = open(&hosts.sockets(LAPTOP, TCP));
+            (now.len() >= 4 && now.iter().all(|socket| !before.contains(socket))).then_some(())
+        });
+    } else {
+        eprintln!("skipped: this host cannot end connections: {cut:?}");
     }
+    let ended = hosts.ask(1, &["job", "status", "job-3", "--json"]);
+    assert_eq!(ended.json()["phase"], "running", "{ended:?}");
+    std::fs::write(&end, "").expect("room");
+    let ended = driver.end();
+    assert!(ended.ok().contains("the rounds are over"), "{ended:?}");
+    // It says so whenever a question finds no answer.
+    let since = ended.stdout.lines().skip_while(|line| *line != both).filter(|line| line.starts_with("answered:"));
+    assert_eq!(since.count(), 1, "{ended:?}");
+    hosts.ask(LAPTOP, &["logout"]).ok();
+    hosts.ask(LAPTOP, &["status"]).fails(69, &["mobula login --address"]);
+    hosts.stop();
 }
