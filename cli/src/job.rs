@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::time::Duration;
 
-use mobula_control::{Client, ReadLogs, StopJob, SubmitJob, View, hand_in};
+use mobula_control::{Client, LogPart, StopJob, SubmitJob, View, hand_in, read_logs};
 use mobula_core::cluster::{JobId, JobRow, Resources};
 
 use crate::args::{Job, List, Logs, Submit};
 use crate::failure::Failure;
 use crate::show;
+
+/// So long a head that was there may be away while somebody waits for what a job prints.
+const HEAD_AWAY_MAX: Duration = Duration::from_secs(60);
 
 pub(crate) async fn job(client: &Client, job: Job, json: bool) -> Result<(), Failure> {
     match job {
@@ -87,11 +91,8 @@ async fn submit(client: &Client, submit: Submit, json: bool) -> Result<(), Failu
 
 /// Prints what a job prints: the driver's lines as they are, those of workers with their names in front.
 pub(crate) async fn logs(client: &Client, logs: Logs, json: bool) -> Result<(), Failure> {
-    // The question finds the head that leads, which then is asked for more than one answer.
-    find(client, logs.job).await?;
-    let mut parts = client.subscribe(ReadLogs { job: logs.job, follow: logs.follow }).await?;
     let mut out = std::io::stdout().lock();
-    while let Some(part) = parts.next().await? {
+    let print = |part: LogPart| {
         if json {
             let text = String::from_utf8_lossy(&part.bytes);
             writeln!(out, "{}", serde_json::json!({ "source": part.source, "text": text }))?;
@@ -103,7 +104,7 @@ pub(crate) async fn logs(client: &Client, logs: Logs, json: bool) -> Result<(), 
                 out.write_all(line)?;
             }
         }
-        out.flush()?;
-    }
-    Ok(())
+        Ok::<_, Failure>(out.flush()?)
+    };
+    read_logs(client, logs.job, logs.follow, HEAD_AWAY_MAX, print).await
 }

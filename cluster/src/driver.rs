@@ -9,7 +9,8 @@ use mobula_actors::{Node, NodeConfig};
 use mobula_control::handover::PeerWorker;
 use mobula_control::{
     ADDRESS_VARIABLE, Address, BeatDriver, BeginDriver, Client, ControlError, DriverBegun, EndDriver, Heads, Home,
-    ReadLogs, RenewDriver, SharedCredentials, Target, WatchJob, WatchRevocations, Whom, follow, hand_in, whom,
+    LogPart, RenewDriver, SharedCredentials, Target, WatchJob, WatchRevocations, Whom, follow, hand_in, read_logs,
+    whom,
 };
 use mobula_core::cluster::{DriverStatus, JobId, JobPhase, JobView, UnixTime, WorkerPhase};
 use mobula_core::{NodeId, NodeUid, limits};
@@ -275,20 +276,16 @@ async fn beat(client: Arc<Client>, job: JobId, driver: NodeUid, every: Duration)
 
 /// Prints what the workers print, each line with its process in front, to standard error.
 async fn print_logs(client: Arc<Client>, job: JobId) {
-    let Ok(mut parts) = client.subscribe(ReadLogs { job, follow: true }).await else { return };
-    loop {
-        let part = match parts.next().await {
-            Ok(Some(part)) => part,
-            Ok(None) => return,
-            Err(error) => {
-                tracing::warn!(%job, %error, "what the workers print is not heard here any more: `mobula logs` has it");
-                return;
-            }
-        };
+    let print = |part: LogPart| {
         let mut out = std::io::stderr().lock();
         for line in part.bytes.split_inclusive(|byte| *byte == b'\n') {
             let _ = write!(out, "({}) ", part.source).and_then(|()| out.write_all(line));
         }
+        Ok(())
+    };
+    // Without a head for so long there is no job either.
+    if let Err::<(), ControlError>(error) = read_logs(&client, job, true, limits::LEASE_MAX, print).await {
+        tracing::warn!(%job, %error, "what the workers print is not heard here any more: `mobula logs` has it");
     }
 }
 

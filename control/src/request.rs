@@ -266,6 +266,9 @@ pub struct ReadLogs {
     pub job: JobId,
     /// Go on with what is printed from now on.
     pub follow: bool,
+    /// Only what has a larger number; 0: all that there is.
+    #[serde(default)]
+    pub after: u64,
 }
 
 /// Lines that a process has printed.
@@ -276,6 +279,9 @@ pub struct LogPart {
     /// Whole lines, as they were printed.
     #[serde(with = "serde_bytes")]
     pub bytes: Vec<u8>,
+    /// Given by the head that keeps it: the parts of a job have numbers that grow, also from head to head.
+    #[serde(default)]
+    pub number: u64,
 }
 
 /// A new token; it is shown this once.

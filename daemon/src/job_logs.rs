@@ -6,6 +6,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use mobula_control::LogPart;
 use mobula_core::cluster::JobId;
@@ -31,6 +32,8 @@ struct Open {
     bytes: u64,
     /// How often a file has made way.
     turned: u64,
+    /// The number of the last part.
+    last: u64,
     changed: watch::Sender<u64>,
 }
 
@@ -47,25 +50,30 @@ impl JobLogs {
         self.directory.path().join(format!("{job}.log.1"))
     }
 
-    /// Adds what a process has printed.
-    pub(crate) fn append(&self, job: JobId, part: &LogPart) -> io::Result<()> {
-        let mut record = vec![0; 4];
-        record.extend_from_slice(&codec::encode(part).map_err(io::Error::other)?);
-        let length = u32::try_from(record.len() - 4).map_err(io::Error::other)?;
-        record[..4].copy_from_slice(&length.to_be_bytes());
+    /// Adds what a process has printed. Its number is that of the microsecond, or the next one: so also those of another head, which has nothing of what
+    /// this one has kept, are larger.
+    pub(crate) fn append(&self, job: JobId, mut part: LogPart, now: SystemTime) -> io::Result<()> {
         let mut all = self.open.lock();
         let open = self.opened(&mut all, job)?;
+        let micros = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+        part.number = u64::try_from(micros).unwrap_or(u64::MAX).max(open.last + 1);
+        let mut record = vec![0; 4];
+        record.extend_from_slice(&codec::encode(&part).map_err(io::Error::other)?);
+        let length = u32::try_from(record.len() - 4).map_err(io::Error::other)?;
+        record[..4].copy_from_slice(&length.to_be_bytes());
         if open.bytes > 0 && open.bytes + record.len() as u64 > self.file_bytes_max {
             fs::rename(self.path(job), self.earlier(job))?;
             *open = Open {
                 file: create(&self.path(job))?,
                 bytes: 0,
                 turned: open.turned + 1,
+                last: open.last,
                 changed: open.changed.clone(),
             };
         }
         open.file.write_all(&record)?;
         open.bytes += record.len() as u64;
+        open.last = part.number;
         open.changed.send_modify(|version| *version += 1);
         Ok(())
     }
@@ -84,8 +92,8 @@ impl JobLogs {
         self.open.lock().retain(|job, _| is_kept(job));
     }
 
-    /// Reads what a job has printed, from the start, and then what comes.
-    pub(crate) fn read(&self, job: JobId) -> io::Result<LogReader> {
+    /// Reads what a job has printed, what has a larger number than `after`, and then what comes.
+    pub(crate) fn read(&self, job: JobId, after: u64) -> io::Result<LogReader> {
         let mut all = self.open.lock();
         let open = self.opened(&mut all, job)?;
         let now = File::open(self.path(job))?;
@@ -93,20 +101,20 @@ impl JobLogs {
             Ok(earlier) => vec![now, earlier],
             Err(_) => vec![now],
         };
-        Ok(LogReader { files, turned: open.turned, buffer: Vec::new(), changed: open.changed.subscribe() })
+        let changed = open.changed.subscribe();
+        Ok(LogReader { files, turned: open.turned, after, buffer: Vec::new(), changed })
     }
 
     /// Reads on; none when there is nothing more for now.
     pub(crate) fn next(&self, job: JobId, reader: &mut LogReader) -> io::Result<Option<LogPart>> {
         loop {
             if let Some(part) = reader.part()? {
+                if part.number <= reader.after && reader.after > 0 {
+                    continue;
+                }
                 return Ok(Some(part));
             }
-            let Some(file) = reader.files.last_mut() else { return Ok(None) };
-            let mut bytes = [0; 16 * 1024];
-            let count = file.read(&mut bytes)?;
-            reader.buffer.extend_from_slice(&bytes[..count]);
-            if count > 0 {
+            if reader.fill()? > 0 {
                 continue;
             }
             if reader.files.len() > 1 {
@@ -140,8 +148,24 @@ impl JobLogs {
             Entry::Vacant(place) => {
                 let file = create(&self.path(job))?;
                 let bytes = file.metadata()?.len();
-                Ok(place.insert(Open { file, bytes, turned: 0, changed: watch::Sender::new(0) }))
+                let last = last_number(&self.path(job))?.max(last_number(&self.earlier(job)).unwrap_or(0));
+                Ok(place.insert(Open { file, bytes, turned: 0, last, changed: watch::Sender::new(0) }))
             }
+        }
+    }
+}
+
+/// The largest number in a file that an earlier head has written, or this one before it had closed it.
+fn last_number(path: &PathBuf) -> io::Result<u64> {
+    let (file, changed) = (File::open(path)?, watch::channel(0).1);
+    let mut reader = LogReader { files: vec![file], turned: 0, after: 0, buffer: Vec::new(), changed };
+    let mut last = 0;
+    loop {
+        while let Some(part) = reader.part()? {
+            last = part.number.max(last);
+        }
+        if reader.fill()? == 0 {
+            return Ok(last);
         }
     }
 }
@@ -155,6 +179,7 @@ pub(crate) struct LogReader {
     /// The one that is read is the last.
     files: Vec<File>,
     turned: u64,
+    after: u64,
     buffer: Vec<u8>,
     changed: watch::Receiver<u64>,
 }
@@ -165,6 +190,15 @@ impl LogReader {
         if self.changed.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Reads on in the file that is read: how many bytes there were.
+    fn fill(&mut self) -> io::Result<usize> {
+        let Some(file) = self.files.last_mut() else { return Ok(0) };
+        let mut bytes = [0; 16 * 1024];
+        let count = file.read(&mut bytes)?;
+        self.buffer.extend_from_slice(&bytes[..count]);
+        Ok(count)
     }
 
     /// What the buffer begins with, if it is whole.
@@ -182,8 +216,11 @@ impl LogReader {
 mod tests {
     use super::*;
 
+    /// The clock stands: numbers grow all the same.
+    const NOW: SystemTime = UNIX_EPOCH;
+
     fn part(text: &str) -> LogPart {
-        LogPart { source: "driver".to_owned(), bytes: text.as_bytes().to_vec() }
+        LogPart { source: "driver".to_owned(), bytes: text.as_bytes().to_vec(), number: 0 }
     }
 
     #[test]
@@ -191,9 +228,9 @@ mod tests {
         let parent = tempfile::tempdir().expect("a directory");
         let directory = Directory::create(parent.path().join("logs")).expect("made");
         let logs = JobLogs::new(directory);
-        let reader = logs.read(JobId(1)).expect("there");
+        let reader = logs.read(JobId(1), 0).expect("there");
         for job in 1..=OPEN_MAX as u64 + 10 {
-            logs.append(JobId(job), &part("word\n")).expect("room");
+            logs.append(JobId(job), part("word\n"), NOW).expect("room");
             assert!(logs.open.lock().len() <= OPEN_MAX);
         }
         assert!(logs.open.lock().contains_key(&JobId(1)), "somebody reads it");
@@ -223,21 +260,47 @@ mod tests {
     fn a_reader_sees_what_was_and_what_comes_over_a_turn_of_files() {
         let parent = tempfile::tempdir().expect("a directory");
         let directory = Directory::create(parent.path().join("logs")).expect("made");
-        let logs = JobLogs { file_bytes_max: 100, ..JobLogs::new(directory.clone()) };
-        logs.append(JobId(1), &part("one\n")).expect("room");
-        let mut reader = logs.read(JobId(1)).expect("there");
+        let logs = JobLogs { file_bytes_max: 150, ..JobLogs::new(directory.clone()) };
+        logs.append(JobId(1), part("one\n"), NOW).expect("room");
+        let mut reader = logs.read(JobId(1), 0).expect("there");
         assert_eq!(rest(&logs, &mut reader), ["one\n"]);
         assert!(rest(&logs, &mut reader).is_empty());
         for word in ["two\n", "three\n", "four\n", "five\n"] {
-            logs.append(JobId(1), &part(word)).expect("room");
+            logs.append(JobId(1), part(word), NOW).expect("room");
         }
         assert_eq!(rest(&logs, &mut reader), ["two\n", "three\n", "four\n", "five\n"]);
         assert!(parent.path().join("logs/job-1.log.1").exists());
-        let mut late = logs.read(JobId(1)).expect("there");
+        let mut late = logs.read(JobId(1), 0).expect("there");
         assert_eq!(rest(&logs, &mut late).last().map(String::as_str), Some("five\n"));
         // Another head finds what this one has written.
         let again = JobLogs::new(directory);
-        let mut reader = again.read(JobId(1)).expect("there");
+        let mut reader = again.read(JobId(1), 0).expect("there");
         assert!(rest(&again, &mut reader).contains(&"five\n".to_owned()));
+    }
+
+    #[test]
+    fn who_comes_back_hears_nothing_twice_also_of_another_head() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let directory = Directory::create(parent.path().join("logs")).expect("made");
+        let logs = JobLogs { file_bytes_max: 200, ..JobLogs::new(directory.clone()) };
+        for word in ["one\n", "two\n", "three\n"] {
+            logs.append(JobId(1), part(word), NOW).expect("room");
+        }
+        let mut reader = logs.read(JobId(1), 0).expect("there");
+        let mut numbers = Vec::new();
+        while let Some(part) = logs.next(JobId(1), &mut reader).expect("readable") {
+            numbers.push(part.number);
+        }
+        assert_eq!(numbers, [1, 2, 3]);
+        // The same head, started again, whose clock is where it was.
+        let again = JobLogs { file_bytes_max: 200, ..JobLogs::new(directory) };
+        let mut reader = again.read(JobId(1), 2).expect("there");
+        again.append(JobId(1), part("four\n"), NOW).expect("room");
+        assert_eq!(rest(&again, &mut reader), ["three\n", "four\n"]);
+        // Another one has none of that, and a later clock.
+        let other = JobLogs::new(Directory::create(parent.path().join("other")).expect("made"));
+        let mut reader = other.read(JobId(1), 4).expect("there");
+        other.append(JobId(1), part("five\n"), NOW + std::time::Duration::from_secs(1)).expect("room");
+        assert_eq!(rest(&other, &mut reader), ["five\n"]);
     }
 }

@@ -1,10 +1,11 @@
 //! What the processes of jobs print, on its way from the node to the head.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mobula_control::{AppendLog, Client, LogPart};
-use mobula_core::NodeUid;
 use mobula_core::cluster::JobId;
+use mobula_core::{NodeUid, Outcome};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 
@@ -12,6 +13,9 @@ use tokio::sync::mpsc;
 const PART_BYTES: usize = 64 * 1024;
 /// Parts that may wait for the head; what is printed then waits in the pipe, and so does who prints.
 const WAITING_MAX: usize = 64;
+
+/// The rest after the head could not be reached.
+const RETRY: Duration = Duration::from_millis(200);
 
 /// Sends what processes print to the head, in order.
 #[derive(Clone)]
@@ -23,15 +27,17 @@ impl Output {
         let (sender, mut parts) = mpsc::channel::<(JobId, LogPart)>(WAITING_MAX);
         tokio::spawn(async move {
             while let Some((job, part)) = parts.recv().await {
-                let append = || AppendLog { node, job, part: part.clone() };
-                let mut appended = client.ask(append()).await;
-                if appended.as_ref().is_err_and(|error| !error.is_final()) && client.has_several_heads() {
-                    // The next head keeps output of its own: what the one before has kept of this is not in it.
-                    appended = client.ask(append()).await;
-                }
-                if let Err(error) = appended {
+                loop {
+                    let append = AppendLog { node, job, part: part.clone() };
+                    let Err(error) = client.ask(append).await else { break };
+                    // The next of several heads keeps output of its own: what the one before has kept of this is not in it.
+                    let may_repeat = error.outcome() != Outcome::Unknown || client.has_several_heads();
                     // A head that is away does not hold up what runs.
-                    tracing::warn!(%job, %error, "output of the job is lost");
+                    if error.is_final() || !may_repeat || parts.len() >= WAITING_MAX / 2 {
+                        tracing::warn!(%job, %error, "output of the job is lost");
+                        break;
+                    }
+                    tokio::time::sleep(RETRY).await;
                 }
             }
         });
@@ -51,7 +57,7 @@ impl Output {
             };
             let rest = bytes.split_off(whole);
             for part in bytes.chunks(PART_BYTES) {
-                let part = LogPart { source: source.clone(), bytes: part.to_vec() };
+                let part = LogPart { source: source.clone(), bytes: part.to_vec(), number: 0 };
                 if self.0.send((job, part)).await.is_err() {
                     return;
                 }

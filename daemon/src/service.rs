@@ -5,11 +5,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mobula_control::{
-    ActorTable, BeginDriver, Certify, ClusterView, DriverBegun, HasExecutable, ListActors, Peer, Refusal, RenewDriver,
-    Reply, Request, Service, SubmitJob,
+    ActorTable, BeginDriver, Certify, ClusterView, DriverBegun, HasExecutable, ListActors, Peer, ReadLogs, Refusal,
+    RenewDriver, Reply, Request, Service, SubmitJob,
 };
 use mobula_core::cluster::{
     DriverStatus, JobId, JobKind, JobPhase, JobRow, Labels, NewJob, Place, Placed, Placing, Refused, UnixTime,
@@ -83,7 +83,7 @@ impl Service for HeadService {
                 let told = drives.map(|()| self.questions.told(tell.job, tell.question, tell.table));
                 reply.answer::<mobula_control::TellActors>(told).await
             }
-            Request::ReadLogs(read) => self.read_logs(peer, read.job, read.follow, &mut reply).await,
+            Request::ReadLogs(read) => self.read_logs(peer, read, &mut reply).await,
             Request::CreateToken(create) => {
                 let make = || self.identity.create_token(create.role, create.uses, create.ttl, now);
                 let text = block_in_place(make).map(|token| token.expose().to_string()).map_err(|error| match error {
@@ -265,7 +265,7 @@ impl Service for HeadService {
             Request::Certify(certify) => reply.answer::<Certify>(self.certify(peer, certify).await).await,
             Request::AppendLog(append) => {
                 let answer = peer.must_be(append.node).and_then(|()| {
-                    let kept = self.logs.append(append.job, &append.part);
+                    let kept = self.logs.append(append.job, append.part, SystemTime::now());
                     kept.map_err(|error| Refusal::Failed(format!("the output cannot be kept: {error}")))
                 });
                 reply.answer::<mobula_control::AppendLog>(answer).await
@@ -502,13 +502,14 @@ impl HeadService {
         }
     }
 
-    async fn read_logs(&self, peer: &Peer, job: JobId, follow: bool, reply: &mut Reply<'_>) -> io::Result<()> {
+    async fn read_logs(&self, peer: &Peer, read: ReadLogs, reply: &mut Reply<'_>) -> io::Result<()> {
+        let ReadLogs { job, follow, after } = read;
         let is_over = async || self.keeper.look(|head, _| head.job(job).map(|row| row.phase.is_over())).await;
         if is_over().await.is_none() {
             return reply.refuse(Refusal::Head(Refused::NoSuchJob { job })).await;
         }
         let mut changes = self.keeper.jobs.listen(job);
-        let mut reader = self.logs.read(job)?;
+        let mut reader = self.logs.read(job, after)?;
         loop {
             // Before what there is has been read: what comes after it is the end.
             let is_last = !follow || is_over().await.unwrap_or(true);

@@ -43,6 +43,24 @@ fn traffic_goes_on_while_the_head_is_dead_and_nothing_is_forgotten() {
 }
 
 #[test]
+fn a_command_that_waits_for_a_job_goes_on_when_the_head_is_back() {
+    let mut cluster = Cluster::of(2);
+    let over = cluster.path("over");
+    let mut submit = cluster.begin_job(&["rounds", &over.display().to_string()]);
+    let all = wait_for_round(&submit, &["head", "node-1", "node-2"]);
+    cluster.head.kill();
+    cluster.head.start_again(None);
+    // It was printed while there was no head, or soon after, and has waited for it.
+    submit.line("what was printed without a head", |line| answered(line).is_some_and(|round| round == all[1..]));
+    cluster.wait_for_nodes(3);
+    std::fs::write(&over, "").expect("writable");
+    let ended = submit.end();
+    assert!(ended.ok().contains("the rounds are over"), "{ended:?}");
+    let told: Vec<_> = ended.stdout.lines().filter_map(answered).collect();
+    assert!(told.windows(2).all(|two| two[0] != two[1]), "a line came twice: {ended:?}");
+}
+
+#[test]
 fn a_killed_worker_is_told_to_its_callers_and_started_again() {
     let cluster = Cluster::of(2);
     // More for a figure: the time does not depend on how many there are.
