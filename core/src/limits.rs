@@ -229,6 +229,10 @@ pub const TOKENS_MAX: usize = 1024;
 /// Credentials of people that can be valid at the same time. About 100 bytes each in the head's file, which is written anew with each.
 pub const CREDENTIALS_MAX: usize = 4096;
 
+/// Nodes that have come back without a token within the life of a certificate, as a head remembers them; one more has to wait, or takes a token. About
+/// 55 bytes each in the head's file of members, which is 1 MiB at most.
+pub const LINES_MAX: usize = 8192;
+
 /// The longest life of a certificate, and that which it has unless the head is started with a shorter one; it is renewed at two thirds of it.
 /// So long the head keeps in mind whom it has cut off.
 pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 3600);

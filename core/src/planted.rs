@@ -87,6 +87,7 @@ bugs! {
     OldListAdopted: "old-list-adopted", "an older list of those cut off replaces a newer one";
     CutForgotten: "cut-forgotten", "of several that are cut off at once, one keeps its connections";
     CutTooShort: "cut-too-short", "a life is let in again while its certificate lasts";
+    ReturnedTwice: "returned-twice", "a life that has come back as another comes back again";
 }
 
 /// Those of the head, which its own world finds.
@@ -113,6 +114,7 @@ pub const IDENTITY_BUGS: &[Bug] = &[
     Bug::OldListAdopted,
     Bug::CutForgotten,
     Bug::CutTooShort,
+    Bug::ReturnedTwice,
 ];
 
 #[cfg(feature = "planted")]

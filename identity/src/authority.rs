@@ -17,7 +17,6 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::IdentityError;
 use crate::private_file;
-use crate::process::job_name;
 use crate::role::Role;
 use mobula_core::cluster::UnixTime;
 
@@ -161,7 +160,7 @@ impl Authority {
         self.issue_with(key, uid, role, None, now)
     }
 
-    /// As [`issue`](Self::issue), for a process of the job with this name.
+    /// As [`issue`](Self::issue), with one more name, of a job or of a line.
     ///
     /// # Errors
     /// [`IdentityError::Certificate`].
@@ -170,7 +169,7 @@ impl Authority {
         key: &impl PublicKeyData,
         uid: NodeUid,
         role: Role,
-        job: Option<&str>,
+        besides: Option<String>,
         now: UnixTime,
     ) -> Result<Issued, IdentityError> {
         let (from, until) = (now.before(limits::CLOCK_SKEW_MAX), now.after(self.life));
@@ -178,8 +177,8 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, format!("{role} {uid}"));
         params.subject_alt_names = vec![name(node_name(uid))?, name(role_name(role.name()))?];
-        if let Some(job) = job {
-            params.subject_alt_names.push(name(job_name(job))?);
+        if let Some(besides) = besides {
+            params.subject_alt_names.push(name(besides)?);
         }
         params.not_before = from.system().into();
         params.not_after = until.system().into();

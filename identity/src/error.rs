@@ -96,6 +96,9 @@ pub enum Refusal {
         /// The limit.
         limit: usize,
     },
+    /// The life has come back as another already: this is a copy of its credential, or an old one.
+    #[error("Superseded")]
+    Superseded,
     /// What it sent is not a request.
     #[error("BadRequest: {0}")]
     BadRequest(String),

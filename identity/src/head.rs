@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use mobula_core::{NodeUid, codec, limits};
 use mobula_transport::tls::pki_types::CertificateSigningRequestDer;
 use mobula_transport::tls::{Credentials, JoinStream, node_name, role_name};
 use mobula_transport::unix::Directory;
 use parking_lot::Mutex;
-use rcgen::CertificateSigningRequestParams;
+use rcgen::{CertificateSigningRequestParams, PublicKeyData};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -17,10 +18,11 @@ use crate::audit::Audit;
 use crate::authority::{Authority, ClusterId, Issued};
 use crate::error::{IdentityError, Refusal};
 use crate::ledger::{Ledger, TokenInfo};
+use crate::lines::{Lines, line_name, line_of};
 use crate::members::{Members, MembersFile};
 use crate::message::{self, Answer, Request};
 use crate::people::{CredentialInfo, People};
-use crate::process::Certified;
+use crate::process::{Certified, job_name};
 use crate::revocations::Revocations;
 use crate::role::Role;
 use crate::token::{Token, TokenId};
@@ -44,6 +46,9 @@ struct State {
     /// Heads of before the list have none.
     #[serde(default)]
     people: People,
+    /// Written by no head of the first version.
+    #[serde(default)]
+    lines: Lines,
 }
 
 /// What one who wants a certificate has asked, and the connection on which the answer is due.
@@ -141,7 +146,7 @@ impl Head {
             .map_err(|error| Refusal::BadRequest(format!("certificate request: {error}")))?;
         let issued = self
             .authority
-            .issue_with(&csr.public_key, uid, Role::Process, Some(job), now)
+            .issue_with(&csr.public_key, uid, Role::Process, Some(job_name(job)), now)
             .map_err(|error| Refusal::HeadFailed(error.to_string()))?;
         let authority = self.authority.certificate().to_vec();
         Ok(Certified { certificate: issued.certificate.to_vec(), authority, until: issued.until })
@@ -215,6 +220,11 @@ impl Head {
         Ok(was_there)
     }
 
+    /// The lives that have come back as others lately, each with the newest life of its line.
+    pub fn returned(&self) -> Vec<(NodeUid, NodeUid)> {
+        self.state.lock().lines.returned().collect()
+    }
+
     /// True if a life is cut off.
     pub fn is_revoked(&self, uid: NodeUid) -> bool {
         self.state.lock().revocations.contains(uid)
@@ -243,7 +253,9 @@ impl Head {
     pub async fn answer(self: &Arc<Self>, asked: Asked, now: UnixTime) -> Result<Issued, Refusal> {
         let Asked { mut stream, request } = asked;
         let (from, deadline) = (stream.address(), limits::HANDSHAKE_DEADLINE);
-        let decided = match request.and_then(|bytes| self.question(&bytes, &stream)) {
+        let question = request.and_then(|bytes| self.question(&bytes, &stream));
+        let was = question.as_ref().ok().and_then(Question::comes_back);
+        let decided = match question {
             Ok(question) => {
                 // It writes to disk.
                 let head = Arc::clone(self);
@@ -254,7 +266,11 @@ impl Head {
         };
         let answer = match &decided {
             Ok(issued) => {
-                self.audit.record(now, "certificate given", Some(from), &format!("{} {}", issued.role, issued.uid));
+                let given = format!("{} {}", issued.role, issued.uid);
+                match was {
+                    Some(was) => self.audit.record(now, "came back", Some(from), &format!("{given}, which was {was}")),
+                    None => self.audit.record(now, "certificate given", Some(from), &given),
+                }
                 Answer::Welcome {
                     uid: issued.uid,
                     role: issued.role,
@@ -264,7 +280,10 @@ impl Head {
                 }
             }
             Err(refusal) => {
-                self.audit.record(now, "join refused", Some(from), &refusal.to_string());
+                match was {
+                    Some(was) => self.audit.record(now, "return refused", Some(from), &format!("{refusal}: {was}")),
+                    None => self.audit.record(now, "join refused", Some(from), &refusal.to_string()),
+                }
                 if matches!(refusal, Refusal::HeadFailed(_)) {
                     // It is not for this head to say no: it may work later, or at another head.
                     return decided;
@@ -291,9 +310,10 @@ impl Head {
                 Ok(Question { csr, by: By::Token { token, role, statement, signature } })
             }
             Request::Renew { uid, csr } => {
-                let role = Role::of(|role| stream.peer_is(&role_name(role.name())));
-                let role = role.filter(|_| stream.peer_is(&node_name(uid))).ok_or(Refusal::NotTheHolder)?;
-                Ok(Question { csr, by: By::Certificate { uid, role } })
+                Ok(Question { csr, by: By::Certificate { holder: Holder::of(uid, stream)?, comes_back: false } })
+            }
+            Request::Return { uid, csr } => {
+                Ok(Question { csr, by: By::Certificate { holder: Holder::of(uid, stream)?, comes_back: true } })
             }
         }
     }
@@ -303,15 +323,12 @@ impl Head {
         // Before anything is spent: its own signature is checked with it.
         let csr = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(question.csr));
         let csr = csr.map_err(|error| Refusal::BadRequest(format!("certificate request: {error}")));
-        let (uid, role) = match question.by {
+        let (uid, role, line) = match question.by {
             By::Token { token, role, statement, signature } => {
                 let _one_at_a_time = self.changing.lock();
                 let mut next = self.state.lock().clone();
                 next.tokens.spend(token, role, &statement, &signature, now)?;
-                let mut uid = [0; 8];
-                getrandom::fill(&mut uid).map_err(|error| failed(&error))?;
-                // Drawn here: nobody can ask for another's life.
-                let uid = NodeUid(u64::from_be_bytes(uid));
+                let uid = draw().map_err(|error| failed(&error))?;
                 if csr.is_ok() {
                     if role.is_person() {
                         next.people.put(self.person(uid, role, Some(token), from, now), now)?;
@@ -320,23 +337,39 @@ impl Head {
                     self.write(&next).map_err(|error| failed(&error))?;
                     *self.state.lock() = next;
                 }
-                (uid, role)
+                (uid, role, uid)
             }
-            By::Certificate { uid, role } if role.is_person() && csr.is_ok() => {
+            By::Certificate { holder: Holder { uid, role, line }, comes_back: false } => {
                 let _one_at_a_time = self.changing.lock();
                 let mut next = self.state.lock().clone();
-                if next.revocations.contains(uid) {
-                    return Err(Refusal::Revoked);
+                next.lines.goes_on(&next.revocations, line, uid)?;
+                let is_news = match role.is_person() {
+                    true => next.people.put(self.person(uid, role, None, from, now), now).map(|()| true)?,
+                    false => next.lines.renewed(line, now),
+                };
+                if csr.is_ok() && is_news {
+                    self.write(&next).map_err(|error| failed(&error))?;
+                    *self.state.lock() = next;
                 }
-                next.people.put(self.person(uid, role, None, from, now), now)?;
+                (uid, role, line)
+            }
+            By::Certificate { holder: Holder { uid, role, line }, comes_back: true } => {
+                if role != Role::Worker {
+                    return Err(Refusal::WrongRole);
+                }
+                let key = part_of_hash(&csr.as_ref().map_err(Clone::clone)?.public_key);
+                let _one_at_a_time = self.changing.lock();
+                let mut next = self.state.lock().clone();
+                let drawn = draw().map_err(|error| failed(&error))?;
+                let successor = next.lines.comes_back(&next.revocations, line, uid, key, drawn, now)?;
+                // On disk before anything is given for it.
                 self.write(&next).map_err(|error| failed(&error))?;
                 *self.state.lock() = next;
-                (uid, role)
+                (successor, role, line)
             }
-            By::Certificate { uid, .. } if self.state.lock().revocations.contains(uid) => return Err(Refusal::Revoked),
-            By::Certificate { uid, role } => (uid, role),
         };
-        self.authority.issue(&csr?.public_key, uid, role, now).map_err(|error| failed(&error))
+        let line = (line != uid).then(|| line_name(line));
+        self.authority.issue_with(&csr?.public_key, uid, role, line, now).map_err(|error| failed(&error))
     }
 
     /// One to whom a certificate is given.
@@ -377,12 +410,52 @@ fn read(members: &dyn Members) -> Result<State, IdentityError> {
     Ok(state)
 }
 
+/// A new life. Drawn here: nobody can ask for another's.
+fn draw() -> Result<NodeUid, getrandom::Error> {
+    let mut uid = [0; 8];
+    getrandom::fill(&mut uid)?;
+    Ok(NodeUid(u64::from_be_bytes(uid)))
+}
+
+/// Tells one key from another.
+fn part_of_hash(key: &impl PublicKeyData) -> [u8; 16] {
+    let hash = digest::digest(&digest::SHA256, &key.subject_public_key_info());
+    *hash.as_ref().first_chunk().expect("SHA-256 has 32 bytes")
+}
+
 struct Question {
     csr: Vec<u8>,
     by: By,
 }
 
+impl Question {
+    /// The life that wants to come back.
+    fn comes_back(&self) -> Option<NodeUid> {
+        match &self.by {
+            By::Certificate { holder, comes_back: true } => Some(holder.uid),
+            _ => None,
+        }
+    }
+}
+
 enum By {
     Token { token: TokenId, role: Role, statement: Vec<u8>, signature: Vec<u8> },
-    Certificate { uid: NodeUid, role: Role },
+    Certificate { holder: Holder, comes_back: bool },
+}
+
+/// Who has shown a certificate.
+struct Holder {
+    uid: NodeUid,
+    role: Role,
+    line: NodeUid,
+}
+
+impl Holder {
+    /// The holder of the life `uid`, if the other side of `stream` is.
+    fn of(uid: NodeUid, stream: &JoinStream) -> Result<Self, Refusal> {
+        let role = Role::of(|role| stream.peer_is(&role_name(role.name())));
+        let role = role.filter(|_| stream.peer_is(&node_name(uid))).ok_or(Refusal::NotTheHolder)?;
+        let names = stream.peer_names();
+        Ok(Holder { uid, role, line: line_of(uid, names.iter().map(String::as_str)) })
+    }
 }

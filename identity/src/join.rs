@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::authority::{ClusterId, credentials};
 use crate::message::{self, Answer, Request};
+use crate::next_key::NextKey;
 use crate::process::KeyRequest;
 use crate::role::Role;
 use crate::token::Token;
@@ -81,6 +82,18 @@ pub async fn renew(address: SocketAddr, joined: &Joined) -> Result<Joined, JoinE
     let stream = dial_head(address, &authority, Some(&joined.credentials)).await?;
     let KeyRequest { key, csr } = KeyRequest::new().map_err(|error| JoinError::Io { address, error })?;
     petition(stream, Request::Renew { uid: joined.uid, csr }, key, authority).await
+}
+
+/// Comes back to the cluster as another life, with what the last one had, which has to be over. `key` is for the certificate of the new one; with the same
+/// key a life that has heard no answer may ask again. Workers alone come back.
+///
+/// # Errors
+/// [`JoinError`]: after [`JoinError::JoinRejected`] it takes a token, other errors may be tried again with the same key. Cancel-safe.
+pub async fn come_back(address: SocketAddr, last: &Joined, key: &NextKey) -> Result<Joined, JoinError> {
+    let authority = last.credentials.authority.clone();
+    let stream = dial_head(address, &authority, Some(&last.credentials)).await?;
+    let KeyRequest { key, csr } = key.request().map_err(|error| JoinError::Io { address, error })?;
+    petition(stream, Request::Return { uid: last.uid, csr }, key, authority).await
 }
 
 /// A head that does not answer for the cluster says nothing.

@@ -39,6 +39,14 @@ pub enum Request {
         #[serde(with = "serde_bytes")]
         csr: Vec<u8>,
     },
+    /// A worker that has ended begins another life, with the certificate of the last one, which is shown on this connection.
+    Return {
+        /// The life that is over.
+        uid: NodeUid,
+        /// As above, for a key that no life had before. Who comes again with the same one gets the same life.
+        #[serde(with = "serde_bytes")]
+        csr: Vec<u8>,
+    },
 }
 
 /// What the head answers. Every refusal is the same.

@@ -40,7 +40,11 @@ impl KeyRequest {
     /// # Errors
     /// If the system has no random numbers.
     pub fn new() -> io::Result<Self> {
-        let key = Zeroizing::new(KeyPair::generate().map_err(io::Error::other)?);
+        KeyRequest::of(Zeroizing::new(KeyPair::generate().map_err(io::Error::other)?))
+    }
+
+    /// For a key that is there.
+    pub(crate) fn of(key: Zeroizing<KeyPair>) -> io::Result<Self> {
         let csr = CertificateParams::default().serialize_request(&*key).map_err(io::Error::other)?;
         let csr = csr.der().to_vec();
         Ok(KeyRequest { key, csr })

@@ -24,6 +24,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use zeroize::Zeroizing;
 
+#[path = "joining/returning.rs"]
+mod returning;
+
 const HOUR: Duration = Duration::from_secs(3600);
 const HEAD: NodeUid = NodeUid(0xead);
 

@@ -1,7 +1,7 @@
 //! What strangers send: prefaces, tokens, requests to join.
 
 use mobula_core::{NodeUid, codec};
-use mobula_identity::{Ledger, Request, Role, Token, TokenId, TokenInfo, UnixTime};
+use mobula_identity::{Ledger, Lines, Request, Revocations, Role, Token, TokenId, TokenInfo, UnixTime};
 use mobula_transport::Lane;
 use mobula_transport::preface::{self, ACCEPT_BYTES, Acceptor, DIAL_BYTES, Dial, Purpose, Secret, VERSIONS};
 
@@ -46,13 +46,18 @@ pub(crate) fn token(data: &[u8]) {
     }
 }
 
-/// A request is read or refused, and none that was not signed is accepted.
+/// A request is read or refused, none that was not signed is accepted, and no life comes back twice.
 pub(crate) fn join_request(data: &[u8]) {
     let Ok(request) = Request::decode(data) else { return };
     let bytes = codec::encode(&request).expect("it was read");
     assert_eq!(Request::decode(&bytes).expect("it was written"), request);
+    let now = UnixTime(1_000);
+    if let Request::Return { uid, .. } = request {
+        let mut lines = Lines::default();
+        let mut back = |key| lines.comes_back(&Revocations::default(), uid, uid, [key; 16], NodeUid(!uid.0), now).ok();
+        assert_eq!([back(1), back(2), back(1)], [Some(NodeUid(!uid.0)), None, Some(NodeUid(!uid.0))], "twice");
+    }
     if let Request::Join { token, role, csr, signature } = request {
-        let now = UnixTime(1_000);
         let mut ledger = Ledger::default();
         let info = TokenInfo { id: TokenId(1), role: Role::Worker, uses_left: 1, expires: UnixTime(2_000) };
         ledger.add(info, [9; 32], now).expect("room");

@@ -50,6 +50,13 @@ impl JoinStream {
         chain.and_then(<[_]>::first).is_some_and(|certificate| names(certificate, name))
     }
 
+    /// The names in the certificate of the cluster that the other side has shown; none without one.
+    pub fn peer_names(&self) -> Vec<String> {
+        let own = self.tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let parsed = own.and_then(|own| webpki::EndEntityCert::try_from(own).ok());
+        parsed.map_or_else(Vec::new, |certificate| certificate.valid_dns_names().map(str::to_owned).collect())
+    }
+
     /// Bytes for `label` that only the two ends of this connection can know (RFC 5705).
     ///
     /// # Errors
