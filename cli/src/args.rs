@@ -30,7 +30,7 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Makes this host a node: with --head of a new cluster, with --address of one that runs
+    /// Makes this host a node: with --head of a new cluster, with --address of one that runs, with neither of the one that it was in last
     Start(Box<Start>),
     /// Ends the node of this user on this host, and all that runs on it
     Stop {
@@ -91,9 +91,9 @@ pub(crate) struct Start {
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Be the head of a cluster, which is founded if this home has none
-    #[arg(long, conflicts_with = "address", required_unless_present = "address")]
+    #[arg(long, conflicts_with = "address")]
     pub(crate) head: bool,
-    /// Join the cluster whose head is there, or one of its heads; takes a token
+    /// Join the cluster whose head is there, or one of its heads; takes a token the first time
     #[arg(long, value_name = "HOST:PORT,..")]
     pub(crate) address: Option<String>,
     /// Where the records of the head lie, as etcd://HOST:PORT,../PREFIX for several heads [default: a file in its home]

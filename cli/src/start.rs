@@ -11,7 +11,7 @@ use std::time::Duration;
 use mobula_control::{Client, ControlError, Home, StopNode, resolve};
 use mobula_core::cluster::{Amount, Resources};
 use mobula_core::{LeaseTimes, limits};
-use mobula_daemon::{DaemonError, HEAD_PORT, NODE_PORT, NodeOptions, NodePart, run};
+use mobula_daemon::{DaemonError, HEAD_PORT, NODE_PORT, NodeOptions, NodePart, kept_membership, run};
 use serde::{Deserialize, Serialize};
 
 use crate::args::Start;
@@ -48,14 +48,10 @@ fn options(args: &Start, home: PathBuf) -> Result<NodeOptions, Failure> {
         resources.custom = Resources::parse_custom("--resources", text).map_err(Failure::usage)?;
     }
     resources.check().map_err(Failure::usage)?;
-    let (part, port) = match &args.address {
-        Some(text) => {
-            let heads = text.split(',').map(resolve).collect::<Result<Vec<_>, _>>();
-            let heads = heads.map_err(|error| Failure::usage(format!("--address {error}")))?;
-            (NodePart::Member { heads, token: token_input::read(&args.token)? }, NODE_PORT)
-        }
-        None => {
-            if args.token.token.is_some() || args.token.token_file.is_some() || args.token.token_fd.is_some() {
+    let (part, port) = match args.head {
+        false => (member(args, &home)?, NODE_PORT),
+        true => {
+            if token_input::is_given(&args.token) {
                 return Err(Failure::usage("--head takes no token: it makes them, see `mobula token create`"));
             }
             let lease = within("--lease", args.lease, limits::LEASE_MIN, limits::LEASE_MAX)?;
@@ -76,6 +72,35 @@ fn options(args: &Start, home: PathBuf) -> Result<NodeOptions, Failure> {
         labels: args.labels.clone().unwrap_or_default(),
         part,
     })
+}
+
+/// A node that joins with a token, or comes back without one.
+fn member(args: &Start, home: &Path) -> Result<NodePart, Failure> {
+    let given = args.address.as_ref().map(|text| text.split(',').map(resolve).collect::<Result<Vec<_>, _>>());
+    let given = given.transpose().map_err(|error| Failure::usage(format!("--address {error}")))?;
+    let kept = match token_input::is_given(&args.token) {
+        true => None,
+        false => kept_membership(home)?,
+    };
+    match (given, kept) {
+        // Where heads were when it was last seen may help as well.
+        (given, Some(kept)) => {
+            let known = kept.heads.iter().filter_map(|head| resolve(head).ok());
+            let mut heads: Vec<_> = given.unwrap_or_default();
+            known.for_each(|head| {
+                if !heads.contains(&head) {
+                    heads.push(head)
+                }
+            });
+            Ok(NodePart::Member { heads, token: None })
+        }
+        (Some(heads), None) => Ok(NodePart::Member { heads, token: Some(token_input::read(&args.token)?) }),
+        (None, None) => Err(Failure::usage(format!(
+            "say --head to found a cluster or to go on as its head, or --address HOST:PORT and a token to join one; {} has kept no membership to come \
+             back with",
+            home.display()
+        ))),
+    }
 }
 
 /// A time that was given, if it may be.
@@ -148,7 +173,7 @@ fn in_background(options: &NodeOptions, home: &Path, json: bool) -> Result<(), F
     let mut command = Command::new(std::env::current_exe()?);
     command.args(without_token(std::env::args_os().skip(1)));
     command.arg("--detached").env("MOBULA_HOME", home).stderr(log.try_clone()?).stdout(Stdio::piped());
-    if let NodePart::Member { token, .. } = &options.part {
+    if let NodePart::Member { token: Some(token), .. } = &options.part {
         let mut child = command.args(["--token-file", "-"]).stdin(Stdio::piped()).spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
             // If it does not read it, it says why.

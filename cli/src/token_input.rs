@@ -13,6 +13,11 @@ use crate::failure::Failure;
 /// A token has 186 characters.
 const TEXT_BYTES_MAX: u64 = 4096;
 
+/// True if flags say where a token is.
+pub(crate) fn is_given(input: &TokenInput) -> bool {
+    input.token.is_some() || input.token_file.is_some() || input.token_fd.is_some()
+}
+
 /// The token, from where the flags say.
 pub(crate) fn read(input: &TokenInput) -> Result<Token, Failure> {
     if input.token.is_some() {
@@ -30,7 +35,7 @@ pub(crate) fn read(input: &TokenInput) -> Result<Token, Failure> {
         (None, Some(fd)) => from(open_descriptor(fd)?)?,
         (None, None) => {
             return Err(Failure::usage(
-                "--address takes a token: make one on the head's host with `mobula token create`, and give it by --token-file, --token-fd or \
+                "--address takes a token the first time: make one on the head's host with `mobula token create`, and give it by --token-file, --token-fd or \
                  stdin (--token-file -)",
             ));
         }

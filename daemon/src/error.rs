@@ -12,6 +12,9 @@ use mobula_transport::unix::{DirectoryFault, UnixError};
 
 use crate::holder::Holder;
 
+/// Where a token comes from, and how it is given.
+const TOKEN: &str = "a token: make one on the head's host with `mobula token create`, and give it by --token-file, --token-fd or stdin (--token-file -)";
+
 /// A node does not start, or has to end.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -25,6 +28,25 @@ pub enum DaemonError {
     /// The cluster could not be joined.
     #[error(transparent)]
     Join(#[from] JoinError),
+    /// The home has nothing to come back with.
+    #[error("this home has kept no membership: joining takes {}", TOKEN)]
+    NoMembership,
+    /// What the home has kept is of no use any more.
+    #[error(
+        "this node was away for longer than its certificate lasts, and comes back as one that joins: that takes {}",
+        TOKEN
+    )]
+    MembershipOver,
+    /// The head does not take this node back.
+    #[error(
+        "JoinRejected: the head at {address} does not take this node back; its audit log says why: it was removed, or has come back already from a \
+         copy of this home. To let it in anew takes {}",
+        TOKEN
+    )]
+    NotTakenBack {
+        /// The head.
+        address: SocketAddr,
+    },
     /// Another process has the port.
     #[error("port {} on {} is in use by {holder}: choose another, or stop that process", address.port(), address.ip())]
     PortInUse {
@@ -61,7 +83,9 @@ pub enum DaemonError {
     #[error("{0}")]
     Options(String),
     /// The node was fenced: it had no lease any more, and has ended all that ran on it.
-    #[error("this node has lost its lease and has ended what ran on it: start it again to join with a new life")]
+    #[error(
+        "this node has lost its lease and has ended what ran on it: start it again, and it comes back with a new life"
+    )]
     Fenced,
     /// The head cannot go on.
     #[error("the head cannot go on: {0}")]
@@ -81,7 +105,7 @@ impl DaemonError {
     /// for what ended in between, 77 for what may not be, 78 for files that are not as they have to be, else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
-            DaemonError::Options(_) | DaemonError::Join(JoinError::NoHeads) => 2,
+            DaemonError::Options(_) | DaemonError::NoMembership | DaemonError::Join(JoinError::NoHeads) => 2,
             DaemonError::PortInUse { .. } => 4,
             DaemonError::Home(UnixError::InUse { .. }) => 5,
             DaemonError::Records(TakeOverError::Store(StoreError::Unavailable { .. })) => 69,
@@ -89,6 +113,8 @@ impl DaemonError {
             DaemonError::Control(_) | DaemonError::Join(JoinError::Tls(_) | JoinError::Io { .. }) => 69,
             DaemonError::Fenced | DaemonError::Broken(_) => 70,
             DaemonError::Join(_)
+            | DaemonError::MembershipOver
+            | DaemonError::NotTakenBack { .. }
             | DaemonError::Identity(IdentityError::File { .. })
             | DaemonError::Home(UnixError::Directory {
                 fault: DirectoryFault::Owner { .. } | DirectoryFault::Mode { .. } | DirectoryFault::Symlink,

@@ -1,7 +1,7 @@
 //! The process that makes a host a node of a cluster: it joins, keeps the host's one port, and runs the processes of jobs. One of the nodes is the
 //! head as well, and keeps what all have agreed on.
 //!
-//! Start at [`run`]. `agent` is a node's membership, `processes` and `child` what runs on it, `door` its port; `keeper` drives the head's decisions
+//! Start at [`run`]. `membership` is how a node comes in and stays, `agent` its lease, `processes` and `child` what runs on it, `door` its port; `keeper` drives the head's decisions
 //! (`mobula-head`), and `service` answers those who ask.
 mod agent;
 mod bells;
@@ -13,6 +13,7 @@ mod host;
 mod job_logs;
 mod keeper;
 mod local_door;
+mod membership;
 mod node;
 mod options;
 mod output;
@@ -27,5 +28,6 @@ mod several;
 pub use error::DaemonError;
 pub use holder::Holder;
 pub use host::memory_bytes;
+pub use membership::kept_membership;
 pub use node::run;
 pub use options::{HEAD_PORT, NODE_PORT, NodeOptions, NodePart, PROGRAMS_BYTES_MAX, Ready};

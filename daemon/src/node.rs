@@ -10,11 +10,8 @@ use mobula_core::cluster::{Labels, Resources, UnixTime};
 use mobula_core::{LeaseTimes, NodeId, NodeUid};
 use mobula_head::HeadConfig;
 use mobula_head::store::{Clock, RedbStore, TakeOverError};
-use mobula_identity::{
-    ClusterId, Head as Identity, JoinError, Joined, Role, Token, first_that_leads, hide_from_dumps, join, keep_renewed,
-    renew,
-};
-use mobula_transport::tls::{self, Endpoint};
+use mobula_identity::{ClusterId, Head as Identity, Joined, Token, hide_from_dumps, keep_renewed};
+use mobula_transport::tls::{self, Endpoint, key_hash};
 use mobula_transport::unix::Listener;
 use parking_lot::RwLock;
 use tokio::net::TcpListener;
@@ -29,6 +26,7 @@ use crate::host;
 use crate::job_logs::JobLogs;
 use crate::keeper::Keeper;
 use crate::local_door::{self, NodeService};
+use crate::membership::Membership;
 use crate::options::{NodeOptions, NodePart, PROGRAMS_BYTES_MAX, Ready};
 use crate::output::Output;
 use crate::processes::{NodeFacts, Processes};
@@ -168,16 +166,16 @@ async fn run_a_member(
     node: &Beginning,
     doors: Doors,
     heads: &[SocketAddr],
-    token: Token,
+    token: Option<Token>,
     ready: impl FnOnce(&Ready) + Send,
 ) -> Result<(), DaemonError> {
-    let (head, joined) = first_that_leads(heads, |head| join(head, &token, Role::Worker)).await?;
-    let cluster = ClusterId(token.pin()).to_string();
-    drop(token);
-    let uid = joined.uid;
-    let asking = Asking::begin(Heads::new(head, heads.iter().copied()), copy(&joined.credentials), uid);
+    let membership = Arc::new(Membership::begin(&node.home, heads, token).await?);
+    let Joined { uid, credentials, .. } = membership.joined().await;
+    let cluster = key_hash(&credentials.authority).map(|hash| ClusterId(hash).to_string()).unwrap_or_default();
+    let asking = Asking::begin(membership.heads.clone(), credentials, uid);
     let processes = node.processes(uid, &asking.target);
-    tokio::spawn(renew_joined(asking.heads.clone(), joined, asking.credentials));
+    let (staying, shared) = (Arc::clone(&membership), Arc::clone(&asking.credentials));
+    tokio::spawn(async move { tokio::join!(staying.stay(shared), staying.keep_heads()) });
     let service = node.service(&processes, asking.heads);
     tokio::spawn(local_door::keep(doors.socket, Arc::new(service)));
     tokio::spawn(door::keep::<HeadService>(doors.listener, Arc::clone(&processes), None));
@@ -365,26 +363,4 @@ async fn renew_own(endpoint: Arc<Endpoint>, identity: Arc<Identity>, uid: NodeUi
         Ok::<_, String>(Some(now.after(life)))
     };
     keep_renewed("the head", UnixTime::now().after(life), renew).await;
-}
-
-/// A node renews its certificate at a head.
-async fn renew_joined(heads: Heads, joined: Joined, shared: SharedCredentials) {
-    let until = joined.until;
-    let joined = tokio::sync::Mutex::new(joined);
-    let renew = || async {
-        let mut joined = joined.lock().await;
-        let (_, renewed) = first_that_leads(&heads.all(), |head| renew(head, &joined)).await?;
-        *shared.write() = Arc::new(copy(&renewed.credentials));
-        *joined = renewed;
-        Ok::<_, JoinError>(Some(joined.until))
-    };
-    keep_renewed("this node", until, renew).await;
-}
-
-fn copy(credentials: &tls::Credentials) -> tls::Credentials {
-    tls::Credentials {
-        chain: credentials.chain.clone(),
-        key: credentials.key.clone_key(),
-        authority: credentials.authority.clone(),
-    }
 }

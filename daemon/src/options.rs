@@ -50,8 +50,8 @@ pub enum NodePart {
     Member {
         /// Where heads are, one at least.
         heads: Vec<SocketAddr>,
-        /// What lets it join.
-        token: Token,
+        /// What lets it join. Without one it comes back with what its home has kept of its last life.
+        token: Option<Token>,
     },
 }
 

@@ -12,8 +12,8 @@ use mobula_control::{
     RenewDriver, Reply, Request, Service, SubmitJob,
 };
 use mobula_core::cluster::{
-    DriverStatus, JobId, JobKind, JobPhase, JobRow, Labels, NewJob, Place, Placed, Placing, Refused, UnixTime,
-    WorkerPolicy,
+    DriverStatus, JobId, JobKind, JobPhase, JobRow, Labels, NewJob, NodePhase, Place, Placed, Placing, Refused,
+    UnixTime, WorkerPolicy,
 };
 use mobula_core::{LeaseTimes, NodeUid, limits};
 use mobula_identity::{Capability, Certified, Head as Identity, IdentityError};
@@ -103,8 +103,7 @@ impl Service for HeadService {
                 reply.answer::<mobula_control::DrainNode>(answer).await
             }
             Request::RemoveNode(remove) => {
-                let answer = keeper.decide(|head, moment| head.remove(remove.node, moment)).await;
-                reply.answer::<mobula_control::RemoveNode>(answer).await
+                reply.answer::<mobula_control::RemoveNode>(self.remove_node(remove.node, now).await).await
             }
             Request::StopNode(_) => {
                 let answer = match peer.is_local() {
@@ -383,6 +382,36 @@ impl HeadService {
     /// True if the peer was removed from the cluster: it hears nothing more.
     pub(crate) fn is_cut_off(&self, peer: &Peer) -> bool {
         peer.life().is_some_and(|life| self.identity.is_revoked(life))
+    }
+
+    /// Cuts a node off. One that is down already could come back: not any more.
+    async fn remove_node(&self, node: NodeUid, now: UnixTime) -> Result<(), Refusal> {
+        let is_down = match self.keeper.look(|head, _| head.phase_of(node)).await {
+            None => return Err(Refusal::Head(Refused::NoSuchNode { uid: node })),
+            Some(NodePhase::Down) if self.identity.is_revoked(node) => {
+                return Err(Refusal::Head(Refused::NoSuchNode { uid: node }));
+            }
+            Some(phase) => phase == NodePhase::Down,
+        };
+        // Lives that it may have in hand, which never came to this head as nodes.
+        let returned = self.identity.returned();
+        let unseen = |head: &mobula_head::Head, before, newest| {
+            head.phase_of(newest).is_none() && (before == node || head.phase_of(before).is_none())
+        };
+        let look = |head: &mobula_head::Head, _| {
+            let unseen = returned.into_iter().filter(|(before, newest)| unseen(head, *before, *newest));
+            unseen.map(|(_, newest)| newest).collect::<Vec<_>>()
+        };
+        let unseen = self.keeper.look(look).await;
+        // First of all, or it could come back in between.
+        let revoked = block_in_place(|| {
+            unseen.into_iter().chain([node]).try_for_each(|life| self.identity.revoke_node(life, now).map(drop))
+        });
+        self.revoked.send_replace(());
+        if !is_down {
+            self.keeper.decide(|head, moment| head.remove(node, moment)).await?;
+        }
+        revoked.map_err(|error| Refusal::Failed(error.to_string()))
     }
 
     async fn submit(&self, peer: &Peer, submit: SubmitJob) -> Result<JobId, Refusal> {

@@ -13,4 +13,5 @@ mod logins;
 mod namespaces;
 mod nodes;
 mod placement;
+mod returning;
 mod several_heads;

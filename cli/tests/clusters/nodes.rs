@@ -48,8 +48,7 @@ fn a_node_that_is_stopped_goes_and_the_job_goes_on_without_it() {
     wait_for_answers(&driver, &["head", "node-2"]);
     // The same name may come again, as another life, and takes part at once.
     let before = row(&cluster.view(), "node-1")["uid"].clone();
-    let token = cluster.token(&[]);
-    cluster.node("node-1").start_again(Some(&token));
+    cluster.node("node-1").start_again(None);
     wait_for_answers(&driver, &["head", "node-1", "node-2"]);
     assert_ne!(row(&cluster.view(), "node-1")["uid"], before);
     end(&cluster, driver);

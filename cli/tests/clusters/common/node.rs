@@ -28,17 +28,14 @@ impl Node {
     /// How it has ended instead.
     pub(crate) fn start(root: &Path, name: &str, arguments: &[&str], token: Option<&str>) -> Result<Node, Ended> {
         let home = root.join(name);
-        let mut all: Vec<String> = ["start", "--block", "--json", "--listen", "127.0.0.1", "--advertise", "127.0.0.1"]
+        let all: Vec<String> = ["start", "--block", "--json", "--listen", "127.0.0.1", "--advertise", "127.0.0.1"]
             .iter()
             .chain(&["--name", name])
             .chain(arguments)
             .map(|word| (*word).to_owned())
             .collect();
-        if token.is_some() {
-            all.extend(["--token-file".to_owned(), "-".to_owned()]);
-        }
         let ready = |line: &str| line.starts_with(r#"{"Ready""#);
-        let mut program = Program::start_with(mobula(&home).args(&all).args(port(&all, 0)), token);
+        let mut program = Program::start_with(mobula(&home).args(&all).args(port(&all, 0)).args(reading(token)), token);
         let line = super::until("the node is ready, or ends", || {
             let ended = program.has_ended();
             let line = program.stdout().lines().find(|line| ready(line)).map(str::to_owned);
@@ -60,16 +57,35 @@ impl Node {
         assert_eq!(text("name"), self.name);
     }
 
-    /// Starts it again with the same home, port and options, as a new life. `token` as before.
+    /// Starts it again with the same home, port and options, as a new life. Without a token it comes back with what it has kept.
     pub(crate) fn start_again(&mut self, token: Option<&str>) {
-        self.program.kill();
+        self.begin_again(token);
         let address = self.address;
-        let mut command = mobula(&self.home);
-        self.program =
-            Program::start_with(command.args(&self.arguments).args(port(&self.arguments, address.port())), token);
         let line = self.program.line("that the node is ready", |line| line.starts_with(r#"{"Ready""#));
         self.learn(&line);
         assert_eq!(self.address, address);
+    }
+
+    /// Tries to start it again.
+    ///
+    /// # Panics
+    /// If it is ready, and does not end.
+    pub(crate) fn fails_to_start_again(&mut self, token: Option<&str>) -> Ended {
+        self.begin_again(token);
+        self.program.end()
+    }
+
+    fn begin_again(&mut self, token: Option<&str>) {
+        self.program.kill();
+        let mut command = mobula(&self.home);
+        let command = command.args(&self.arguments).args(port(&self.arguments, self.address.port()));
+        self.program = Program::start_with(command.args(reading(token)), token);
+    }
+
+    /// From now on it is started without this flag, and the word after it.
+    pub(crate) fn forget_flag(&mut self, flag: &str) {
+        let at = self.arguments.iter().position(|word| word == flag).expect("it has the flag");
+        self.arguments.drain(at..at + 2);
     }
 
     /// The command, run against this node.
@@ -137,4 +153,9 @@ fn port(arguments: &[String], port: u16) -> Vec<String> {
         return Vec::new();
     }
     vec!["--port".to_owned(), port.to_string()]
+}
+
+/// Where it is told to read the token, if there is one.
+fn reading(token: Option<&str>) -> &'static [&'static str] {
+    if token.is_some() { &["--token-file", "-"] } else { &[] }
 }
