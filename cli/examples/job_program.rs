@@ -5,6 +5,7 @@
 //! - `worker-panic`: an actor that fails, which its driver survives.
 //! - `rounds FILE`: asks an actor on each node, again and again, until FILE is there; tells which nodes have answered whenever that changes.
 //! - `at ADDRESS ..`: the same as the rest says, on the cluster that is named.
+//! - `strays FILE`: starts a process in a session of its own, here and on each node, says which, and waits until FILE is there.
 //! - `env NAME`: what the environment says, here and on each node.
 
 use std::collections::BTreeMap;
@@ -32,6 +33,10 @@ impl Guest {
 
     fn pid(&self) -> u32 {
         std::process::id()
+    }
+
+    fn stray(&self) -> std::result::Result<u32, String> {
+        stray().map_err(|error| error.to_string())
     }
 
     fn variable(&self, name: String) -> Option<String> {
@@ -66,6 +71,7 @@ async fn main() -> mobula::Result<ExitCode> {
         ["exit", code] => return Ok(ExitCode::from(code.parse::<u8>()?)),
         ["worker-panic"] => worker_panic(&cluster).await?,
         ["rounds", file] => rounds(&cluster, Path::new(file)).await,
+        ["strays", file] => strays(&cluster, Path::new(file)).await?,
         ["env", name] => env(&cluster, name).await?,
         _ => return Err(format!("{words:?} is nothing that this program does").into()),
     }
@@ -129,6 +135,27 @@ async fn rounds(cluster: &Cluster, end: &Path) {
         tokio::time::sleep(PAUSE).await;
     }
     println!("the rounds are over");
+}
+
+/// Its id.
+fn stray() -> std::io::Result<u32> {
+    use std::process::{Command, Stdio};
+    let mut command = Command::new("setsid");
+    let command = command.args(["sleep", "600"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    Ok(command.spawn()?.id())
+}
+
+async fn strays(cluster: &Cluster, end: &Path) -> mobula::Result<()> {
+    println!("stray: driver {} {}", std::process::id(), stray()?);
+    for node in cluster.nodes() {
+        let guest = cluster.spawn(Guest::actor(node.id.name.to_string()).node_affinity(&node.id)).await?;
+        let stray = guest.stray().await.map_err(|error| format!("{error:?}"))?;
+        println!("stray: {} {} {stray}", node.id.name, node.pid);
+    }
+    while !end.exists() {
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(())
 }
 
 async fn env(cluster: &Cluster, name: &str) -> mobula::Result<()> {

@@ -21,7 +21,7 @@ const DESCRIPTORS_MIN: u64 = 1024;
 
 /// Looks at everything, and fails if something is wrong.
 pub(crate) async fn doctor(home: &Path, json: bool) -> Result<(), Failure> {
-    let mut checks = vec![files(home), descriptors(), clock()];
+    let mut checks = vec![files(home), descriptors(), clock(), groups(home)];
     checks.push(node(home).await);
     checks.extend(logins(home).await);
     let ok = checks.iter().all(|check| check.ok);
@@ -51,6 +51,12 @@ fn descriptors() -> Check {
     let soft = limit.current.unwrap_or(u64::MAX);
     let found = format!("{soft} may be open at a time; `ulimit -n` raises that");
     Check { what: "descriptors".to_owned(), ok: soft >= DESCRIPTORS_MIN, found }
+}
+
+/// Without them a node works as well.
+fn groups(home: &Path) -> Check {
+    let found = mobula_daemon::cgroups(home, Home::is_running(home)).to_string();
+    Check { what: "cgroups".to_owned(), ok: true, found }
 }
 
 /// Certificates are good from five minutes before they are given, so a clock may be wrong by less than that.

@@ -15,6 +15,7 @@ use mobula_transport::tcp::{self, ConnectError};
 use rustix::process::{Signal, getpid, kill_process, set_parent_process_death_signal};
 
 use crate::cluster::{self, Cluster};
+use crate::driver::DRIVER_VARIABLE;
 use crate::handover::{self, PeerAddress, ToDriver, ToNode};
 use crate::members::NodeInfo;
 use crate::peers::{self, Addresses};
@@ -37,6 +38,16 @@ pub(crate) fn started_as() -> Option<StartedAs> {
         return inherited_socket().map(StartedAs::Worker);
     }
     if is_set(NODE_VARIABLE) { inherited_socket().map(StartedAs::Node) } else { None }
+}
+
+/// The driver of a submitted job begins when its node lets it: with the end of its standard input. Until then the node has found a place for it.
+pub(crate) fn wait_for_leave_to_drive() {
+    if std::env::var_os(DRIVER_VARIABLE).is_some()
+        && let Some(mut socket) = inherited_socket()
+    {
+        // However it ends.
+        let _ = io::copy(&mut socket, &mut io::sink());
+    }
 }
 
 fn inherited_socket() -> Option<UnixStream> {

@@ -9,7 +9,7 @@ use crate::worker_process;
 
 /// Runs a program: in a process that a driver started as a node, the node; in one that a node of a cluster started as a worker of a
 /// job, the worker; else `body`, inside an actix `System` on
-/// the current thread. `#[mobula::main]` writes the call.
+/// the current thread; as the driver of a submitted job once the node that has started it lets it. `#[mobula::main]` writes the call.
 ///
 /// Must be the first thing `main` does. An error of `body` is printed to standard error as `error: …`, and the exit
 /// code is 1.
@@ -21,7 +21,10 @@ where
     match node_process::started_as() {
         Some(StartedAs::Node(socket)) => node_process::run(socket),
         Some(StartedAs::Worker(socket)) => worker_process::run(socket),
-        None => actix_rt::System::new().block_on(run_body(body)).exit_code(),
+        None => {
+            node_process::wait_for_leave_to_drive();
+            actix_rt::System::new().block_on(run_body(body)).exit_code()
+        }
     }
 }
 

@@ -19,6 +19,8 @@ use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tokio::net::unix::pipe;
 
+use crate::cgroup::Group;
+
 /// How long a node waits until a worker takes what is handed over; one that is stopped by a signal must not hold up the node.
 const SEND_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -36,6 +38,8 @@ pub(crate) enum News {
 pub(crate) struct Child {
     /// Its group, until it is reaped.
     group: Arc<Mutex<Option<Pid>>>,
+    /// As long.
+    cgroup: Arc<Mutex<Option<Group>>>,
     outgoing: Option<mpsc::SyncSender<ToSend>>,
 }
 
@@ -48,16 +52,24 @@ enum ToSend {
 }
 
 impl Child {
-    /// Starts `program` as the worker that `part` says.
-    pub(crate) fn worker(mut command: Command, part: Part, tell: impl Fn(News) + Send + 'static) -> io::Result<Self> {
+    /// Starts `program` as the worker that `part` says, in `cgroup`.
+    pub(crate) fn worker(
+        mut command: Command,
+        part: Part,
+        cgroup: Option<Group>,
+        tell: impl Fn(News) + Send + 'static,
+    ) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_write_timeout(Some(SEND_DEADLINE))?;
         command.env(WORKER_VARIABLE, &*part.id.name).stdin(Stdio::from(OwnedFd::from(theirs)));
         let (sender, to_send) = mpsc::sync_channel(limits::HANDED_CONNECTIONS_MAX);
         let writer = ours.try_clone()?;
-        std::thread::Builder::new().name("mobula-hand".to_owned()).spawn(move || hand_over(&writer, part, &to_send))?;
-        let child = Child { group: Arc::default(), outgoing: Some(sender) };
+        let child = Child { group: Arc::default(), cgroup: Arc::new(Mutex::new(cgroup)), outgoing: Some(sender) };
         child.begin(command, tell, move |tell| {
+            // It does nothing before it has its part: until then it has got into its cgroup.
+            let hand_over = move || hand_over(&writer, part, &to_send);
+            let begun = std::thread::Builder::new().name("mobula-hand".to_owned()).spawn(hand_over);
+            begun.map_err(|error| format!("it cannot be handed its part: {error}"))?;
             // Whatever it does instead of getting ready, its end is seen.
             let _ = ours.set_read_timeout(Some(limits::NODE_START_DEADLINE));
             match Receiver::new(&ours).receive() {
@@ -79,11 +91,20 @@ impl Child {
         Ok(child)
     }
 
-    /// Starts `program` as a driver.
-    pub(crate) fn driver(mut command: Command, tell: impl Fn(News) + Send + 'static) -> io::Result<Self> {
-        command.stdin(Stdio::null());
-        let child = Child { group: Arc::default(), outgoing: None };
-        child.begin(command, tell, |_| Ok(()))?;
+    /// Starts `program` as a driver, in `cgroup`.
+    pub(crate) fn driver(
+        mut command: Command,
+        cgroup: Option<Group>,
+        tell: impl Fn(News) + Send + 'static,
+    ) -> io::Result<Self> {
+        let (ours, theirs) = UnixStream::pair()?;
+        command.stdin(Stdio::from(OwnedFd::from(theirs)));
+        let child = Child { group: Arc::default(), cgroup: Arc::new(Mutex::new(cgroup)), outgoing: None };
+        child.begin(command, tell, |_| {
+            // The end of its standard input is what it waits for (`run_main`): it has got into its cgroup.
+            drop(ours);
+            Ok(())
+        })?;
         Ok(child)
     }
 
@@ -95,7 +116,7 @@ impl Child {
         get_ready: impl FnOnce(&dyn Fn(News)) -> Result<K, String> + Send + 'static,
     ) -> io::Result<()> {
         command.process_group(0);
-        let group = Arc::clone(&self.group);
+        let (group, cgroup) = (Arc::clone(&self.group), Arc::clone(&self.cgroup));
         let runtime = tokio::runtime::Handle::current();
         let life = move || {
             let _entered = runtime.enter();
@@ -105,12 +126,16 @@ impl Child {
             let (mut process, (stdout, stderr)) = match started {
                 Ok(started) => started,
                 Err(error) => {
+                    leave_nothing(&cgroup);
                     return tell(News::Ended(DriverStatus::Failed {
                         reason: format!("it cannot be started: {error}"),
                     }));
                 }
             };
             *group.lock() = Some(Pid::from_child(&process));
+            if let Some(cgroup) = &*cgroup.lock() {
+                cgroup.enter(process.id());
+            }
             tell(News::Started { pid: process.id(), stdout, stderr });
             let status = match get_ready(&tell) {
                 Ok(kept) => {
@@ -124,6 +149,7 @@ impl Child {
                     DriverStatus::Failed { reason }
                 }
             };
+            leave_nothing(&cgroup);
             tell(News::Ended(status));
         };
         std::thread::Builder::new().name("mobula-child".to_owned()).spawn(life)?;
@@ -174,6 +200,9 @@ impl Child {
     /// Ends the process and what it has started, at once.
     pub(crate) fn kill(&self) {
         end(&self.group);
+        if let Some(cgroup) = &*self.cgroup.lock() {
+            cgroup.kill();
+        }
     }
 
     /// Asks the process to end.
@@ -188,6 +217,14 @@ fn end(group: &Mutex<Option<Pid>>) {
     // Under the lock: what was reaped has no group any more, and its number may be another's.
     if let Some(group) = *group.lock() {
         let _ = kill_process_group(group, Signal::KILL);
+    }
+}
+
+/// Ends what a process has started that is not of its group any more.
+fn leave_nothing(cgroup: &Mutex<Option<Group>>) {
+    let cgroup = cgroup.lock().take();
+    if let Some(cgroup) = cgroup {
+        cgroup.end();
     }
 }
 

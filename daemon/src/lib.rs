@@ -5,6 +5,7 @@
 //! (`mobula-head`), and `service` answers those who ask.
 mod agent;
 mod bells;
+mod cgroup;
 mod child;
 mod door;
 mod error;
@@ -25,6 +26,7 @@ mod service;
 #[cfg(feature = "etcd")]
 mod several;
 
+pub use cgroup::{Cgroups, cgroups};
 pub use error::DaemonError;
 pub use holder::Holder;
 pub use host::memory_bytes;

@@ -18,6 +18,7 @@ use mobula_identity::{Certified, KeyRequest, Revocations, keep_renewed};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use crate::cgroup::Groups;
 use crate::child::{self, Child, News};
 use crate::output::Output;
 use crate::programs::Programs;
@@ -46,6 +47,7 @@ pub(crate) struct Processes {
     head: Arc<Client>,
     programs: Arc<Programs>,
     output: Output,
+    groups: Groups,
     table: Mutex<Table>,
     /// As the head says.
     times: Mutex<LeaseTimes>,
@@ -83,7 +85,8 @@ struct Peers {
 impl Processes {
     pub(crate) fn new(facts: NodeFacts, head: Arc<Client>, programs: Arc<Programs>, output: Output) -> Arc<Self> {
         let (table, times, revoked) = (Mutex::default(), Mutex::default(), watch::Sender::default());
-        Arc::new(Processes { facts, head, programs, output, table, times, revoked, changed: Notify::new() })
+        let groups = Groups::open(&facts.home);
+        Arc::new(Processes { facts, head, programs, output, groups, table, times, revoked, changed: Notify::new() })
     }
 
     /// Hears from the head who is cut off, for ever: the workers here talk to them no more.
@@ -238,8 +241,8 @@ impl Processes {
         };
         let command = child::command(&program, &spec.arguments, &spec.environment);
         let (tell, news) = tokio::sync::mpsc::unbounded_channel();
-        let child =
-            Child::worker(command, part, move |event| drop(tell.send(event))).map_err(|error| error.to_string())?;
+        let child = Child::worker(command, part, self.groups.make(spec.uid), move |event| drop(tell.send(event)))
+            .map_err(|error| error.to_string())?;
         let source = format!("worker-{} on {}", spec.order, facts.name);
         let child = Arc::new(child);
         tokio::spawn(pass_on(Arc::downgrade(&child), peers, |child, peers| child.peers(peers.workers.clone())));
@@ -288,7 +291,8 @@ impl Processes {
         let (name, value) = driver_variable(spec.job, spec.uid);
         command.env(name, value).env("MOBULA_ADDRESS", &self.facts.home);
         let (tell, news) = tokio::sync::mpsc::unbounded_channel();
-        let child = Child::driver(command, move |event| drop(tell.send(event))).map_err(|error| error.to_string())?;
+        let child = Child::driver(command, self.groups.make(spec.uid), move |event| drop(tell.send(event)))
+            .map_err(|error| error.to_string())?;
         self.look_after(Arc::new(child), spec.uid, spec.job, "driver".to_owned(), news);
         Ok(())
     }

@@ -49,7 +49,7 @@ fn every_unit_starts_a_node_in_the_foreground_without_rights() {
         is_understood(&words);
         let has = |line: &str| assert!(unit.lines().any(|found| found == line), "{}: {line}", path.display());
         for line in
-            ["Type=exec", "NoNewPrivileges=yes", "KillMode=mixed", "UMask=0077", "RestrictSUIDSGID=yes"]
+            ["Type=exec", "NoNewPrivileges=yes", "KillMode=mixed", "Delegate=yes", "UMask=0077", "RestrictSUIDSGID=yes"]
         {
             has(line);
         }
@@ -67,6 +67,8 @@ fn every_unit_starts_a_node_in_the_foreground_without_rights() {
             ] {
                 has(line);
             }
+            // It would keep the node from what `Delegate` gives it.
+            assert!(values(&unit, "ProtectControlGroups").is_empty());
             // The home would be a link, which is refused.
             assert!(values(&unit, "DynamicUser").is_empty());
         }

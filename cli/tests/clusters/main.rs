@@ -1,6 +1,7 @@
 //! The command and what it starts: whole clusters of real processes.
 
 mod book;
+mod cgroups;
 mod common;
 mod deploy;
 #[cfg(feature = "etcd")]
