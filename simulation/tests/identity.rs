@@ -13,7 +13,10 @@ fn tokens_and_revocations_are_exact_in_many_worlds() {
     assert!(summary.compared >= SEEDS / 100);
     // Worlds in which nothing happens prove nothing.
     assert!(
-        summary.counts.joined > SEEDS && summary.counts.refused > SEEDS && summary.counts.cut > SEEDS / 4,
+        summary.counts.joined > SEEDS
+            && summary.counts.refused > SEEDS
+            && summary.counts.cut > SEEDS / 4
+            && summary.counts.returned > SEEDS,
         "{summary:?}"
     );
 }

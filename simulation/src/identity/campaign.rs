@@ -19,6 +19,8 @@ pub struct Counts {
     pub refused: u64,
     /// Connections that were cut.
     pub cut: u64,
+    /// Who has come back.
+    pub returned: u64,
 }
 
 /// What came of one.
@@ -45,6 +47,7 @@ impl kind::Kind for Kind {
         let visits: usize = params.tokens.iter().map(|token| token.visits.len()).sum();
         let clocks = params.clocks.iter().filter(|ahead| **ahead != 0).count();
         let others = params.revocations.len() + params.cuts.len() + usize::from(params.kill_one_in > 0);
+        let others = others + usize::from(params.returns_each > 0);
         params.tokens.len() + visits + clocks + others
     }
 
@@ -56,6 +59,7 @@ impl kind::Kind for Kind {
             best = fewer(best, |params| &mut params.tokens[token].visits, fails);
         }
         best = change(best, |params| params.kill_one_in = 0, fails);
+        best = change(best, |params| params.returns_each = 0, fails);
         change(best, |params| params.clocks.fill(0), fails)
     }
 }
@@ -65,9 +69,15 @@ impl kind::Counts for Counts {
         self.joined += other.joined;
         self.refused += other.refused;
         self.cut += other.cut;
+        self.returned += other.returned;
     }
 
     fn named(&self) -> Vec<(&'static str, u64)> {
-        vec![("joined", self.joined), ("refused", self.refused), ("connections_cut", self.cut)]
+        vec![
+            ("joined", self.joined),
+            ("refused", self.refused),
+            ("connections_cut", self.cut),
+            ("returned", self.returned),
+        ]
     }
 }

@@ -21,8 +21,16 @@ pub(crate) enum Fact {
     HeadBegins,
     /// It was killed, while it noted the use of this token.
     HeadEnds { spending: Option<TokenId> },
+    /// Somebody shows the certificate of a life, or a copy of it, to come back as another.
+    AsksBack { was: NodeUid, copy: bool },
+    /// The head has let it.
+    Returned { was: NodeUid, uid: NodeUid },
+    /// The head has sent it away.
+    NotBack { was: NodeUid, copy: bool, why: String },
     /// A member has a certificate.
     Renewed { uid: NodeUid },
+    /// Somebody wants to cut a life off.
+    WillRevoke { uid: NodeUid },
     /// The head has said that a life is cut off.
     Revoked { uid: NodeUid },
     /// Nothing passes any more between the head and a member.

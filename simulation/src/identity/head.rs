@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use mobula_core::{NodeUid, codec};
-use mobula_identity::{ClusterId, Ledger, Refusal, Request, Revocations, Role, Token, TokenId, TokenInfo, UnixTime};
+use mobula_identity::{
+    ClusterId, Ledger, Lines, Refusal, Request, Revocations, Role, Token, TokenId, TokenInfo, UnixTime,
+};
 
 use crate::random::Random;
 
@@ -12,6 +14,7 @@ use crate::random::Random;
 struct State {
     tokens: Ledger,
     revocations: Revocations,
+    lines: Lines,
 }
 
 pub(super) struct Head {
@@ -20,6 +23,13 @@ pub(super) struct Head {
     disk: State,
     kill_one_in: u64,
     pub(super) up: bool,
+}
+
+/// A life, and the first of its line.
+#[derive(Clone, Copy)]
+pub(super) struct Life {
+    pub(super) uid: NodeUid,
+    pub(super) line: NodeUid,
 }
 
 /// What the head says to one who comes with a token.
@@ -102,6 +112,27 @@ impl Head {
         let mut next = self.state.clone();
         next.revocations.revoke(uid, now);
         self.write(next, r)
+    }
+
+    /// Answers one who has shown the certificate of the life `uid` and wants to come back as another, with this key.
+    pub(super) fn comes_back(
+        &mut self,
+        life: Life,
+        key: [u8; 16],
+        drawn: NodeUid,
+        now: UnixTime,
+        r: &mut Random,
+    ) -> Result<Result<NodeUid, Refusal>, Killed> {
+        let mut next = self.state.clone();
+        match next.lines.comes_back(&next.revocations, life.line, life.uid, key, drawn, now) {
+            Ok(successor) => self.write(next, r).map(|()| Ok(successor)),
+            Err(why) => Ok(Err(why)),
+        }
+    }
+
+    /// True if a life may have another certificate.
+    pub(super) fn goes_on(&self, life: Life) -> bool {
+        self.state.lines.goes_on(&self.state.revocations, life.line, life.uid).is_ok()
     }
 
     /// Answers one who comes over a connection that exports these bytes.

@@ -8,6 +8,7 @@ mod head;
 mod oracles;
 mod params;
 mod reach;
+mod returns;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -22,7 +23,7 @@ pub use params::{How, Params, TokenPlan};
 pub use reach::Branch;
 
 use self::fact::Fact;
-use self::head::{Answer, Head, Killed};
+use self::head::{Answer, Head, Killed, Life};
 use self::oracles::Oracle;
 use crate::judge::Violation;
 use crate::params::{MS, SECOND, Time};
@@ -49,7 +50,7 @@ pub fn run(params: &Params, traced: bool) -> Report {
         hash: world.hash,
         facts: world.facts,
         lasted: world.now,
-        counts: Counts { joined: world.joined, refused: world.refused, cut: world.cut },
+        counts: Counts { joined: world.joined, refused: world.refused, cut: world.cut, returned: world.returned },
         reached: world.reached,
         lines: world.lines.unwrap_or_default(),
     }
@@ -67,11 +68,16 @@ enum Event {
     /// A member hears the list with this number in `sent`.
     Hears(NodeUid, usize),
     Renews(NodeUid),
+    /// Who had this life wants to come back, or, if true, one who has a copy of its credential.
+    Returns(NodeUid, bool),
     Dials(NodeUid),
     Look,
 }
 
 struct Member {
+    /// The first life of its line.
+    line: NodeUid,
+    role: Role,
     /// Seconds ahead of the head's clock.
     clock: i64,
     until: UnixTime,
@@ -90,6 +96,8 @@ struct World {
     head: Head,
     tokens: BTreeMap<usize, Token>,
     members: BTreeMap<NodeUid, Member>,
+    /// Lives that are over or were copied: the first of the line, and the end of the certificate.
+    former: BTreeMap<NodeUid, (NodeUid, UnixTime)>,
     /// Members that were cut off.
     outlaws: BTreeSet<NodeUid>,
     connected: BTreeSet<(NodeUid, NodeUid)>,
@@ -105,6 +113,7 @@ struct World {
     joined: u64,
     refused: u64,
     cut: u64,
+    returned: u64,
     reached: Reached<Branch>,
     lines: Option<Vec<String>>,
 }
@@ -119,6 +128,7 @@ impl World {
             head: Head::new(ClusterId([7; 32]), params.kill_one_in),
             tokens: BTreeMap::new(),
             members: BTreeMap::new(),
+            former: BTreeMap::new(),
             outlaws: BTreeSet::new(),
             connected: BTreeSet::new(),
             sent: Vec::new(),
@@ -131,6 +141,7 @@ impl World {
             joined: 0,
             refused: 0,
             cut: 0,
+            returned: 0,
             reached: Reached::default(),
             lines: traced.then(Vec::new),
             params,
@@ -206,6 +217,7 @@ impl World {
             }
             Event::Hears(uid, number) => self.hears(uid, number),
             Event::Renews(uid) => self.renews(uid),
+            Event::Returns(uid, copy) => self.returns(uid, copy),
             Event::Dials(uid) => self.dials(uid),
             Event::Look => self.fact(Fact::Look),
         }
@@ -341,11 +353,17 @@ impl World {
         let uid = NodeUid(self.next_uid);
         self.fact(Fact::Joined { token, role, uid, now, right });
         let clock = self.params.clocks[self.joined as usize % self.params.clocks.len()];
+        self.begins(Life { uid, line: uid }, role, clock, now);
+    }
+
+    /// A life begins.
+    fn begins(&mut self, Life { uid, line }: Life, role: Role, clock: i64, now: UnixTime) {
         let list = self.head.revocations().clone();
-        self.members.insert(uid, Member { clock, until: UnixTime(0), list, newest: 0, cuts: 0 });
+        self.members.insert(uid, Member { line, role, clock, until: UnixTime(0), list, newest: 0, cuts: 0 });
         self.certified(uid, now);
         let first = self.random.below(self.params.dials_each);
         self.after(first, Event::Dials(uid));
+        self.will_return(uid);
     }
 
     // Certificates.
@@ -369,8 +387,11 @@ impl World {
             return self.after(60 * SECOND, Event::Renews(uid));
         }
         // The head's TLS takes no certificate that is over, and refuses one of a life that was cut off.
-        if member.until > now && !self.head.revocations().contains(uid) {
+        let life = Life { uid, line: member.line };
+        if member.until > now && self.head.goes_on(life) {
             self.certified(uid, now);
+        } else if !self.head.revocations().contains(uid) && member.until > now {
+            self.reach(Branch::RenewalSuperseded);
         } else if self.outlaws.contains(&uid) {
             self.reach(Branch::RefusedOutlaw);
         }
@@ -379,6 +400,9 @@ impl World {
     // Connections.
 
     fn dials(&mut self, uid: NodeUid) {
+        if !self.members.contains_key(&uid) {
+            return;
+        }
         let each = self.params.dials_each;
         let next = each / 2 + self.random.below(each);
         self.after(next, Event::Dials(uid));
@@ -416,6 +440,7 @@ impl World {
             return;
         }
         let uid = left[self.random.below(left.len() as u64) as usize];
+        self.fact(Fact::WillRevoke { uid });
         match self.head.revoke_node(uid, self.head_time(), &mut self.random) {
             Ok(()) => {
                 self.outlaws.insert(uid);

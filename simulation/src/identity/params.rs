@@ -24,6 +24,8 @@ pub struct Params {
     pub revocations: Vec<Time>,
     /// When nothing passes between a member and the head: from, until. Which member the world decides.
     pub cuts: Vec<(Time, Time)>,
+    /// After about which time each worker ends and comes back; 0 for never.
+    pub returns_each: Time,
     /// How often each member looks for another.
     pub dials_each: Time,
 }
@@ -86,7 +88,9 @@ impl Params {
             cuts.extend(revocations.first().map(|at| (at.saturating_sub(r.below(5 * SECOND)), at + 20 * SECOND)));
         }
         let kill_one_in = if r.one_in(2) { r.between(3, 20) } else { 0 };
-        Params { seed, lasts, clocks, kill_one_in, tokens, revocations, cuts, dials_each: lasts / r.between(20, 60) }
+        let dials_each = lasts / r.between(20, 60);
+        let returns_each = if r.one_in(2) { lasts / r.between(3, 12) } else { 0 };
+        Params { seed, lasts, clocks, kill_one_in, tokens, revocations, cuts, returns_each, dials_each }
     }
 }
 

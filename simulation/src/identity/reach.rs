@@ -25,6 +25,12 @@ branches! {
     SeveralNews: "a list tells of several that are cut off",
     RenewedLate: "a certificate cannot be renewed yet",
     RefusedOutlaw: "one who was cut off gets no other certificate",
+    Returned: "a life comes back as another",
+    ReturnedTooLate: "a life wants to come back after the end of its certificate",
+    OutlawStaysAway: "one who was cut off does not come back",
+    Superseded: "a life wants to come back a second time",
+    KilledReturning: "the head is killed while it notes that a life comes back",
+    RenewalSuperseded: "a life that has come back as another gets no other certificate",
 }
 
 impl World {
@@ -35,6 +41,7 @@ impl World {
     pub(super) fn reach_by_fact(&mut self, fact: &Fact) {
         let branch = match fact {
             Fact::Joined { .. } => Branch::Joined,
+            Fact::Returned { .. } => Branch::Returned,
             Fact::TokenGone { .. } => Branch::TakenBack,
             Fact::HeadEnds { spending: Some(_) } => Branch::KilledSpending,
             Fact::HeadEnds { spending: None } => Branch::Killed,
@@ -54,6 +61,8 @@ impl World {
             Refusal::Expired => self.reach(Branch::Expired),
             Refusal::WrongRole => self.reach(Branch::WrongRole),
             Refusal::UsedUp => self.reach(Branch::UsedUp),
+            Refusal::Revoked => self.reach(Branch::OutlawStaysAway),
+            Refusal::Superseded => self.reach(Branch::Superseded),
             Refusal::BadRequest(_) => self.reach(Branch::Malformed),
             _ => {}
         }

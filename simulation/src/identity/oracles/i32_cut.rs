@@ -38,7 +38,7 @@ impl Oracle for CutOff {
             Fact::Revoked { uid } => {
                 self.revoked.entry(uid).or_insert(now);
             }
-            Fact::Joined { uid, .. } => {
+            Fact::Joined { uid, .. } | Fact::Returned { uid, .. } => {
                 self.hears_since.insert(uid, now);
             }
             Fact::Renewed { uid } if self.revoked.contains_key(&uid) => {

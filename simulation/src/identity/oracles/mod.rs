@@ -1,6 +1,7 @@
 //! What must hold, one file each.
 mod i32_cut;
 mod i33_tokens;
+mod s01_returns;
 
 use super::fact::Fact;
 use crate::params::Time;
@@ -19,5 +20,9 @@ pub(crate) trait Oracle {
 
 /// All of them.
 pub(crate) fn all() -> Vec<Box<dyn Oracle>> {
-    vec![Box::new(i32_cut::CutOff::default()), Box::new(i33_tokens::Tokens::default())]
+    vec![
+        Box::new(i32_cut::CutOff::default()),
+        Box::new(i33_tokens::Tokens::default()),
+        Box::new(s01_returns::Returns::default()),
+    ]
 }
