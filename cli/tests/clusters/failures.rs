@@ -21,7 +21,7 @@ pub(crate) fn wait_for_round(program: &Program, nodes: &[&str]) -> Vec<(String, 
 
 #[test]
 fn traffic_goes_on_while_the_head_is_dead_and_nothing_is_forgotten() {
-    let mut cluster = Cluster::of(2);
+    let mut cluster = Cluster::patient(2);
     let over = cluster.path("over");
     let mut driver = Program::start(outside(&cluster.head.home).arg("rounds").arg(&over));
     let before = wait_for_round(&driver, &["head", "node-1", "node-2"]);
@@ -44,7 +44,7 @@ fn traffic_goes_on_while_the_head_is_dead_and_nothing_is_forgotten() {
 
 #[test]
 fn a_command_that_waits_for_a_job_goes_on_when_the_head_is_back() {
-    let mut cluster = Cluster::of(2);
+    let mut cluster = Cluster::patient(2);
     let over = cluster.path("over");
     let mut submit = cluster.begin_job(&["rounds", &over.display().to_string()]);
     let all = wait_for_round(&submit, &["head", "node-1", "node-2"]);

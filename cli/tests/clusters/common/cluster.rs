@@ -33,7 +33,16 @@ impl Cluster {
 
     /// A head and `nodes` others, each of one core, all up.
     pub(crate) fn of(nodes: usize) -> Cluster {
-        let mut cluster = Cluster::head();
+        Cluster::head().and(nodes)
+    }
+
+    /// The same, with leases of half a minute: on a machine that is busy a head that is killed takes a while to be back.
+    pub(crate) fn patient(nodes: usize) -> Cluster {
+        Cluster::head_with(&["--num-cpus", "1", "--lease", "30s"]).and(nodes)
+    }
+
+    fn and(self, nodes: usize) -> Cluster {
+        let mut cluster = self;
         for number in 1..=nodes {
             cluster.join(&format!("node-{number}"), &["--num-cpus", "1"]);
         }
