@@ -354,6 +354,10 @@ pub const STORE_LEADER_TTL: Duration = Duration::from_secs(3);
 /// Time that the worker processes of a node that stops, or has been drained for as long as it was to be, have to answer what they had begun.
 pub const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
+/// Worker processes of isolated actors on one node, of all jobs together. Each costs its host a process with its threads, and each other
+/// process of its job two connections.
+pub const ISOLATED_WORKERS_MAX: usize = 64;
+
 /// The first rest before a worker process that has ended is started again; it doubles.
 pub const WORKER_BACKOFF_MIN: Duration = Duration::from_millis(50);
 

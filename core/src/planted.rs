@@ -70,6 +70,7 @@ bugs! {
     QuarantineIgnored: "quarantine-ignored", "a session goes on that its peer has given up";
     MuteUnnoticed: "mute-unnoticed", "a connection that carries nothing any more is not asked";
     MuteGivenUp: "mute-given-up", "a peer whose thread is at work is given up";
+    IsolatedKept: "isolated-kept", "the process of a lease that was given back goes on";
     LeaseUnwritten: "lease-unwritten", "the head gives a lease and does not write it down";
     NodeForgotten: "node-forgotten", "a node that was away while the head was is taken for dead at once";
     AnsweredTwice: "answered-twice", "an ask that has ended takes another answer";
@@ -97,6 +98,7 @@ pub const HEAD_BUGS: &[Bug] = &[
     Bug::OldIsNews,
     Bug::WorkerTwice,
     Bug::JobTwice,
+    Bug::IsolatedKept,
     Bug::LeaseUnwritten,
     Bug::NodeForgotten,
 ];

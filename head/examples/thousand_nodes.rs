@@ -104,6 +104,7 @@ async fn measure(name: &str, store: Option<&RedbStore>) -> anyhow::Result<()> {
             near: None,
             wait: Duration::ZERO,
             for_new_nodes: false,
+            isolated: false,
         };
         let placing = head.place(place, moment())?;
         anyhow::ensure!(matches!(placing, Placing::Placed(_)), "{placing:?}");

@@ -59,7 +59,7 @@ pub(crate) enum Key {
     Node(NodeUid),
     Gone(u64),
     Job(JobId),
-    Slot(JobId, NodeUid),
+    Slot(WorkerPlace),
     Group(GroupId),
     Lease(LeaseId),
 }
@@ -71,7 +71,10 @@ impl fmt::Display for Key {
             Key::Node(uid) => write!(f, "node/{:016x}", uid.0),
             Key::Gone(number) => write!(f, "gone/{number:016x}"),
             Key::Job(job) => write!(f, "job/{:016x}", job.0),
-            Key::Slot(job, node) => write!(f, "slot/{:016x}/{:016x}", job.0, node.0),
+            Key::Slot(WorkerPlace { job, node, lease: None }) => write!(f, "slot/{:016x}/{:016x}", job.0, node.0),
+            Key::Slot(WorkerPlace { job, node, lease: Some(lease) }) => {
+                write!(f, "slot/{:016x}/{:016x}/{lease:016x}", job.0, node.0)
+            }
             Key::Group(group) => write!(f, "group/{:016x}/{:016x}", group.job.0, group.number),
             Key::Lease(lease) => write!(f, "lease/{:016x}/{:016x}", lease.job.0, lease.number),
         }
@@ -84,13 +87,15 @@ impl Key {
         let number = |text: Option<&str>| u64::from_str_radix(text?, 16).ok();
         let mut parts = text.split('/');
         let kind = parts.next()?;
-        let (first, second) = (number(parts.next()), number(parts.next()));
+        let (first, second, third) = (number(parts.next()), number(parts.next()), number(parts.next()));
         let key = match (kind, first, second) {
             ("meta", None, None) => Key::Meta,
             ("node", Some(uid), None) => Key::Node(NodeUid(uid)),
             ("gone", Some(at), None) => Key::Gone(at),
             ("job", Some(job), None) => Key::Job(JobId(job)),
-            ("slot", Some(job), Some(node)) => Key::Slot(JobId(job), NodeUid(node)),
+            ("slot", Some(job), Some(node)) => {
+                Key::Slot(WorkerPlace { job: JobId(job), node: NodeUid(node), lease: third })
+            }
             ("group", Some(job), Some(number)) => Key::Group(GroupId { job: JobId(job), number }),
             ("lease", Some(job), Some(number)) => Key::Lease(LeaseId { job: JobId(job), number }),
             _ => return None,
@@ -177,7 +182,28 @@ pub(crate) struct JobRecord {
     pub(crate) ended: Option<UnixTime>,
 }
 
-/// The place of a job's worker on a node.
+/// Where a worker is: a job has one on a node for all its actors there, and one for each isolated lease.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(crate) struct WorkerPlace {
+    pub(crate) job: JobId,
+    pub(crate) node: NodeUid,
+    /// The number of the isolated lease.
+    pub(crate) lease: Option<u64>,
+}
+
+impl WorkerPlace {
+    /// That of all actors of a job on a node, but for the isolated ones.
+    pub(crate) fn shared(job: JobId, node: NodeUid) -> Self {
+        WorkerPlace { job, node, lease: None }
+    }
+
+    /// The isolated lease whose place it is.
+    pub(crate) fn lease_id(self) -> Option<LeaseId> {
+        self.lease.map(|number| LeaseId { job: self.job, number })
+    }
+}
+
+/// The place of a job's worker.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SlotRecord {
     pub(crate) job: JobId,
@@ -185,6 +211,15 @@ pub(crate) struct SlotRecord {
     pub(crate) order: u32,
     /// The worker that is not known to have ended.
     pub(crate) worker: Option<WorkerId>,
+    /// The number of the isolated lease, if it is for that alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lease: Option<u64>,
+}
+
+impl SlotRecord {
+    pub(crate) fn place(&self) -> WorkerPlace {
+        WorkerPlace { job: self.job, node: self.node, lease: self.lease }
+    }
 }
 
 /// A placement group.
@@ -212,4 +247,18 @@ pub(crate) struct LeaseRecord {
     pub(crate) resources: Resources,
     pub(crate) gpus: Vec<GpuShare>,
     pub(crate) bundle: Option<(GroupId, u32)>,
+    /// It has a worker of its own, and ends with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) isolated: bool,
+    /// It was given back, and its worker has not been reaped yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) released: bool,
+}
+
+impl LeaseRecord {
+    /// The worker in which its actor is.
+    pub(crate) fn worker_place(&self) -> WorkerPlace {
+        let lease = self.isolated.then_some(self.id.number);
+        WorkerPlace { job: self.id.job, node: self.node, lease }
+    }
 }

@@ -6,11 +6,13 @@ use std::time::Duration;
 use mobula_core::NodeUid;
 use mobula_core::cluster::{
     Amount, Beat, Executable, ExecutableHash, GroupId, GroupPhase, GroupStrategy, JobKind, JobPhase, Labels, LeaseId,
-    NewGroup, NewJob, NodePhase, Place, PlaceStrategy, Registration, Resources, Running, UnixTime, WorkerPolicy,
+    NewGroup, NewJob, NodePhase, Place, PlaceStrategy, Refused, Registration, Resources, Running, UnixTime,
+    WorkerPolicy,
 };
 use mobula_head::{Effect, Head, HeadConfig, Moment, RECORD_VERSION, RecordError, Write};
 
 const VERSION_1: &str = include_str!("records/version-1.txt");
+const ISOLATED_1: &str = include_str!("records/isolated-1.txt");
 
 fn moment(seconds: u64) -> Moment {
     Moment { now: Duration::from_secs(seconds), unix: UnixTime(1_800_000_000 + seconds), chance: 42 }
@@ -47,6 +49,23 @@ fn node(number: u64) -> Registration {
 
 /// One of each record.
 fn written() -> BTreeMap<String, Vec<u8>> {
+    persisted(&mut filled())
+}
+
+fn persisted(head: &mut Head) -> BTreeMap<String, Vec<u8>> {
+    let mut disk = BTreeMap::new();
+    for effect in head.take_effects().expect("plain data") {
+        let Effect::Persist(writes) = effect else { continue };
+        for write in writes {
+            if let Write::Put { key, value } = write {
+                disk.insert(key, value);
+            }
+        }
+    }
+    disk
+}
+
+fn filled() -> Head {
     let mut head = Head::new(HeadConfig::default(), 1);
     for number in [1, 2] {
         head.register_node(node(number), moment(0)).expect("new");
@@ -77,19 +96,11 @@ fn written() -> BTreeMap<String, Vec<u8>> {
         near: None,
         wait: Duration::ZERO,
         for_new_nodes: false,
+        isolated: false,
     };
     head.place(place, moment(2)).expect("room");
     head.drain(NodeUid(1), Duration::from_secs(30), moment(2)).expect("known");
-    let mut disk = BTreeMap::new();
-    for effect in head.take_effects().expect("plain data") {
-        let Effect::Persist(writes) = effect else { continue };
-        for write in writes {
-            if let Write::Put { key, value } = write {
-                disk.insert(key, value);
-            }
-        }
-    }
-    disk
+    head
 }
 
 #[test]
@@ -149,6 +160,40 @@ fn what_cannot_be_read_is_named() {
     assert!(matches!(&error, RecordError::Corrupt { reason, .. } if reason.contains("not there")), "{error}");
     let odd = vec![("tail/1".to_owned(), vec![1])];
     Head::recover(HeadConfig::default(), 2, odd, moment(0)).expect_err("no such record");
+}
+
+#[test]
+fn what_isolated_leases_add_is_written_byte_for_byte_and_read() {
+    let mut head = filled();
+    head.register_node(node(3), moment(3)).expect("new");
+    head.beat(NodeUid(3), &Beat::default(), moment(3)).expect("it lives");
+    let job = head.jobs()[0].id;
+    let lease = LeaseId { job, number: 11 };
+    let place = Place {
+        lease,
+        resources: Resources::new().with_gpus(Amount::ONE),
+        strategy: PlaceStrategy::Default,
+        near: None,
+        wait: Duration::ZERO,
+        for_new_nodes: false,
+        isolated: true,
+    };
+    head.place(place.clone(), moment(3)).expect("room");
+    let mut disk = persisted(&mut head);
+    let expected = records(ISOLATED_1);
+    let of = |disk: &BTreeMap<String, Vec<u8>>, at: usize| (expected[at].0.clone(), disk[&expected[at].0].clone());
+    let held = [of(&disk, 0), of(&disk, 1)];
+    head.release(lease, moment(3)).expect("known");
+    disk.extend(persisted(&mut head));
+    let written = [&held[..], &[of(&disk, 2)]].concat();
+    let page: String = written.iter().map(|(key, value)| format!("{key} {}\n", hex(value))).collect();
+    assert!(written == expected, "a record has other bytes than before\n{page}");
+    // A head that reads them tells the node that the worker is not to run, and asks nobody for it again.
+    let mut next = Head::recover(HeadConfig::default(), 2, disk, moment(4)).expect("its own records");
+    assert!(next.workers().iter().any(|row| row.lease == Some(lease)));
+    let workers = next.assignment(NodeUid(3)).expect("known").workers;
+    assert!(workers.iter().all(|worker| worker.isolated.is_none()), "{workers:?}");
+    assert_eq!(next.place(place, moment(4)), Err(Refused::Repeated { lease }));
 }
 
 #[test]

@@ -59,13 +59,14 @@ fn script() -> Vec<Step> {
 
 fn ask(head: &mut Head, step: &Step, chance: u64) -> Result<String, String> {
     let moment = moment(chance);
-    let place = |job, number| Place {
+    let place = |job, number: u64| Place {
         lease: LeaseId { job: JobId(job), number },
         resources: cpus(1),
         strategy: PlaceStrategy::Spread,
         near: None,
         wait: Duration::ZERO,
         for_new_nodes: false,
+        isolated: number.is_multiple_of(2),
     };
     let text = |error: mobula_core::cluster::Refused| error.to_string();
     match step {

@@ -83,6 +83,7 @@ impl Embedded {
                 near: None,
                 wait: until.saturating_duration_since(now()),
                 for_new_nodes: false,
+                isolated: false,
             };
             match self.decide(|head, moment| head.place(place, moment)) {
                 Ok(Placing::Placed(placed)) => return Ok(placed),

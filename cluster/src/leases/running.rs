@@ -66,6 +66,7 @@ impl Running {
                 near: None,
                 wait,
                 for_new_nodes: false,
+                isolated: false,
             },
         };
         let mut rest = RETRY_MIN;

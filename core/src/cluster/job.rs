@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Executable, JobId, Labels, Resources, Revision, UnixTime, WorkerId};
+use super::{Executable, JobId, Labels, LeaseId, Resources, Revision, UnixTime, WorkerId};
 use crate::NodeUid;
 
 /// A job is to begin.
@@ -193,12 +193,15 @@ pub struct WorkerRow {
     pub pid: Option<u32>,
     /// How often workers in its place have ended before it, since the head's start.
     pub restarts: u32,
+    /// The lease for whose actor alone it is; none for all other actors and the tasks of its job.
+    #[serde(default)]
+    pub lease: Option<LeaseId>,
 }
 
 impl WorkerRow {
     /// A row of a worker that has not begun.
     pub fn new(uid: WorkerId, job: JobId, node: NodeUid, order: u32) -> Self {
-        WorkerRow { uid, job, node, order, phase: WorkerPhase::Starting, pid: None, restarts: 0 }
+        WorkerRow { uid, job, node, order, phase: WorkerPhase::Starting, pid: None, restarts: 0, lease: None }
     }
 }
 

@@ -12,6 +12,7 @@ mod node;
 mod placing;
 mod refused;
 mod resources;
+mod visible;
 
 pub use actor::ActorRow;
 pub use amount::{Amount, ToAmount};
@@ -22,8 +23,8 @@ pub use job::{
 };
 pub use labels::{LabelRule, LabelSelector, Labels};
 pub use node::{
-    Assignment, Beat, BeatAnswer, DeathProof, DriverSpec, NodePhase, NodeRow, Registered, Registration, Running,
-    RunningWorker, Usage, WorkerSpec,
+    Assignment, Beat, BeatAnswer, DeathProof, DriverSpec, IsolatedWorker, NodePhase, NodeRow, Registered, Registration,
+    Running, RunningWorker, Usage, WorkerSpec,
 };
 pub use placing::{
     GpuShare, GroupPhase, GroupStrategy, Infeasible, LeaseRow, NewGroup, Place, PlaceStrategy, Placed,
@@ -31,3 +32,4 @@ pub use placing::{
 };
 pub use refused::Refused;
 pub use resources::{Lack, Resources};
+pub use visible::{VISIBLE_DEVICES, visible_devices};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Executable, HeadTime, JobId, Labels, Resources, Revision, UnixTime, WorkerId};
+use super::{Executable, GpuShare, HeadTime, JobId, Labels, LeaseId, Resources, Revision, UnixTime, WorkerId};
 use crate::{LeaseTimes, NodeUid};
 
 /// A node enters the cluster, or comes back to a head that was away.
@@ -138,6 +138,18 @@ pub struct WorkerSpec {
     pub environment: BTreeMap<String, String>,
     /// What its node has: what the job may use of it is said by its leases.
     pub resources: Resources,
+    /// It is for the actor of one lease alone.
+    #[serde(default)]
+    pub isolated: Option<IsolatedWorker>,
+}
+
+/// What a worker process has that is for the actor of one lease alone. It is started once, and never again.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct IsolatedWorker {
+    /// The lease.
+    pub lease: LeaseId,
+    /// The GPUs of the node that it may see.
+    pub gpus: Vec<GpuShare>,
 }
 
 /// A driver that is to run; once, and never again.

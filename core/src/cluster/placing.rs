@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Amount, GroupId, JobId, LabelSelector, Lack, LeaseId, Resources};
+use super::{Amount, GroupId, JobId, LabelSelector, Lack, LeaseId, Resources, WorkerId};
 use crate::NodeUid;
 
 /// Resources are asked for. Asking again with the same id is asking for the same, and how a request that waits learns what became
@@ -25,6 +25,9 @@ pub struct Place {
     pub wait: Duration,
     /// Wait also for nodes that are not there yet, instead of failing at once with what there is.
     pub for_new_nodes: bool,
+    /// With a worker process of its own there, which ends with the lease, and the lease with it.
+    #[serde(default)]
+    pub isolated: bool,
 }
 
 /// How a node is chosen among those that have room.
@@ -78,6 +81,9 @@ pub struct Placed {
     pub node: NodeUid,
     /// Which GPUs, and how much of each.
     pub gpus: Vec<GpuShare>,
+    /// The worker process of an isolated lease; none from a head that knows no such leases.
+    #[serde(default)]
+    pub worker: Option<WorkerId>,
 }
 
 /// A part of one GPU, or all of it.

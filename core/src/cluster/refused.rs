@@ -129,6 +129,14 @@ pub enum Refused {
     /// Something is not valid.
     #[error(transparent)]
     Bad(#[from] BadFlag),
+    /// The process of an isolated lease has ended, and the lease with it.
+    #[error("the process of {lease} has ended, and its output may say why: {reason}")]
+    ProcessEnded {
+        /// Which.
+        lease: LeaseId,
+        /// How, as in `exit status 101` or `signal 9`.
+        reason: String,
+    },
 }
 
 impl Refused {

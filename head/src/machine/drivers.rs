@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mobula_core::NodeUid;
 use mobula_core::cluster::{
-    DriverSpec, DriverStatus, JobId, JobKind, JobPhase, JobView, LabelRule, LabelSelector, Labels, LeaseId,
+    DriverSpec, DriverStatus, JobId, JobKind, JobPhase, JobView, LabelRule, LabelSelector, Labels, LeaseId, Place,
     PlaceStrategy, Refused, Revision,
 };
 
@@ -98,8 +98,17 @@ impl Head {
         // What runs on the head's host ends with it.
         let selector = LabelSelector::new().rule(Labels::HEAD, LabelRule::Missing);
         let elsewhere = PlaceStrategy::Labels { selector, soft: true };
-        let Some((node, bundle)) = self.find_room(&resources, &elsewhere, None) else { return };
-        if self.grant(lease, &resources, node, bundle).is_none() {
+        let place = Place {
+            lease,
+            resources,
+            strategy: elsewhere,
+            near: None,
+            wait: Duration::ZERO,
+            for_new_nodes: true,
+            isolated: false,
+        };
+        let Some((node, bundle)) = self.find_room(&place) else { return };
+        if self.grant(&place, node, bundle).is_none() {
             return;
         }
         let uid = self.new_uid();

@@ -87,9 +87,6 @@ impl Head {
             return;
         }
         job.record.outcome = Some(outcome);
-        let places = job.slots.iter();
-        let runs = |node: &&_| self.slots.get(&(id, **node)).is_some_and(|slot| slot.record.worker.is_some());
-        let slots: Vec<_> = places.filter(runs).copied().collect();
         self.dirty(Key::Job(id));
         self.touch_job(id);
         self.pending_drivers.remove(&id);
@@ -105,8 +102,7 @@ impl Head {
         let leases = self.jobs.get(&id).map(|job| job.leases.clone()).unwrap_or_default();
         for lease in leases {
             // Where a worker still runs, what it uses is free when it has ended.
-            let node = self.leases.get(&lease).map(|lease| lease.record.node);
-            if let Some(node) = node.filter(|node| !slots.contains(node)) {
+            if let Some(node) = self.leases.get(&lease).map(|lease| lease.record.node) {
                 self.release_where_ended(id, node);
             }
         }
@@ -119,14 +115,13 @@ impl Head {
         if job.record.outcome.is_none() || job.record.over {
             return;
         }
-        let runs =
-            job.slots.iter().any(|node| self.slots.get(&(id, *node)).is_some_and(|slot| slot.record.worker.is_some()));
+        let runs = job.slots.iter().any(|place| self.runs(*place));
         let drives = job.record.driver_node.is_some() && !job.record.driver_over;
         if runs || drives {
             return;
         }
         let (slots, leases, groups) = (job.slots.clone(), job.leases.clone(), job.groups.clone());
-        slots.into_iter().for_each(|node| self.drop_slot(id, node));
+        slots.into_iter().for_each(|place| self.drop_slot(place));
         leases.into_iter().for_each(|lease| self.end_lease(lease));
         groups.into_iter().for_each(|group| self.drop_group(group));
         if let Some(job) = self.jobs.get_mut(&id) {

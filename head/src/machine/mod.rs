@@ -1,6 +1,7 @@
 //! The head's decisions. One file for each thing it decides about; here is what they share.
 mod drivers;
 mod groups;
+mod isolated;
 mod jobs;
 mod nodes;
 mod placing;
@@ -22,7 +23,7 @@ use mobula_core::{NodeUid, SplitMix64};
 
 use self::state::{Gone, Group, Job, Lease, Node, Slot, Waiting};
 use crate::effect::{Changes, Effect, Write};
-use crate::records::{self, Key, MetaRecord};
+use crate::records::{self, Key, MetaRecord, WorkerPlace};
 use crate::{HeadConfig, Moment};
 
 /// All that the head knows, and what it decides about it.
@@ -43,8 +44,8 @@ pub struct Head {
     requests: BTreeMap<(String, u64), JobId>,
     /// Jobs that are over, the oldest first.
     over: VecDeque<JobId>,
-    slots: BTreeMap<(JobId, NodeUid), Slot>,
-    workers: BTreeMap<WorkerId, (JobId, NodeUid)>,
+    slots: BTreeMap<WorkerPlace, Slot>,
+    workers: BTreeMap<WorkerId, WorkerPlace>,
     groups: BTreeMap<GroupId, Group>,
     leases: BTreeMap<LeaseId, Lease>,
     /// Requests that wait, in the order in which they came.
@@ -59,7 +60,7 @@ pub struct Head {
     /// Stirred with every moment's.
     chance: SplitMix64,
     /// Slots that have to be looked at again.
-    unsettled: BTreeSet<(JobId, NodeUid)>,
+    unsettled: BTreeSet<WorkerPlace>,
     /// Something may have become free since requests that wait were last tried.
     freed: bool,
     /// Nothing happens by itself before.
@@ -156,9 +157,7 @@ impl Head {
             Key::Node(uid) => self.nodes.get(&uid).map(|node| records::encode(&node.record)).transpose()?,
             Key::Gone(number) => self.gone.get(number).map(records::encode).transpose()?,
             Key::Job(job) => self.jobs.get(&job).map(|job| records::encode(&job.record)).transpose()?,
-            Key::Slot(job, node) => {
-                self.slots.get(&(job, node)).map(|slot| records::encode(&slot.record)).transpose()?
-            }
+            Key::Slot(place) => self.slots.get(&place).map(|slot| records::encode(&slot.record)).transpose()?,
             Key::Group(group) => self.groups.get(&group).map(|group| records::encode(&group.record)).transpose()?,
             Key::Lease(lease) => self.leases.get(&lease).map(|lease| records::encode(&lease.record)).transpose()?,
         };
@@ -172,8 +171,8 @@ impl Head {
     /// What a request ends with: slots settle, and what waits is tried.
     fn wind_up(&mut self, moment: Moment) {
         loop {
-            while let Some((job, node)) = self.unsettled.pop_first() {
-                self.settle_slot(job, node, moment);
+            while let Some(place) = self.unsettled.pop_first() {
+                self.settle_slot(place, moment);
             }
             if !std::mem::take(&mut self.freed) {
                 break;

@@ -129,7 +129,7 @@ impl Head {
     /// Nobody is to talk to a node any more, nor to the processes of jobs on it.
     pub(super) fn cut_off(&mut self, uid: NodeUid) {
         let Some(node) = self.nodes.get(&uid) else { return };
-        let workers = node.jobs.iter().filter_map(|job| self.slots.get(&(*job, uid))?.record.worker);
+        let workers = node.slots.iter().filter_map(|place| self.slots.get(place)?.record.worker);
         let drivers = node.drivers.keys().filter_map(|job| self.jobs.get(job)?.record.driver);
         self.changes.cut.extend(workers.chain(drivers).chain([uid]));
     }
@@ -145,7 +145,7 @@ impl Head {
             draining: node.record.drain.is_some(),
         };
         if !node.lost {
-            assignment.workers = node.jobs.iter().filter_map(|job| self.worker_spec(*job, uid)).collect();
+            assignment.workers = node.slots.iter().filter_map(|place| self.worker_spec(*place)).collect();
             assignment.drivers = node.drivers.keys().filter_map(|job| self.driver_spec(*job)).collect();
         }
         Some(assignment)
@@ -229,8 +229,8 @@ impl Head {
         if node.record.address != again.address {
             node.record.address.clone_from(&again.address);
             self.dirty(Key::Node(again.uid));
-            let jobs = self.nodes.get(&again.uid).map(|node| node.jobs.clone()).unwrap_or_default();
-            jobs.into_iter().for_each(|job| self.touch_job(job));
+            let slots = self.nodes.get(&again.uid).map(|node| node.slots.clone()).unwrap_or_default();
+            slots.into_iter().for_each(|place| self.touch_job(place.job));
         }
         self.changes.view = true;
         self.unsettle_node(again.uid);
@@ -302,14 +302,12 @@ impl Head {
         let leases: Vec<_> = node.leases.iter().copied().collect();
         let bundles: Vec<_> = node.bundles.iter().copied().collect();
         let drivers: Vec<_> = node.drivers.keys().copied().collect();
-        let jobs: Vec<_> = node.jobs.iter().copied().collect();
+        let slots: Vec<_> = node.slots.iter().copied().collect();
         for lease in leases {
             self.end_lease(lease);
         }
         bundles.into_iter().for_each(|(group, bundle)| self.lose_bundle(group, bundle));
-        for job in &jobs {
-            self.drop_slot(*job, uid);
-        }
+        slots.iter().for_each(|place| self.drop_slot(*place));
         let Some(node) = self.nodes.remove(&uid) else { return };
         if self.names.get(&node.record.name) == Some(&uid) {
             self.names.remove(&node.record.name);
@@ -329,8 +327,8 @@ impl Head {
             let reason = format!("the node {} of its driver is lost", node.record.name);
             self.driver_is_over(job, Some(reason), moment);
         }
-        for job in jobs {
-            self.finish_job(job, moment);
+        for place in slots {
+            self.finish_job(place.job, moment);
         }
         self.freed = true;
     }

@@ -26,16 +26,22 @@ impl Head {
     /// [`Refused::Infeasible`] if no node can ever give it, unless new ones are waited for; [`Refused::WaitedInVain`] after its time, or
     /// at once without one; [`Refused::Repeated`] for a lease that is over; [`Refused::OtherRequest`],
     /// [`Refused::JobEnded`], [`Refused::NoSuchJob`], [`Refused::NoSuchGroup`], [`Refused::NoSuchBundle`],
-    /// [`Refused::BundleTooSmall`], [`Refused::Full`], [`Refused::Bad`].
+    /// [`Refused::BundleTooSmall`], [`Refused::Full`], [`Refused::Bad`]; [`Refused::ProcessEnded`] for an isolated lease whose process has.
     pub fn place(&mut self, place: Place, moment: Moment) -> Result<Placing, Refused> {
         self.tick(moment);
         let id = place.lease;
         let job = self.jobs.get(&id.job).ok_or(Refused::NoSuchJob { job: id.job })?;
         if let Some(lease) = self.leases.get(&id) {
-            let is_same = lease.record.resources == place.resources && id.number != DRIVER_LEASE;
-            return if is_same { Ok(Placing::Placed(placed(&lease.record))) } else { Err(Refused::OtherRequest) };
+            let record = &lease.record;
+            let is_same = record.resources == place.resources && record.isolated == place.isolated;
+            return match is_same && id.number != DRIVER_LEASE {
+                true if record.released => Err(Refused::Repeated { lease: id }),
+                true => Ok(Placing::Placed(self.placed(record))),
+                false => Err(Refused::OtherRequest),
+            };
         }
         match job.past.get(id.number) {
+            Some(PastEnd::ProcessEnded(reason)) => return Err(Refused::ProcessEnded { lease: id, reason }),
             Some(PastEnd::Released) => return Err(Refused::Repeated { lease: id }),
             Some(PastEnd::WaitedInVain) => return Err(Refused::WaitedInVain { lease: id }),
             None => {}
@@ -47,8 +53,8 @@ impl Head {
             return Ok(Placing::Waiting);
         }
         self.check_place(&place)?;
-        if let Some((node, bundle)) = self.find_room(&place.resources, &place.strategy, place.near)
-            && let Some(placed) = self.grant(id, &place.resources, node, bundle)
+        if let Some((node, bundle)) = self.find_room(&place)
+            && let Some(placed) = self.grant(&place, node, bundle)
         {
             self.wind_up(moment);
             return Ok(Placing::Placed(placed));
@@ -74,7 +80,8 @@ impl Head {
         Ok(Placing::Waiting)
     }
 
-    /// Gives a lease back, or stops waiting for it. The number is used up, also if its request is still on its way.
+    /// Gives a lease back, or stops waiting for it. The number is used up, also if its request is still on its way. What an isolated lease had is free when its
+    /// process was reaped.
     ///
     /// # Errors
     /// [`Refused::NoSuchJob`]: then it is over as well.
@@ -86,7 +93,9 @@ impl Head {
         let job = self.jobs.get_mut(&id.job).ok_or(Refused::NoSuchJob { job: id.job })?;
         job.past.insert(id.number, PastEnd::Released);
         self.stop_waiting(id);
-        self.end_lease(id);
+        if !self.release_isolated(id) {
+            self.end_lease(id);
+        }
         self.wind_up(moment);
         Ok(())
     }
@@ -96,6 +105,7 @@ impl Head {
         if place.lease.number == DRIVER_LEASE {
             return Err(Refused::OtherRequest);
         }
+        self.check_isolated(place)?;
         if self.leases.len() >= limits::LEASES_MAX {
             return Err(Refused::Full { what: "leases".to_owned(), limit: limits::LEASES_MAX as u64 });
         }
@@ -122,15 +132,11 @@ impl Head {
     }
 
     /// A node that has room now.
-    pub(super) fn find_room(
-        &self,
-        asked: &Resources,
-        strategy: &PlaceStrategy,
-        near: Option<NodeUid>,
-    ) -> Option<(NodeUid, Bundle)> {
-        let open = || self.nodes.values().filter(|node| node.takes_new());
+    pub(super) fn find_room(&self, place: &Place) -> Option<(NodeUid, Bundle)> {
+        let (asked, near) = (&place.resources, place.near);
+        let open = || self.nodes.values().filter(|node| node.takes_new() && Self::takes_process(place, node));
         let pick_of = |spread| pick(open().map(Node::candidate), asked, spread, near);
-        let node = match strategy {
+        let node = match &place.strategy {
             PlaceStrategy::Spread => pick_of(true),
             PlaceStrategy::Node { node, soft } => {
                 let wished = open().filter(|open| open.record.uid == *node).map(Node::candidate);
@@ -140,13 +146,13 @@ impl Head {
                 let wished = open().filter(|open| selector.matches(&open.record.labels)).map(Node::candidate);
                 pick(wished, asked, false, near).or_else(|| if *soft { pick_of(false) } else { None })
             }
-            PlaceStrategy::Group { group, bundle } => return self.find_bundle(*group, *bundle, asked),
+            PlaceStrategy::Group { group, bundle } => return self.find_bundle(*group, *bundle, place),
             _ => pick_of(false),
         };
         node.map(|node| (node, None))
     }
 
-    fn find_bundle(&self, group: GroupId, bundle: Option<u32>, asked: &Resources) -> Option<(NodeUid, Bundle)> {
+    fn find_bundle(&self, group: GroupId, bundle: Option<u32>, wanted: &Place) -> Option<(NodeUid, Bundle)> {
         let record = self.groups.get(&group)?;
         let bundles = match bundle {
             Some(at) => at..at.saturating_add(1),
@@ -155,8 +161,8 @@ impl Head {
         for at in bundles {
             let Some(Some(room)) = record.rooms.get(at as usize) else { continue };
             let Some(Some(place)) = record.record.places.get(at as usize) else { continue };
-            let lives = self.nodes.get(&place.node).is_some_and(|node| !node.lost && !node.record.removed);
-            if lives && room.clone().take(asked).is_some() {
+            let takes = |node: &Node| !node.lost && !node.record.removed && Self::takes_process(wanted, node);
+            if self.nodes.get(&place.node).is_some_and(takes) && room.clone().take(&wanted.resources).is_some() {
                 return Some((place.node, Some((group, at))));
             }
         }
@@ -164,20 +170,28 @@ impl Head {
     }
 
     /// Takes the room and writes the lease.
-    pub(super) fn grant(&mut self, id: LeaseId, asked: &Resources, node: NodeUid, bundle: Bundle) -> Option<Placed> {
+    pub(super) fn grant(&mut self, place: &Place, node: NodeUid, bundle: Bundle) -> Option<Placed> {
+        let (id, asked, isolated) = (place.lease, &place.resources, place.isolated);
         let gpus = match bundle {
             None => self.nodes.get_mut(&node)?.room.take(asked)?,
             Some((group, at)) => self.groups.get_mut(&group)?.rooms.get_mut(at as usize)?.as_mut()?.take(asked)?,
         };
-        let record = LeaseRecord { id, node, resources: asked.clone(), gpus, bundle };
-        let placed = placed(&record);
-        self.hold(record);
+        let record = LeaseRecord { id, node, resources: asked.clone(), gpus, bundle, isolated, released: false };
+        self.hold(record.clone());
         if !planted::is(Bug::LeaseUnwritten) {
             self.dirty(Key::Lease(id));
         }
         self.changes.view = true;
-        self.unsettled.insert((id.job, node));
-        Some(placed)
+        match isolated {
+            true => self.start_isolated(record.worker_place()),
+            false => drop(self.unsettled.insert(record.worker_place())),
+        }
+        Some(self.placed(&record))
+    }
+
+    fn placed(&self, record: &LeaseRecord) -> Placed {
+        let worker = record.isolated.then(|| self.slots.get(&record.worker_place())?.record.worker).flatten();
+        Placed { lease: record.id, node: record.node, gpus: record.gpus.clone(), worker }
     }
 
     /// Enters a lease whose room is taken.
@@ -214,16 +228,17 @@ impl Head {
         self.dirty(Key::Lease(id));
         self.changes.view = true;
         self.freed = true;
-        self.unsettled.insert((id.job, record.node));
+        self.unsettled.insert(record.worker_place());
     }
 
-    /// Of a job that is ending, on a node where none of its workers runs any more, everything is free.
+    /// Of a job that is ending, on a node, everything is free whose worker does not run any more.
     pub(super) fn release_where_ended(&mut self, id: JobId, node: NodeUid) {
         let Some(job) = self.jobs.get(&id).filter(|job| job.record.outcome.is_some()) else { return };
         let keeps_driver = job.record.driver_node == Some(node) && !job.record.driver_over;
         let is_here = |lease: &&LeaseId| {
-            let here = self.leases.get(lease).is_some_and(|lease| lease.record.node == node);
-            here && !(keeps_driver && lease.number == DRIVER_LEASE)
+            let place = self.leases.get(lease).map(|lease| lease.record.worker_place());
+            place.is_some_and(|place| place.node == node && !self.runs(place))
+                && !(keeps_driver && lease.number == DRIVER_LEASE)
         };
         let leases: Vec<LeaseId> = job.leases.iter().filter(is_here).copied().collect();
         leases.into_iter().for_each(|lease| self.end_lease(lease));
@@ -235,22 +250,24 @@ impl Head {
         drivers.into_iter().for_each(|job| self.start_driver(job));
         let groups: Vec<GroupId> = self.pending_groups.iter().copied().collect();
         groups.into_iter().for_each(|group| self.lay_out_group(group));
-        let mut in_vain: Vec<(Resources, PlaceStrategy)> = Vec::new();
+        let mut in_vain: Vec<(Resources, PlaceStrategy, bool)> = Vec::new();
         let waiting: Vec<u64> = self.waiting.keys().copied().collect();
         for at in waiting {
             let Some(Waiting { place, .. }) = self.waiting.get(&at) else { continue };
-            if in_vain.iter().any(|(resources, strategy)| *resources == place.resources && *strategy == place.strategy)
-            {
+            let is_same = |(resources, strategy, isolated): &(Resources, PlaceStrategy, bool)| {
+                *resources == place.resources && *strategy == place.strategy && *isolated == place.isolated
+            };
+            if in_vain.iter().any(is_same) {
                 continue;
             }
             let place = place.clone();
-            if let Some((node, bundle)) = self.find_room(&place.resources, &place.strategy, place.near)
-                && self.grant(place.lease, &place.resources, node, bundle).is_some()
+            if let Some((node, bundle)) = self.find_room(&place)
+                && self.grant(&place, node, bundle).is_some()
             {
                 self.stop_waiting(place.lease);
                 self.changes.decided.insert(place.lease);
             } else {
-                in_vain.push((place.resources, place.strategy));
+                in_vain.push((place.resources, place.strategy, place.isolated));
             }
         }
     }
@@ -304,10 +321,6 @@ impl Head {
         }
         Some(why)
     }
-}
-
-fn placed(record: &LeaseRecord) -> Placed {
-    Placed { lease: record.id, node: record.node, gpus: record.gpus.clone() }
 }
 
 /// The larger of each.

@@ -5,6 +5,7 @@ use mobula_core::planted::{self, Bug};
 
 use super::Head;
 use super::drivers::DRIVER_LEASE;
+use super::isolated::ORDERS_MAX;
 use super::state::{Group, Job, Node, Slot};
 use crate::records::{
     self, GoneRecord, GroupRecord, JobRecord, Key, LeaseRecord, MetaRecord, NodeRecord, RecordError, SlotRecord,
@@ -95,7 +96,7 @@ impl Head {
         if id.0 >= self.meta.next_job {
             return corrupt("its number has not been given yet");
         }
-        if record.next_order > u32::MAX / 2 {
+        if record.next_order > ORDERS_MAX {
             return corrupt("no job has had so many workers");
         }
         if record.over && record.outcome.is_none() {
@@ -119,21 +120,25 @@ impl Head {
     }
 
     fn recover_slot(&mut self, record: SlotRecord) -> Result<(), RecordError> {
-        let (id, uid) = (record.job, record.node);
-        let (Some(job), Some(node)) = (self.jobs.get_mut(&id), self.nodes.get_mut(&uid)) else {
-            return Err(RecordError::corrupt(Key::Slot(id, uid), "its job or its node is not there"));
+        let place = record.place();
+        let key = Key::Slot(place);
+        let (Some(job), Some(node)) = (self.jobs.get_mut(&place.job), self.nodes.get_mut(&place.node)) else {
+            return Err(RecordError::corrupt(key, "its job or its node is not there"));
         };
         if job.record.over || record.order >= job.record.next_order {
-            return Err(RecordError::corrupt(Key::Slot(id, uid), "its job is over, or has not given this order yet"));
+            return Err(RecordError::corrupt(key, "its job is over, or has not given this order yet"));
         }
-        job.slots.insert(uid);
-        node.jobs.insert(id);
+        if place.lease.is_some() && record.worker.is_none() {
+            return Err(RecordError::corrupt(key, "it is for one process, and has none"));
+        }
+        job.slots.insert(place);
+        node.slots.insert(place);
         if let Some(worker) = record.worker
-            && self.workers.insert(worker, (id, uid)).is_some()
+            && self.workers.insert(worker, place).is_some()
         {
-            return Err(RecordError::corrupt(Key::Slot(id, uid), "its worker is in another place, too"));
+            return Err(RecordError::corrupt(key, "its worker is in another place, too"));
         }
-        self.slots.insert((id, uid), Slot::new(record));
+        self.slots.insert(place, Slot::new(record));
         Ok(())
     }
 
@@ -174,6 +179,9 @@ impl Head {
         let Some(job) = job else { return Err(RecordError::corrupt(key, "its job is not there, or over")) };
         if number == DRIVER_LEASE && job.record.driver_node != Some(record.node) {
             return Err(RecordError::corrupt(key, "the driver is on another node"));
+        }
+        if record.isolated && !self.runs(record.worker_place()) {
+            return Err(RecordError::corrupt(key, "it has no process"));
         }
         let Some(node) = self.nodes.get_mut(&record.node) else {
             return Err(RecordError::corrupt(key, "its node is not there"));
@@ -221,7 +229,7 @@ fn read(records: impl IntoIterator<Item = (String, Vec<u8>)>) -> Result<Read, Re
             }
             Key::Slot(..) => {
                 let record: SlotRecord = records::decode(&text, &bytes)?;
-                let names = Key::Slot(record.job, record.node);
+                let names = Key::Slot(record.place());
                 read.slots.push(record);
                 names
             }

@@ -10,7 +10,7 @@ use mobula_core::cluster::{
 use mobula_core::planted::{self, Bug};
 use mobula_core::{LeaseTimes, limits};
 
-use crate::records::{GoneRecord, GroupRecord, JobRecord, LeaseRecord, NodeRecord, SlotRecord};
+use crate::records::{GoneRecord, GroupRecord, JobRecord, LeaseRecord, NodeRecord, SlotRecord, WorkerPlace};
 use crate::scheduler::{Candidate, Room, ShareRoom};
 
 /// A node that is not over.
@@ -36,7 +36,8 @@ pub(super) struct Node {
     pub(super) drain_over: bool,
     pub(super) used: Usage,
     pub(super) assignment: u64,
-    pub(super) jobs: BTreeSet<JobId>,
+    /// Of workers that are here, or may come back here.
+    pub(super) slots: BTreeSet<WorkerPlace>,
     pub(super) leases: BTreeSet<LeaseId>,
     /// Bundles of groups that are here.
     pub(super) bundles: BTreeSet<(GroupId, u32)>,
@@ -62,7 +63,7 @@ impl Node {
             drain_over: false,
             used: Usage::default(),
             assignment: 1,
-            jobs: BTreeSet::new(),
+            slots: BTreeSet::new(),
             leases: BTreeSet::new(),
             bundles: BTreeSet::new(),
             drivers: BTreeMap::new(),
@@ -101,6 +102,11 @@ impl Node {
         }
     }
 
+    /// Its isolated workers are fewer than it may have.
+    pub(super) fn takes_isolated(&self) -> bool {
+        self.slots.iter().filter(|place| place.lease.is_some()).count() < limits::ISOLATED_WORKERS_MAX
+    }
+
     /// It has said something, the `number`th of its life. False if that is a copy that was late or repeated: it was true once, and nobody
     /// knows when.
     pub(super) fn hears(&mut self, number: u64) -> bool {
@@ -123,7 +129,7 @@ pub(super) struct Job {
     pub(super) view: u64,
     /// For a driver outside: its lease.
     pub(super) driver_until: Duration,
-    pub(super) slots: BTreeSet<NodeUid>,
+    pub(super) slots: BTreeSet<WorkerPlace>,
     pub(super) leases: BTreeSet<LeaseId>,
     pub(super) groups: BTreeSet<GroupId>,
     pub(super) past: Past,
@@ -158,7 +164,7 @@ impl Job {
     }
 }
 
-/// The place of a job's worker on a node.
+/// The place of a job's worker.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) record: SlotRecord,
@@ -224,10 +230,12 @@ pub(super) struct Past {
 }
 
 /// How a lease, or a request for one, ended.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum PastEnd {
     Released,
     WaitedInVain,
+    /// The process of an isolated lease has, in this way.
+    ProcessEnded(String),
 }
 
 impl Past {
@@ -243,7 +251,7 @@ impl Past {
     }
 
     pub(super) fn get(&self, number: u64) -> Option<PastEnd> {
-        self.ends.get(&number).copied()
+        self.ends.get(&number).cloned()
     }
 }
 

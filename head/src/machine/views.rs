@@ -56,7 +56,7 @@ impl Head {
     /// What a job's driver has to know.
     pub fn job_view(&self, id: JobId) -> Option<JobView> {
         let job = self.jobs.get(&id)?;
-        let slots = job.slots.iter().filter_map(|node| self.slots.get(&(id, *node)));
+        let slots = job.slots.iter().filter_map(|place| self.slots.get(place));
         let workers = slots.filter_map(|slot| {
             let node = self.nodes.get(&slot.record.node)?;
             let (node_name, address) = (node.record.name.clone(), node.record.address.clone());
@@ -80,9 +80,9 @@ impl Head {
         self.groups.get(&id).map(group_row)
     }
 
-    /// Leases, by job.
+    /// Leases, by job. Those that were given back are not among them, also where what they had is not free yet.
     pub fn leases(&self) -> Vec<LeaseRow> {
-        let rows = self.leases.values().map(|lease| {
+        let rows = self.leases.values().filter(|lease| !lease.record.released).map(|lease| {
             let record = &lease.record;
             LeaseRow::new(record.id, record.node, record.resources.clone(), record.gpus.clone(), record.bundle)
         });
@@ -129,8 +129,7 @@ impl Head {
         row.version.clone_from(&record.version);
         row.architecture.clone_from(&record.architecture);
         row.used = node.used;
-        let runs = |job: &&JobId| self.slots.get(&(**job, record.uid)).is_some_and(|slot| slot.record.worker.is_some());
-        row.workers = node.jobs.iter().filter(runs).count() as u32;
+        row.workers = node.slots.iter().filter(|place| self.runs(**place)).count() as u32;
         row.leases = node.leases.len() as u32;
         row.since = record.since;
         row.silent = now.saturating_sub(node.last);
@@ -144,9 +143,7 @@ impl Head {
         row.submitter.clone_from(&record.submitter);
         row.driver = record.driver;
         row.driver_node = record.driver_node.filter(|_| matches!(record.kind, JobKind::OnCluster { .. }));
-        let runs =
-            |node: &&NodeUid| self.slots.get(&(record.id, **node)).is_some_and(|slot| slot.record.worker.is_some());
-        row.workers = job.slots.iter().filter(runs).count() as u32;
+        row.workers = job.slots.iter().filter(|place| self.runs(**place)).count() as u32;
         row.leases = job.leases.len() as u32;
         (row.created, row.ended) = (record.created, record.ended);
         row
@@ -159,6 +156,7 @@ fn worker_row(slot: &Slot) -> Option<WorkerRow> {
     row.phase = slot.phase.clone();
     row.pid = slot.pid;
     row.restarts = slot.restarts;
+    row.lease = record.place().lease_id();
     Some(row)
 }
 

@@ -152,6 +152,7 @@ impl World {
                 near: None,
                 wait: Duration::from_secs(self.random.below(8)),
                 for_new_nodes: self.random.one_in(2),
+                isolated: self.random.one_in(3),
             };
             client.wants.insert(lease, (place, 0));
         }

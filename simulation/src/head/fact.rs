@@ -52,8 +52,8 @@ pub(crate) enum Fact {
         host: u32,
         /// Whose.
         job: JobId,
-        /// None for a driver.
-        order: Option<u32>,
+        /// What it is for.
+        role: Role,
     },
     /// A process has done something.
     Acts {
@@ -128,6 +128,8 @@ pub(crate) enum Fact {
         jobs: BTreeMap<JobId, BTreeMap<NodeUid, NodeUid>>,
         /// The leases that the head has.
         leases: BTreeMap<LeaseId, NodeUid>,
+        /// The workers of isolated leases, as the head sees them, and where.
+        isolated: BTreeMap<LeaseId, (NodeUid, NodeUid)>,
         /// Requests of clients without an answer.
         unanswered: u32,
     },
@@ -142,6 +144,17 @@ pub(crate) struct RestHost {
     pub uid: Option<NodeUid>,
     /// The head has it as up.
     pub is_up: bool,
-    /// What runs on it: whose, and whether it is a worker.
-    pub processes: BTreeMap<NodeUid, (JobId, bool)>,
+    /// What runs on it: whose, and what for.
+    pub processes: BTreeMap<NodeUid, (JobId, Role)>,
+}
+
+/// What a process is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Role {
+    /// It drives its job.
+    Driver,
+    /// It is the job's worker on its node, in this order.
+    Worker(u32),
+    /// It is the worker of one lease alone.
+    Isolated(LeaseId),
 }

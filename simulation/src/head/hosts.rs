@@ -8,7 +8,7 @@ use mobula_core::cluster::{
 use mobula_core::{LeaseTimes, NodeUid};
 use mobula_head::NodeLease;
 
-use super::fact::Fact;
+use super::fact::{Fact, Role};
 use super::params::MS;
 use super::{Branch, Event, HOST_PARTS, Reply, Request, World, parts};
 use crate::params::Time;
@@ -47,7 +47,7 @@ struct Node {
 
 struct Process {
     job: JobId,
-    is_driver: bool,
+    role: Role,
     ready_at: Time,
     dies_at: Time,
     /// It is going to die, and the daemon has only lost sight of it so far.
@@ -71,10 +71,9 @@ impl Host {
         self.node.as_ref().map(|node| node.uid)
     }
 
-    pub(super) fn processes(&self) -> BTreeMap<NodeUid, (JobId, bool)> {
-        let of = |node: &Node| {
-            node.processes.iter().map(|(uid, process)| (*uid, (process.job, !process.is_driver))).collect()
-        };
+    pub(super) fn processes(&self) -> BTreeMap<NodeUid, (JobId, Role)> {
+        let of =
+            |node: &Node| node.processes.iter().map(|(uid, process)| (*uid, (process.job, process.role))).collect();
         self.node.as_ref().map(of).unwrap_or_default()
     }
 }
@@ -252,15 +251,21 @@ impl World {
         node.newest = node.newest.max(assignment.revision);
         node.leaving = assignment.draining && assignment.workers.is_empty() && assignment.drivers.is_empty();
         let uid = node.uid;
-        let workers = assignment.workers.iter().map(|worker| (worker.uid, (worker.job, Some(worker.order))));
-        let drivers = assignment.drivers.iter().map(|driver| (driver.uid, (driver.job, None)));
-        let wanted: BTreeMap<NodeUid, (JobId, Option<u32>)> = workers.chain(drivers).collect();
+        let workers = assignment.workers.iter().map(|worker| {
+            let role = match &worker.isolated {
+                Some(isolated) => Role::Isolated(isolated.lease),
+                None => Role::Worker(worker.order),
+            };
+            (worker.uid, (worker.job, role))
+        });
+        let drivers = assignment.drivers.iter().map(|driver| (driver.uid, (driver.job, Role::Driver)));
+        let wanted: BTreeMap<NodeUid, (JobId, Role)> = workers.chain(drivers).collect();
         let extra: Vec<NodeUid> =
             node.processes.keys().filter(|process| !wanted.contains_key(process)).copied().collect();
         for process in extra {
             self.process_ends(number, process, true);
         }
-        for (process, (job, order)) in wanted {
+        for (process, (job, role)) in wanted {
             let (starts, lives) = (self.random.between(5, 150) * MS, self.random.between(300, 60_000) * MS);
             let forever = self.random.one_in(2);
             let life = self.hosts[number as usize].life;
@@ -270,9 +275,8 @@ impl World {
             }
             let forever = forever || now + lives >= self.params.calm_at;
             let dies_at = if forever { Time::MAX } else { now + lives };
-            let is_driver = order.is_none();
-            node.processes.insert(process, Process { job, is_driver, ready_at: now + starts, dies_at, lost: false });
-            self.fact(Fact::Begins { process, node: uid, host: number, job, order });
+            node.processes.insert(process, Process { job, role, ready_at: now + starts, dies_at, lost: false });
+            self.fact(Fact::Begins { process, node: uid, host: number, job, role });
             self.after(starts, Event::Acts { host: number, life, process });
         }
     }
@@ -300,7 +304,7 @@ impl World {
             let loses_sight = self.random.one_in(4);
             let Some(node) = &mut self.hosts[number as usize].node else { return };
             let Some(dying) = node.processes.get_mut(&process) else { continue };
-            if loses_sight && !dying.lost && !dying.is_driver {
+            if loses_sight && !dying.lost && dying.role != Role::Driver {
                 // Its connection breaks, and it still runs for a while.
                 dying.lost = true;
                 dying.dies_at = now + 700 * MS;
@@ -314,9 +318,10 @@ impl World {
     fn process_ends(&mut self, number: u32, process: NodeUid, told: bool) {
         let Some(node) = &mut self.hosts[number as usize].node else { return };
         let Some(ended) = node.processes.remove(&process) else { return };
-        node.ended.insert(process, End { job: ended.job, is_driver: ended.is_driver, said_at: 0 });
+        let is_driver = ended.role == Role::Driver;
+        node.ended.insert(process, End { job: ended.job, is_driver, said_at: 0 });
         self.fact(Fact::Ends { process, told });
-        if ended.is_driver {
+        if is_driver {
             self.fact(Fact::JobMayEnd { job: ended.job });
         }
     }
@@ -333,7 +338,7 @@ impl World {
         self.fact(Fact::NodeMayEnd { uid: node.uid });
         for (process, ended) in node.processes {
             self.fact(Fact::Ends { process, told: false });
-            if ended.is_driver {
+            if ended.role == Role::Driver {
                 self.fact(Fact::JobMayEnd { job: ended.job });
             }
         }
@@ -360,10 +365,10 @@ impl Node {
     /// What runs, as heartbeats say it: also what has ended, until the head knows.
     fn running(&self, now: Time) -> Running {
         let worker = |uid: &NodeUid, ready| RunningWorker { uid: *uid, ready, pid: uid.0 as u32 };
-        let live = self.processes.iter().filter(|(_, process)| !process.is_driver);
+        let live = self.processes.iter().filter(|(_, process)| process.role != Role::Driver);
         let live = live.map(|(uid, process)| worker(uid, now >= process.ready_at));
         let ended = self.ended.iter().filter(|(_, end)| !end.is_driver).map(|(uid, _)| worker(uid, false));
-        let drivers = self.processes.iter().filter(|(_, process)| process.is_driver).map(|(uid, _)| *uid);
+        let drivers = self.processes.iter().filter(|(_, process)| process.role == Role::Driver).map(|(uid, _)| *uid);
         let over = self.ended.iter().filter(|(_, end)| end.is_driver).map(|(uid, _)| *uid);
         Running { seen: self.seen, workers: live.chain(ended).collect(), drivers: drivers.chain(over).collect() }
     }

@@ -461,14 +461,17 @@ impl World {
         for row in head.jobs().into_iter().filter(|row| row.phase == mobula_core::cluster::JobPhase::Running) {
             jobs.insert(row.id, BTreeMap::new());
         }
+        let mut isolated = BTreeMap::new();
         for row in head.workers() {
-            if let Some(workers) = jobs.get_mut(&row.job) {
+            if let Some(lease) = row.lease {
+                isolated.insert(lease, (row.node, row.uid));
+            } else if let Some(workers) = jobs.get_mut(&row.job) {
                 workers.insert(row.node, row.uid);
             }
         }
         let leases = head.leases().into_iter().map(|lease| (lease.id, lease.node)).collect();
         let unanswered = self.clients.iter().map(Client::unanswered).sum();
-        self.fact(Fact::Rest { hosts, jobs, leases, unanswered });
+        self.fact(Fact::Rest { hosts, jobs, leases, isolated, unanswered });
     }
 }
 

@@ -2,6 +2,7 @@
 
 use mobula_core::cluster::{Placing, Refused};
 
+use super::fact::Role;
 use super::{Fact, Reply, World};
 use crate::reach::branches;
 
@@ -22,6 +23,8 @@ branches! {
     Left: "a node leaves in order",
     SlowDrain: "a drained node's time is over",
     DriverRuns: "a driver begins on the cluster",
+    IsolatedRuns: "a worker of one lease alone begins",
+    ProcessEnded: "a client hears that the process of its lease has ended",
     ToldToEnd: "a process is told to end",
     JobLost: "a driver hears that its job has ended",
     Unheard: "a job ends of which its driver has never heard",
@@ -45,7 +48,8 @@ impl World {
             Fact::Down { silence: true, .. } => Branch::Silent,
             Fact::Down { silence: false, .. } => Branch::Reaped,
             Fact::Heals { lasted, .. } if *lasted > super::LEASE_AND_MARGIN => Branch::LongCut,
-            Fact::Begins { order: None, .. } => Branch::DriverRuns,
+            Fact::Begins { role: Role::Driver, .. } => Branch::DriverRuns,
+            Fact::Begins { role: Role::Isolated(_), .. } => Branch::IsolatedRuns,
             Fact::Ends { told: true, .. } => Branch::ToldToEnd,
             Fact::JobHasEnded { .. } => Branch::JobLost,
             _ => return,
@@ -62,6 +66,7 @@ impl World {
                 return self.reach(match **answer {
                     Ok(Placing::Placed(_)) => Branch::Placed,
                     Ok(_) => Branch::Waits,
+                    Err(Refused::ProcessEnded { .. }) => Branch::ProcessEnded,
                     Err(_) => Branch::NoRoom,
                 });
             }

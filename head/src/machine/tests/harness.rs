@@ -71,6 +71,7 @@ pub(super) fn place(job: JobId, number: u64, resources: Resources) -> Place {
         near: None,
         wait: s(5),
         for_new_nodes: false,
+        isolated: false,
     }
 }
 
@@ -194,7 +195,7 @@ impl House {
     /// The worker of a job that is to run on a node.
     pub(super) fn worker(&self, job: JobId, node: u64) -> Option<NodeUid> {
         let assignment = self.head.assignment(NodeUid(node))?;
-        assignment.workers.iter().find(|worker| worker.job == job).map(|worker| worker.uid)
+        assignment.workers.iter().find(|worker| worker.job == job && worker.isolated.is_none()).map(|worker| worker.uid)
     }
 
     /// The head is killed, and another goes on from what is on the disk.

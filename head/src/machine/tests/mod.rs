@@ -1,4 +1,5 @@
 //! Tests of the head's decisions: by case, and against a naive model.
 mod cases;
 mod harness;
+mod isolated;
 mod model;

@@ -9,6 +9,7 @@ use mobula_core::cluster::{
 use mobula_core::{NodeUid, SplitMix64};
 
 use super::harness::{House, group, ms, new_job, place, s, write};
+use crate::records::WorkerPlace;
 use crate::{Effect, Head, HeadConfig};
 
 /// A node as it is, not as the head believes it to be.
@@ -25,7 +26,7 @@ struct Durable {
     jobs: Vec<JobRow>,
     leases: Vec<LeaseRow>,
     groups: Vec<PlacementGroupRow>,
-    workers: BTreeMap<(JobId, NodeUid), NodeUid>,
+    workers: BTreeMap<WorkerPlace, NodeUid>,
     nodes: BTreeSet<NodeUid>,
     gone: BTreeSet<NodeUid>,
 }
@@ -50,13 +51,14 @@ struct Model {
     nodes: BTreeMap<u64, RealNode>,
     uids: BTreeSet<NodeUid>,
     /// Every worker that was ever to run, and where.
-    lives: BTreeMap<NodeUid, (JobId, NodeUid)>,
+    lives: BTreeMap<NodeUid, WorkerPlace>,
     jobs: Vec<JobId>,
     next_node: u64,
     next_request: u64,
     next_number: u64,
     granted: BTreeMap<mobula_core::cluster::LeaseId, NodeUid>,
     restarts: u64,
+    isolated_ends: u64,
 }
 
 impl Model {
@@ -73,6 +75,7 @@ impl Model {
             next_number: 1,
             granted: BTreeMap::new(),
             restarts: 0,
+            isolated_ends: 0,
         }
     }
 
@@ -131,7 +134,8 @@ impl Model {
                     2 => PlaceStrategy::Node { node: NodeUid(self.below(self.next_node)), soft: self.below(2) == 0 },
                     _ => PlaceStrategy::Default,
                 };
-                let request = Place { strategy, ..place(job, number, resources) };
+                let isolated = self.below(3) == 0;
+                let request = Place { strategy, isolated, ..place(job, number, resources) };
                 let lease = request.lease;
                 if let Ok(Placing::Placed(placed)) = self.house.ask(|head, moment| head.place(request, moment)) {
                     let before = self.granted.insert(lease, placed.node);
@@ -171,6 +175,7 @@ impl Model {
                 let Some(number) = self.some_node() else { return };
                 let Some(node) = self.nodes.get_mut(&number).filter(|node| !node.dead) else { return };
                 let Some(process) = node.processes.pop_first() else { return };
+                self.isolated_ends += u64::from(self.lives.get(&process).is_some_and(|place| place.lease.is_some()));
                 self.house.ask(|head, moment| head.worker_ended(process, "signal 9", true, moment));
             }
             12 if self.below(3) == 0 => {
@@ -268,20 +273,27 @@ impl Model {
             let bundle = &head.groups[&id].record.bundles[at as usize];
             assert!(bundle.fits(&all), "seed {seed}.{step}: {all} in a bundle of {bundle}");
         }
-        // One worker for a job and a node, whose uid was never somebody else's, and none beside one that still runs.
+        // One worker for a job and a node, and for an isolated lease, whose uid was never somebody else's, and none beside one that still runs.
         for (number, real) in &self.nodes {
             let uid = NodeUid(*number);
             let Some(assignment) = head.assignment(uid) else { continue };
-            let mut jobs = BTreeSet::new();
+            let mut places = BTreeSet::new();
             for worker in &assignment.workers {
-                assert!(jobs.insert(worker.job), "seed {seed}.{step}: two workers of {} on {uid}", worker.job);
-                let at = self.lives.entry(worker.uid).or_insert((worker.job, uid));
-                assert_eq!(*at, (worker.job, uid), "seed {seed}.{step}: {} came back", worker.uid);
-                for process in real.processes.iter().filter(|process| **process != worker.uid) {
-                    let of = self.lives.get(process);
-                    assert_ne!(of, Some(&(worker.job, uid)), "seed {seed}.{step}: {process} has not been reaped");
-                }
+                let lease = worker.isolated.as_ref().map(|isolated| isolated.lease.number);
+                let place = WorkerPlace { job: worker.job, node: uid, lease };
+                assert!(places.insert(place), "seed {seed}.{step}: two workers in {place:?}");
+                let at = self.lives.entry(worker.uid).or_insert(place);
+                assert_eq!(*at, place, "seed {seed}.{step}: {} came back", worker.uid);
+                let of_another =
+                    |process: &&NodeUid| **process != worker.uid && self.lives.get(process) == Some(&place);
+                let other = real.processes.iter().find(of_another);
+                assert_eq!(other, None, "seed {seed}.{step}: it has not been reaped, and {} begins", worker.uid);
+                let is_held = |id| head.leases.get(&id).is_some_and(|lease| !lease.record.released);
+                assert!(place.lease_id().is_none_or(is_held), "seed {seed}.{step}: {place:?} has no lease");
             }
+        }
+        for lease in head.leases.values().filter(|lease| lease.record.isolated) {
+            assert!(head.runs(lease.record.worker_place()), "seed {seed}.{step}: {:?} has no process", lease.record);
         }
     }
 }
@@ -291,7 +303,7 @@ const SEEDS: u64 = 40;
 
 #[test]
 fn nothing_is_given_twice_and_nothing_that_was_acknowledged_is_lost() {
-    let (mut restarts, mut granted, mut lives) = (0, 0, 0);
+    let (mut restarts, mut granted, mut lives, mut isolated, mut ends) = (0, 0, 0, 0, 0);
     for seed in 0..SEEDS {
         let mut model = Model::new(seed);
         for step in 0..250 {
@@ -304,11 +316,14 @@ fn nothing_is_given_twice_and_nothing_that_was_acknowledged_is_lost() {
         restarts += model.restarts;
         granted += model.granted.len();
         lives += model.lives.len();
+        isolated += model.lives.values().filter(|place| place.lease.is_some()).count();
+        ends += model.isolated_ends;
     }
     assert!(
         restarts > SEEDS && granted as u64 > 5 * SEEDS && lives as u64 > 10 * SEEDS,
         "{restarts} restarts, {granted} leases, {lives} lives"
     );
+    assert!(isolated as u64 > SEEDS && ends > 0, "{isolated} isolated workers, {ends} have ended by themselves");
 }
 
 /// The head is killed before and after each of the writes of a step: each time another finds what was there.
@@ -344,6 +359,9 @@ fn swept(model: &mut Model, before: Durable, mut disk: BTreeMap<String, Vec<u8>>
         model.house.restart();
         model.restarts += 1;
         model.house.heard.clear();
+        // Of those that are over the next head knows nothing.
+        let held: BTreeSet<_> = model.house.head.leases().into_iter().map(|lease| lease.id).collect();
+        model.granted.retain(|lease, _| held.contains(lease));
     }
 }
 
@@ -358,4 +376,6 @@ fn same(expected: &Durable, found: &Durable, seed: u64, step: u64) {
     for (place, worker) in &expected.workers {
         assert_eq!(found.workers.get(place), Some(worker), "{at}");
     }
+    let isolated = |all: &Durable| all.workers.keys().filter(|place| place.lease.is_some()).count();
+    assert_eq!(isolated(expected), isolated(found), "{at}: an isolated worker is started once");
 }

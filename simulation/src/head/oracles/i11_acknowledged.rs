@@ -6,7 +6,7 @@ use mobula_core::NodeUid;
 use mobula_core::cluster::{JobId, LeaseId};
 
 use super::super::HOST_PARTS;
-use super::{Fact, Oracle};
+use super::{Fact, Oracle, Role};
 use crate::params::Time;
 
 /// What clients were told.
@@ -19,6 +19,9 @@ pub(crate) struct Acknowledged {
     /// Jobs and nodes that may take their leases with them.
     ending: BTreeSet<JobId>,
     leaving: BTreeSet<NodeUid>,
+    /// Processes of isolated leases, and those leases whose processes have ended.
+    isolated: BTreeMap<NodeUid, LeaseId>,
+    ended: BTreeSet<LeaseId>,
 }
 
 impl Oracle for Acknowledged {
@@ -32,7 +35,10 @@ impl Oracle for Acknowledged {
                 self.jobs.insert(*job);
             }
             Fact::LeaseGiven { lease, node, .. }
-                if self.down.contains(node) || self.ending.contains(&lease.job) || self.leaving.contains(node) => {}
+                if self.down.contains(node)
+                    || self.ending.contains(&lease.job)
+                    || self.leaving.contains(node)
+                    || self.ended.contains(lease) => {}
             Fact::LeaseGiven { lease, node, parts } => {
                 self.leases.insert(*lease, (*node, *parts));
                 let on_node = self.leases.values().filter(|(at, _)| at == node);
@@ -45,6 +51,15 @@ impl Oracle for Acknowledged {
                 self.leases.remove(lease);
                 if *done {
                     self.returned.insert(*lease);
+                }
+            }
+            Fact::Begins { process, role: Role::Isolated(lease), .. } => {
+                self.isolated.insert(*process, *lease);
+            }
+            Fact::Ends { process, .. } => {
+                if let Some(lease) = self.isolated.get(process) {
+                    self.ended.insert(*lease);
+                    self.leases.remove(lease);
                 }
             }
             Fact::JobMayEnd { job } | Fact::JobHasEnded { job } => {

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mobula_core::NodeUid;
-use mobula_core::cluster::JobId;
+use mobula_core::cluster::{JobId, LeaseId};
 
-use super::{Fact, Oracle};
+use super::{Fact, Oracle, Role};
 use crate::params::Time;
 
 /// Reasons.
@@ -13,7 +13,8 @@ use crate::params::Time;
 pub(crate) struct Outages {
     jobs: BTreeSet<JobId>,
     nodes: BTreeSet<NodeUid>,
-    processes: BTreeMap<NodeUid, (JobId, NodeUid)>,
+    leases: BTreeSet<LeaseId>,
+    processes: BTreeMap<NodeUid, (JobId, NodeUid, Option<LeaseId>)>,
 }
 
 impl Oracle for Outages {
@@ -29,15 +30,20 @@ impl Oracle for Outages {
             Fact::NodeMayEnd { uid } => {
                 self.nodes.insert(*uid);
             }
-            Fact::Begins { process, node, job, .. } => {
-                self.processes.insert(*process, (*job, *node));
+            Fact::LeaseReturned { lease, .. } => {
+                self.leases.insert(*lease);
+            }
+            Fact::Begins { process, node, job, role, .. } => {
+                let lease = if let Role::Isolated(lease) = role { Some(*lease) } else { None };
+                self.processes.insert(*process, (*job, *node, lease));
             }
             Fact::JobHasEnded { job } if !self.jobs.contains(job) => {
                 return Err(format!("{job} has ended for nothing"));
             }
             Fact::Ends { process, told: true } => {
-                let Some((job, node)) = self.processes.get(process) else { return Ok(()) };
-                if !self.jobs.contains(job) && !self.nodes.contains(node) {
+                let Some((job, node, lease)) = self.processes.get(process) else { return Ok(()) };
+                let was_returned = lease.is_some_and(|lease| self.leases.contains(&lease));
+                if !self.jobs.contains(job) && !self.nodes.contains(node) && !was_returned {
                     return Err(format!("{process} of {job} on {node} is told to end for nothing"));
                 }
             }

@@ -9,7 +9,7 @@ mod i20_leases;
 mod i21_both_sides;
 mod i27_repeated;
 
-use super::fact::Fact;
+use super::fact::{Fact, Role};
 use crate::params::Time;
 
 /// Watches the facts of one world.
