@@ -272,6 +272,19 @@ impl<A: RemoteActor> ActorSpec<A> {
         self
     }
 
+    /// Gives the actor a process of its own on its node, which is started for it and ended with it: what ends or blocks that process ends or blocks nobody else,
+    /// and it sees the GPUs that the actor has and no others. Nothing else is placed there; what the actor itself creates beside it is its own. The actor's end is
+    /// the process's, and the other way round; restarts after a panic stay within it.
+    ///
+    /// Costs the start of a process, and two connections to each other process of the cluster. A node has at most
+    /// [`limits::ISOLATED_WORKERS_MAX`]. A cluster inside its driver's process has no others, and refuses it with
+    /// [`PlacementError::Bad`](crate::PlacementError::Bad).
+    #[must_use]
+    pub fn isolated(mut self) -> Self {
+        self.demand.isolated = true;
+        self
+    }
+
     /// Restarts allowed within 10 s. Default 3; 0 ends the actor with its first panic.
     #[must_use]
     pub fn restarts(mut self, max: u32) -> Self {

@@ -725,6 +725,21 @@ impl Node {
         Ok(link)
     }
 
+    /// Waits until `peer`, to which there are links, has met this node on both lanes: whoever is told there of an actor here reaches it then.
+    ///
+    /// # Errors
+    /// [`CallError`] if it cannot be asked.
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub async fn greet(&self, peer: &NodeId) -> Result<(), CallError> {
+        let data = self.data_link(peer).ok_or_else(|| self.unreachable(peer))?;
+        for link in [self.control_link_to(peer)?, data] {
+            // What comes back over a link was asked after its hello.
+            control::request(&link, &Control::Report).await?;
+        }
+        Ok(())
+    }
+
     /// The life `dialer` has proven who it is and comes back to a session whose connection broke.
     ///
     /// # Errors

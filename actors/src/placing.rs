@@ -32,13 +32,16 @@ pub struct Demand {
     pub within: Option<Duration>,
     /// Why it makes no sense.
     pub bad: Option<String>,
+    /// In a process of its own.
+    #[serde(default)]
+    pub isolated: bool,
 }
 
 impl Demand {
     /// True if somebody has to give something for it. Else any process of the cluster decides for itself.
     pub fn needs_lease(&self) -> bool {
         let is_of_nodes = matches!(self.placement, Placement::Labels { .. } | Placement::Group { .. });
-        self.bad.is_some() || is_of_nodes || !self.resources.is_empty()
+        self.bad.is_some() || self.isolated || is_of_nodes || !self.resources.is_empty()
     }
 
     /// Notes what is wrong with it; the first thing counts.
@@ -115,6 +118,12 @@ pub enum PlacementError {
     /// The node that keeps the leases of this cluster was not reached, or knows nothing of them.
     #[error("cannot ask for resources: {0}")]
     Call(#[from] CallError),
+    /// The process of an isolated actor was started, and did not get ready; it is ended.
+    #[error("the process for the actor was not ready {waited:?} after it was wanted: its output may say why")]
+    NoProcess {
+        /// How long it has been waited for.
+        waited: Duration,
+    },
 }
 
 impl From<Refused> for PlacementError {
@@ -285,8 +294,14 @@ impl Node {
         let number = self.chance().bits() >> 1;
         // From here on it is given back, whatever becomes of the request.
         let mut seat = Seat { node: self.id().clone(), granted: None, lease: Some((self.clone(), number)) };
-        match self.ask_lessor(LeaseRequest::Take { number, demand }, within).await? {
+        let isolated = demand.isolated;
+        let answered_within = if isolated { within.saturating_add(limits::NODE_START_DEADLINE) } else { within };
+        match self.ask_lessor(LeaseRequest::Take { number, demand }, answered_within).await? {
             LeaseAnswer::Taken(node, granted) => {
+                if isolated {
+                    // It has just come, and the driver may have met it before this node.
+                    let _ = tokio::time::timeout(ON_THE_WAY, self.control_link_opened(&node)).await;
+                }
                 seat.node = node;
                 seat.granted = Some(Box::new(granted));
                 Ok(seat)

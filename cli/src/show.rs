@@ -121,9 +121,10 @@ fn workers(view: &ClusterView) {
             worker.pid.map_or_else(String::new, |pid| pid.to_string()),
             worker_phase(worker),
             worker.restarts.to_string(),
+            worker.lease.map_or_else(|| "the job".to_owned(), |lease| format!("the actor of {lease}")),
         ]
     });
-    table(&["WORKER", "JOB", "NUMBER", "NODE", "PID", "STATE", "RESTARTS"], rows);
+    table(&["WORKER", "JOB", "NUMBER", "NODE", "PID", "STATE", "RESTARTS", "FOR"], rows);
 }
 
 fn worker_phase(worker: &WorkerRow) -> String {

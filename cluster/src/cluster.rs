@@ -23,6 +23,7 @@ use crate::leases::{self, Leases, PlacementGroup};
 use crate::members::{Members, NodeInfo};
 use crate::node_events::NodeEvents;
 use crate::node_process::node_info;
+use crate::own_processes::{OwnProcesses, Recipe};
 use crate::peers;
 use crate::process::NodeProcess;
 use crate::task_pool::{ObjectRef, TaskPool};
@@ -40,10 +41,22 @@ struct Inner {
     members: Arc<Mutex<Members>>,
     tasks: TaskPool,
     processes: Vec<NodeProcess>,
+    /// Those for one actor each.
+    own: Option<Arc<OwnProcesses>>,
     /// On a running cluster: this process as the driver of a job.
     driver: Option<Driver>,
     /// False where the node outlives the handle: in a node process.
     owns_node: bool,
+}
+
+/// Who gives the resources of a new cluster's actors.
+enum Leasing {
+    /// A head in this process, for nodes that others start.
+    Embedded,
+    /// The same, for nodes that this process starts, and processes for one actor.
+    OwnProcesses(Arc<OwnProcesses>),
+    /// The head of a running cluster, for the job of this driver.
+    Running(Driver, leases::Running),
 }
 
 /// A cluster, for as long as others keep it.
@@ -185,8 +198,9 @@ impl Cluster {
                 snapshots: builder.snapshots.clone(),
                 encode_local_calls,
                 compress_above_bytes,
+                uid: None,
             };
-            starting.push(NodeProcess::start(executable.clone(), part));
+            starting.push(NodeProcess::start(executable.clone(), part, Vec::new()));
         }
         let (mut processes, mut addresses): (Vec<_>, Vec<_>) =
             futures::future::try_join_all(starting).await?.into_iter().unzip();
@@ -200,7 +214,17 @@ impl Cluster {
         )
         .await?;
         let members = addresses.iter().map(node_info).collect();
-        Ok(Self::new(node, members, processes, true))
+        let recipe = Recipe {
+            executable,
+            secret,
+            lease,
+            snapshots: builder.snapshots.clone(),
+            encode_local_calls,
+            compress_above_bytes,
+        };
+        let lines = processes.iter().map(NodeProcess::line);
+        let own = OwnProcesses::new(&node, recipe, addresses.into_iter().zip(lines).collect());
+        Ok(Self::with(node, members, processes, Leasing::OwnProcesses(own), true))
     }
 
     /// The cluster of `members` as `node`, one of them, sees it: for programs that start and connect nodes themselves,
@@ -212,7 +236,7 @@ impl Cluster {
 
     /// The cluster as the driver of a job sees it, which has no workers yet.
     pub(crate) fn of_driver(node: Node, driver: Driver, leases: leases::Running) -> Cluster {
-        Self::with(node, Vec::new(), Vec::new(), Some((driver, leases)), true)
+        Self::with(node, Vec::new(), Vec::new(), Leasing::Running(driver, leases), true)
     }
 
     /// The cluster as a node process sees it.
@@ -221,31 +245,43 @@ impl Cluster {
     }
 
     fn new(node: Node, members: Vec<NodeInfo>, processes: Vec<NodeProcess>, owns_node: bool) -> Cluster {
-        Self::with(node, members, processes, None, owns_node)
+        Self::with(node, members, processes, Leasing::Embedded, owns_node)
     }
 
     fn with(
         node: Node,
         members: Vec<NodeInfo>,
         processes: Vec<NodeProcess>,
-        driver: Option<(Driver, leases::Running)>,
+        leasing: Leasing,
         owns_node: bool,
     ) -> Cluster {
         let ids: Vec<NodeId> = members.iter().map(|member| member.id.clone()).collect();
-        node.set_homes(ids.clone());
         let members = Arc::new(Mutex::new(Members::new(members)));
+        node.set_homes(members.lock().homes());
         let placing = Arc::clone(&members);
         node.set_placer(move |placement| placing.lock().place(placement));
-        let (driver, source) = match driver {
-            Some((driver, leases)) => (Some(driver), leases::Source::Running(leases)),
-            None => (None, leases::Source::Embedded(Box::new(leases::Embedded::new(Arc::clone(&members))))),
+        let (mut driver, mut own) = (None, None);
+        let source = match leasing {
+            Leasing::Running(of_job, leases) => {
+                driver = Some(of_job);
+                leases::Source::Running(leases)
+            }
+            Leasing::Embedded => leases::Source::Embedded(leases::Embedded::new(Arc::clone(&members), None)),
+            Leasing::OwnProcesses(processes) => {
+                processes.place_in(&members);
+                let head = leases::Embedded::new(Arc::clone(&members), Some(Arc::clone(&processes)));
+                let (follower, changes) = (Arc::downgrade(&head), members.lock().subscribe());
+                node.control_runtime().spawn(leases::Embedded::follow_members(follower, changes));
+                own = Some(processes);
+                leases::Source::Embedded(head)
+            }
         };
         node.set_lessor(Arc::new(Leases::new(source, Arc::clone(&members))));
         let tasks = TaskPool::new(node.clone(), Arc::clone(&members));
         for (index, id) in ids.into_iter().enumerate() {
             watch::watch(&node, &members, &id, processes.get(index).map(NodeProcess::ended));
         }
-        Cluster(Arc::new(Inner { node, members, tasks, processes, driver, owns_node }))
+        Cluster(Arc::new(Inner { node, members, tasks, processes, own, driver, owns_node }))
     }
 
     /// Creates an actor where its placement says, and waits until it has started.
@@ -310,8 +346,7 @@ impl Cluster {
         if !members.lock().add(info) {
             return;
         }
-        let homes = members.lock().nodes().into_iter().map(|member| member.id).collect();
-        node.set_homes(homes);
+        node.set_homes(members.lock().homes());
         watch::watch(node, members, &id, None::<std::future::Ready<String>>);
     }
 
@@ -437,10 +472,10 @@ impl Cluster {
         Ok(all)
     }
 
-    /// This process, and all live nodes.
+    /// This process, all live nodes, and the processes of isolated actors.
     pub(crate) fn processes(&self) -> Vec<NodeId> {
         let own = self.0.node.id();
-        let others = self.nodes().into_iter().filter(|node| node.alive && node.id != *own).map(|node| node.id);
+        let others = self.0.members.lock().processes().into_iter().filter(|id| id != own);
         std::iter::once(own.clone()).chain(others).collect()
     }
 
@@ -450,8 +485,9 @@ impl Cluster {
     /// [`CallError`] if a live node cannot be asked.
     pub async fn supervision_tree(&self) -> Result<SupervisionTree, CallError> {
         let mut tree = SupervisionTree::default();
-        for member in self.nodes().iter().filter(|member| member.alive) {
-            tree.add(self.0.node.tree_of(&member.id).await?);
+        let processes = self.0.members.lock().processes();
+        for process in &processes {
+            tree.add(self.0.node.tree_of(process).await?);
         }
         Ok(tree)
     }
@@ -461,8 +497,8 @@ impl Cluster {
     /// # Errors
     /// [`CallError`] if a live node cannot be reached.
     pub fn watch_stuck(&self) -> Result<impl Stream<Item = StuckActor> + Send + Unpin + use<>, CallError> {
-        let live = self.nodes().into_iter().filter(|member| member.alive);
-        let watched: Result<Vec<_>, _> = live.map(|member| self.0.node.watch_stuck(&member.id)).collect();
+        let live = self.0.members.lock().processes();
+        let watched: Result<Vec<_>, _> = live.iter().map(|process| self.0.node.watch_stuck(process)).collect();
         Ok(futures::stream::select_all(watched?))
     }
 
@@ -484,7 +520,14 @@ impl Cluster {
             process.end();
         }
         let ended = futures::future::join_all(self.0.processes.iter().map(NodeProcess::ended));
-        let waited = self.0.node.control_runtime().spawn(tokio::time::timeout(SHUTDOWN_WAIT, ended)).await;
+        let own = self.0.own.clone();
+        let all = async move {
+            if let Some(own) = own {
+                own.end_all().await;
+            }
+            ended.await;
+        };
+        let waited = self.0.node.control_runtime().spawn(tokio::time::timeout(SHUTDOWN_WAIT, all)).await;
         if !matches!(waited, Ok(Ok(_))) {
             tracing::warn!("node processes were not reaped within {SHUTDOWN_WAIT:?}");
         }
@@ -501,6 +544,10 @@ fn sum<'a>(all: impl Iterator<Item = &'a Resources>) -> Resources {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.tasks.shut_down();
+        if let Some(own) = &self.own {
+            // It tells them at once, and nobody waits here.
+            drop(own.end_all());
+        }
         if self.owns_node {
             self.node.shut_down("the driver dropped the cluster");
         }

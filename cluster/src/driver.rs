@@ -204,6 +204,7 @@ pub fn live_workers(view: &JobView) -> Vec<PeerWorker> {
             labels: worker.labels.clone(),
             address: worker.address.parse().ok()?,
             ready: worker.worker.phase == WorkerPhase::Ready,
+            isolated: worker.worker.lease.is_some(),
         })
     })
     .collect()
@@ -303,7 +304,8 @@ async fn wait_for_workers(cluster: &Cluster, views: &mut watch::Receiver<Option<
                     }
                     let known = cluster.nodes();
                     let is_here = |uid| known.iter().any(|node| node.id.uid == uid);
-                    let missing = view.workers.iter().filter(|worker| !is_here(worker.worker.uid)).count();
+                    let shared = view.workers.iter().filter(|worker| worker.worker.lease.is_none());
+                    let missing = shared.filter(|worker| !is_here(worker.worker.uid)).count();
                     if missing == 0 && !known.is_empty() {
                         return Ok(());
                     }

@@ -6,9 +6,10 @@
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use mobula_core::cluster::{Labels, Resources};
-use mobula_core::{LeaseTimes, NodeId, codec};
+use mobula_core::{LeaseTimes, NodeId, NodeUid, codec};
 use mobula_transport::preface::Secret;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -36,9 +37,16 @@ pub(crate) enum ToNode {
         encode_local_calls: bool,
         #[serde(default)]
         compress_above_bytes: Option<usize>,
+        /// Drawn by itself where none is given.
+        #[serde(default)]
+        uid: Option<NodeUid>,
     },
     /// Second: all nodes of the cluster, in the order of their numbers.
     Join { peers: Vec<PeerAddress> },
+    /// One more has come, which connects by itself.
+    Peer { peer: PeerAddress },
+    /// It is to end in order, within that time.
+    Leave { reason: String, within: Duration },
 }
 
 /// Node to driver.
@@ -64,11 +72,14 @@ pub(crate) struct PeerAddress {
     pub(crate) resources: Resources,
     #[serde(default)]
     pub(crate) labels: Labels,
+    /// It is for one actor alone.
+    #[serde(default)]
+    pub(crate) isolated: bool,
 }
 
 impl PeerAddress {
     pub(crate) fn new(id: NodeId, pid: u32, cpus: u32, address: SocketAddr) -> Self {
-        PeerAddress { id, pid, cpus, address, resources: Resources::new(), labels: Labels::new() }
+        PeerAddress { id, pid, cpus, address, resources: Resources::new(), labels: Labels::new(), isolated: false }
     }
 }
 

@@ -13,6 +13,7 @@ mod members;
 mod mesh;
 mod node_events;
 mod node_process;
+mod own_processes;
 mod peers;
 mod pool;
 mod process;

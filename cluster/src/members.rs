@@ -29,6 +29,8 @@ pub struct NodeInfo {
     pub labels: Labels,
     /// The life of the node that has started it, which outlives it; on a cluster of its own processes its own.
     pub host: NodeUid,
+    /// It is for one actor alone, and no node to anybody else.
+    pub(crate) isolated: bool,
 }
 
 impl NodeInfo {
@@ -36,7 +38,7 @@ impl NodeInfo {
     pub(crate) fn new(id: NodeId, pid: u32, address: Option<SocketAddr>, cpus: u32) -> Self {
         let (host, resources) = (id.uid, Resources::cpus(Amount::units(u64::from(cpus))));
         let (alive, state, labels) = (true, NodeState::Up, Labels::new());
-        NodeInfo { id, pid, address, cpus, alive, state, resources, labels, host }
+        NodeInfo { id, pid, address, cpus, alive, state, resources, labels, host, isolated: false }
     }
 }
 
@@ -67,14 +69,38 @@ struct Member {
     placed: u64,
 }
 
+impl Member {
+    /// Something may be placed there.
+    fn takes_more(&self) -> bool {
+        self.info.alive && !self.info.isolated
+    }
+}
+
 impl Members {
     pub(crate) fn new(nodes: Vec<NodeInfo>) -> Self {
         let members = nodes.into_iter().map(|info| Member { info, placed: 0 }).collect();
         Members { members, next_in_turn: 0, changed: watch::Sender::new(()) }
     }
 
+    /// Those on which something may be placed, and that ever were.
     pub(crate) fn nodes(&self) -> Vec<NodeInfo> {
-        self.members.iter().map(|member| member.info.clone()).collect()
+        self.members.iter().filter(|member| !member.info.isolated).map(|member| member.info.clone()).collect()
+    }
+
+    /// Every process that lives, also those for one actor.
+    pub(crate) fn processes(&self) -> Vec<NodeId> {
+        self.members.iter().filter(|member| member.info.alive).map(|member| member.info.id.clone()).collect()
+    }
+
+    /// Where keyed actors may live.
+    pub(crate) fn homes(&self) -> Vec<NodeId> {
+        self.members.iter().filter(|member| !member.info.isolated).map(|member| member.info.id.clone()).collect()
+    }
+
+    /// The process with this life, if it lives.
+    pub(crate) fn life(&self, uid: NodeUid) -> Option<NodeId> {
+        let live = self.members.iter().find(|member| member.info.alive && member.info.id.uid == uid);
+        live.map(|member| member.info.id.clone())
     }
 
     /// A node has come. False if it was known.
@@ -89,10 +115,16 @@ impl Members {
 
     /// Marks a node as down. False if it was already, or is unknown.
     pub(crate) fn down(&mut self, node: &NodeId) -> bool {
-        let member = self.members.iter_mut().find(|member| member.info.id == *node);
-        let was_up = member.is_some_and(|member| {
-            member.info.state = NodeState::Down;
-            std::mem::replace(&mut member.info.alive, false)
+        let at = self.members.iter().position(|member| member.info.id == *node);
+        let was_up = at.is_some_and(|at| {
+            let info = &mut self.members[at].info;
+            info.state = NodeState::Down;
+            let was_up = std::mem::replace(&mut info.alive, false);
+            if info.isolated {
+                // As many come as there are actors, and nobody lists them.
+                self.members.remove(at);
+            }
+            was_up
         });
         if was_up {
             self.changed.send_replace(());
@@ -117,8 +149,7 @@ impl Members {
 
     /// The host of a node that lives.
     pub(crate) fn host_of(&self, node: &NodeId) -> Option<NodeUid> {
-        let live = self.members.iter().find(|member| member.info.alive && member.info.id == *node);
-        live.map(|member| member.info.host)
+        self.members.iter().find(|member| member.takes_more() && member.info.id == *node).map(|member| member.info.host)
     }
 
     /// The host of the latest node of that name, which may be between two lives.
@@ -129,7 +160,7 @@ impl Members {
 
     /// The node that lives on a host.
     pub(crate) fn on_host(&self, host: NodeUid) -> Option<NodeId> {
-        let live = self.members.iter().rev().find(|member| member.info.alive && member.info.host == host);
+        let live = self.members.iter().rev().find(|member| member.takes_more() && member.info.host == host);
         live.map(|member| member.info.id.clone())
     }
 
@@ -137,11 +168,11 @@ impl Members {
     pub(crate) fn place(&mut self, placement: &Placement) -> Result<NodeId, SpawnError> {
         let chosen = match placement {
             Placement::Node(node) => {
-                self.members.iter().position(|member| member.info.alive && member.info.id == *node)
+                self.members.iter().position(|member| member.takes_more() && member.info.id == *node)
             }
             Placement::Spread => self.next_alive(),
             Placement::Named { name, soft } => {
-                let is_it = |member: &Member| member.info.alive && *member.info.id.name == **name;
+                let is_it = |member: &Member| member.takes_more() && *member.info.id.name == **name;
                 let found = self.members.iter().position(is_it);
                 if *soft { found.or_else(|| self.least_placed()) } else { found }
             }
@@ -161,13 +192,14 @@ impl Members {
 
     fn next_alive(&mut self) -> Option<usize> {
         let count = self.members.len();
-        let index = (0..count).map(|step| (self.next_in_turn + step) % count).find(|i| self.members[*i].info.alive)?;
+        let index =
+            (0..count).map(|step| (self.next_in_turn + step) % count).find(|i| self.members[*i].takes_more())?;
         self.next_in_turn = index + 1;
         Some(index)
     }
 
     fn least_placed(&self) -> Option<usize> {
-        let alive = self.members.iter().enumerate().filter(|(_, member)| member.info.alive);
+        let alive = self.members.iter().enumerate().filter(|(_, member)| member.takes_more());
         alive.min_by_key(|(_, member)| member.placed).map(|(index, _)| index)
     }
 
@@ -177,7 +209,7 @@ impl Members {
     }
 
     fn alive(&self) -> String {
-        let alive = self.members.iter().filter(|member| member.info.alive);
+        let alive = self.members.iter().filter(|member| member.takes_more());
         let alive: Vec<_> = alive.map(|member| member.info.id.to_string()).collect();
         if alive.is_empty() { "no live node".to_owned() } else { alive.join(", ") }
     }
@@ -243,6 +275,26 @@ mod tests {
         assert_eq!(members.place(&named(false)).expect("alive"), next.id);
         assert_eq!((members.host_named("node-2"), members.on_host(NodeUid(2))), (Some(NodeUid(2)), Some(next.id)));
         assert_eq!((members.host_of(&node(2).id), members.host_of(&node(1).id)), (None, Some(NodeUid(1))));
+    }
+
+    #[test]
+    fn nothing_goes_to_a_process_for_one_actor() {
+        let mut members = three();
+        let mut own = node(4);
+        (own.id, own.host, own.isolated) = (NodeId::new("node-1", NodeUid(4)), NodeUid(1), true);
+        assert!(members.add(own.clone()));
+        for _ in 0..4 {
+            assert_ne!(members.place(&Placement::Spread).expect("alive"), own.id);
+            assert_ne!(members.place(&Placement::Default).expect("alive"), own.id);
+        }
+        let named = Placement::Named { name: "node-1".to_owned(), soft: false };
+        assert_eq!(members.place(&named).expect("alive"), node(1).id);
+        members.place(&Placement::Node(own.id.clone())).expect_err("no node to anybody else");
+        assert_eq!((members.nodes().len(), members.homes().len(), members.processes().len()), (3, 3, 4));
+        assert_eq!((members.on_host(NodeUid(1)), members.host_of(&own.id)), (Some(node(1).id), None));
+        assert_eq!(members.life(NodeUid(4)), Some(own.id.clone()));
+        assert!(members.down(&own.id) && !members.down(&own.id));
+        assert_eq!((members.life(NodeUid(4)), members.members.len()), (None, 3), "it leaves nothing behind");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use mobula_transport::Lane;
 use mobula_transport::preface::Purpose;
 use mobula_transport::tls::{self, Accepted, Credentials, Door, Endpoint, Secured, TlsError};
 use parking_lot::Mutex;
+use tokio::task::JoinHandle;
 
 use crate::cluster::{Cluster, WeakCluster};
 use crate::members::NodeInfo;
@@ -67,9 +68,9 @@ impl Mesh {
         }
     }
 
-    /// These are the workers of the job that have not ended.
-    pub(crate) fn update(self: &Arc<Self>, peers: Vec<PeerWorker>) {
-        let Some(cluster) = self.cluster.upgrade() else { return };
+    /// These are the workers of the job that have not ended. Gives the connecting to those that are new.
+    pub(crate) fn update(self: &Arc<Self>, peers: Vec<PeerWorker>) -> Vec<JoinHandle<()>> {
+        let Some(cluster) = self.cluster.upgrade() else { return Vec::new() };
         let mut come = Vec::new();
         let mut gone = Vec::new();
         {
@@ -91,7 +92,7 @@ impl Mesh {
         for id in gone {
             cluster.member_ended(&id, "its process has ended, its node says");
         }
-        for peer in come {
+        let meet = |peer: PeerWorker| {
             let mesh = Arc::clone(self);
             let connects = self.number.is_none_or(|own| own > peer.number);
             self.node.control_runtime().spawn(async move {
@@ -103,8 +104,9 @@ impl Mesh {
                 if let Some(cluster) = mesh.cluster.upgrade().filter(|_| mesh.knows(&peer.id)) {
                     cluster.add_member(info(&peer));
                 }
-            });
-        }
+            })
+        };
+        come.into_iter().map(meet).collect()
     }
 
     /// A connection that the node has handed over.
@@ -222,5 +224,6 @@ impl Unwelcome {
 pub(crate) fn info(peer: &PeerWorker) -> NodeInfo {
     let mut info = NodeInfo::new(peer.id.clone(), peer.pid, Some(peer.address), peer.cpus);
     (info.resources, info.labels, info.host) = (peer.resources.clone(), peer.labels.clone(), peer.host);
+    info.isolated = peer.isolated;
     info
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use mobula_actors::{Node, NodeConfig};
 use mobula_control::handover::WORKER_VARIABLE;
-use mobula_core::LeaseTimes;
+use mobula_core::{LeaseTimes, NodeUid};
 use mobula_transport::preface::Secret;
 use mobula_transport::tcp::{self, ConnectError};
 use rustix::process::{Signal, getpid, kill_process, set_parent_process_death_signal};
@@ -79,6 +79,7 @@ pub(crate) fn run(socket: UnixStream) -> ExitCode {
             snapshots,
             encode_local_calls,
             compress_above_bytes,
+            uid,
         }) => Part {
             name,
             secret,
@@ -90,16 +91,17 @@ pub(crate) fn run(socket: UnixStream) -> ExitCode {
             snapshots,
             encode_local_calls,
             compress_above_bytes,
+            uid,
         },
-        Ok(ToNode::Join { .. }) => return fail(&socket, "it was to join before it had a part", false),
+        Ok(_) => return fail(&socket, "it was to join before it had a part", false),
         // Without a driver there is nothing to be.
         Err(_) => return ExitCode::FAILURE,
     };
     let system = actix_rt::System::new();
     let result = system.block_on(async {
         let socket = Arc::new(socket);
-        let node = start(part, &socket).await?;
-        watch_driver(Arc::clone(&socket));
+        let (node, cluster, addresses) = start(part, &socket).await?;
+        watch_driver(Arc::clone(&socket), cluster, addresses);
         // Everything else happens on this thread's arbiter and on the control runtime.
         let () = std::future::pending().await;
         drop(node);
@@ -131,6 +133,7 @@ struct Part {
     snapshots: Option<String>,
     encode_local_calls: bool,
     compress_above_bytes: Option<usize>,
+    uid: Option<NodeUid>,
 }
 
 struct Failure {
@@ -139,7 +142,7 @@ struct Failure {
     port_in_use: bool,
 }
 
-async fn start(part: Part, socket: &Arc<UnixStream>) -> Result<Node, Failure> {
+async fn start(part: Part, socket: &Arc<UnixStream>) -> Result<(Node, Cluster, Addresses), Failure> {
     let failed = |reason: String| Failure { socket: Arc::clone(socket), reason, port_in_use: false };
     let secret = handover::secret_from(&part.secret).map_err(failed)?;
     let config = NodeConfig {
@@ -150,6 +153,7 @@ async fn start(part: Part, socket: &Arc<UnixStream>) -> Result<Node, Failure> {
         lease: part.lease,
         encode_local_calls: part.encode_local_calls,
         compress_above_bytes: part.compress_above_bytes,
+        uid: part.uid,
         ..NodeConfig::default()
     };
     let node = Node::start(config).map_err(|error| failed(error.to_string()))?;
@@ -177,38 +181,62 @@ async fn start(part: Part, socket: &Arc<UnixStream>) -> Result<Node, Failure> {
     // The driver answers when all nodes listen; nothing needs this thread before that.
     let peers = match handover::receive(socket) {
         Ok(ToNode::Join { peers }) => peers,
-        Ok(ToNode::Become { .. }) => return Err(failed("it was given two parts".to_owned())),
+        Ok(_) => return Err(failed("it was told something before its peers".to_owned())),
         Err(error) => return Err(failed(error.to_string())),
     };
     peers.iter().for_each(|peer| addresses.learn(peer.id.uid, peer.address));
     join(&node, &peers, &secret).await.map_err(|error| failed(error.to_string()))?;
     let members = peers.iter().map(node_info).collect();
     tracing::info!(node = %node.id(), driver = %part.driver, "joined");
-    cluster::set_current(Cluster::of_node(node.clone(), members));
+    let cluster = Cluster::of_node(node.clone(), members);
+    cluster::set_current(cluster.clone());
     handover::send(socket, &ToDriver::Joined).map_err(|error| failed(error.to_string()))?;
-    Ok(node)
+    Ok((node, cluster, addresses))
 }
 
 /// Of two nodes the later one connects, so that there is one connection between them.
 async fn join(node: &Node, peers: &[PeerAddress], secret: &Secret) -> Result<(), crate::ClusterError> {
+    let comes_late = peers.iter().any(|peer| peer.isolated && peer.id == *node.id());
     for peer in peers.iter().take_while(|peer| peer.id != *node.id()) {
-        peers::connect(node, &peer.id, peer.address, secret).await?;
+        match peers::connect(node, &peer.id, peer.address, secret).await {
+            // Among those that were there before it, one may just be ending.
+            Err(error) if comes_late => tracing::debug!(peer = %peer.id, %error, "not connected"),
+            Ok(()) if comes_late => {
+                if let Err(error) = node.greet(&peer.id).await {
+                    tracing::debug!(peer = %peer.id, %error, "not greeted");
+                }
+            }
+            connected => connected?,
+        }
     }
     Ok(())
 }
 
 pub(crate) fn node_info(peer: &PeerAddress) -> NodeInfo {
     let mut info = NodeInfo::new(peer.id.clone(), peer.pid, Some(peer.address), peer.cpus);
-    (info.resources, info.labels) = (peer.resources.clone(), peer.labels.clone());
+    (info.resources, info.labels, info.isolated) = (peer.resources.clone(), peer.labels.clone(), peer.isolated);
     info
 }
 
-/// Ends this process when the driver's end of the socket closes, however busy its arbiters are.
-fn watch_driver(socket: Arc<UnixStream>) {
+/// Hears what the driver says, and ends this process when its end of the socket closes, however busy the arbiters are.
+fn watch_driver(socket: Arc<UnixStream>, cluster: Cluster, addresses: Addresses) {
     let watched = std::thread::Builder::new().name("mobula-driver-watch".to_owned()).spawn(move || {
-        // Nothing is sent any more: whatever comes is the end.
-        let _ = handover::receive::<ToNode>(&socket);
-        end_now();
+        loop {
+            match handover::receive(&socket) {
+                Ok(ToNode::Peer { peer }) => {
+                    addresses.learn(peer.id.uid, peer.address);
+                    cluster.add_member(node_info(&peer));
+                }
+                Ok(ToNode::Leave { reason, within }) => {
+                    let node = cluster.node().clone();
+                    cluster.node().control_runtime().spawn(async move {
+                        node.leave(&reason, within).await;
+                        end_now();
+                    });
+                }
+                Ok(ToNode::Become { .. } | ToNode::Join { .. }) | Err(_) => return end_now(),
+            }
+        }
     });
     if watched.is_err() {
         end_now();

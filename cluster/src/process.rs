@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use mobula_core::limits;
 use mobula_transport::tcp::ConnectError;
@@ -20,6 +21,9 @@ use crate::handover::{self, PeerAddress, ToDriver, ToNode};
 
 /// Set for a node process. It only says "look at your standard input"; a secret it is not.
 pub(crate) const NODE_VARIABLE: &str = "MOBULA_NODE";
+
+/// How long a driver waits until a node process takes what it is told; one that is stopped by a signal must not hold it up.
+const SEND_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A node process, from its start to its end. Dropping it ends the process.
 #[derive(Debug)]
@@ -34,19 +38,24 @@ pub(crate) struct NodeProcess {
 }
 
 impl NodeProcess {
-    /// Starts a node from `executable` and waits until it listens.
-    pub(crate) async fn start(executable: PathBuf, part: ToNode) -> Result<(Self, PeerAddress), ClusterError> {
+    /// Starts a node from `executable`, with this in its environment beside what is in ours, and waits until it listens.
+    pub(crate) async fn start(
+        executable: PathBuf,
+        part: ToNode,
+        environment: Vec<(&'static str, String)>,
+    ) -> Result<(Self, PeerAddress), ClusterError> {
         let ToNode::Become { name, port, .. } = &part else {
             return Err(ClusterError::Unsupported("a node process begins with its part".to_owned()));
         };
         let (name, port) = (name.clone(), *port);
         let (ours, theirs) = UnixStream::pair()?;
+        ours.set_write_timeout(Some(SEND_DEADLINE))?;
         let socket = Arc::new(ours);
         let (join, to_join) = mpsc::channel();
         let (tell_ready, ready) = oneshot::channel();
         let (tell_joined, joined) = oneshot::channel();
         let (tell_end, ended) = watch::channel(None);
-        let life = Life { name: name.clone(), executable, port, socket: Arc::clone(&socket) };
+        let life = Life { name: name.clone(), executable, environment, port, socket: Arc::clone(&socket) };
         let handle = Arc::new(OnceLock::new());
         let own_handle = Arc::clone(&handle);
         // The kernel ends the process with the thread that started it, so that thread stays to reap it.
@@ -91,6 +100,11 @@ impl NodeProcess {
         }
     }
 
+    /// Over which it is told things once it has joined.
+    pub(crate) fn line(&self) -> Line {
+        Line(Arc::clone(&self.socket))
+    }
+
     /// Resolves with how the process ended, once it has been reaped.
     pub(crate) fn ended(&self) -> impl Future<Output = String> + Send + 'static {
         let mut ended = self.ended.clone();
@@ -116,10 +130,24 @@ impl Drop for NodeProcess {
     }
 }
 
+/// The way to a node process that has joined.
+#[derive(Clone, Debug)]
+pub(crate) struct Line(Arc<UnixStream>);
+
+impl Line {
+    /// Tells it something. Blocks while it does not read, for [`SEND_DEADLINE`] at most; one that has ended needs to hear nothing.
+    pub(crate) fn tell(&self, what: &ToNode) {
+        if let Err(error) = handover::send(&self.0, what) {
+            tracing::debug!(%error, "a node process was not told something");
+        }
+    }
+}
+
 /// What the thread of a node process knows.
 struct Life {
     name: String,
     executable: PathBuf,
+    environment: Vec<(&'static str, String)>,
     port: u16,
     socket: Arc<UnixStream>,
 }
@@ -128,6 +156,7 @@ impl Life {
     fn start(&self, theirs: UnixStream) -> Result<Child, ClusterError> {
         Command::new(&self.executable)
             .env(NODE_VARIABLE, &self.name)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()
             .map_err(|error| ClusterError::Start {

@@ -84,6 +84,9 @@ pub struct Part {
     pub snapshots: Option<String>,
     /// What proves who it is.
     pub proof: Proof,
+    /// It is for one actor alone.
+    #[serde(default)]
+    pub isolated: bool,
 }
 
 /// [`Credentials`] on their way to the process that they are for. Shown in no log, and overwritten in the end.
@@ -143,6 +146,9 @@ pub struct PeerWorker {
     pub labels: Labels,
     /// It is known to take connections. A head that has come back does not know it yet of those that do.
     pub ready: bool,
+    /// It is for one actor alone: nothing else is placed there.
+    #[serde(default)]
+    pub isolated: bool,
 }
 
 /// Sends one message, with a descriptor where it speaks of one.

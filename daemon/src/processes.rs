@@ -11,7 +11,7 @@ use mobula_control::handover::{Part, PeerWorker, Proof};
 use mobula_control::{Certify, Client, ControlError, WatchJob, WatchRevocations, WorkerEnded, follow};
 use mobula_core::cluster::{
     Assignment, DriverSpec, DriverStatus, JobId, JobView, Labels, Revision, Running, RunningWorker, UnixTime,
-    WorkerSpec,
+    VISIBLE_DEVICES, WorkerSpec, visible_devices,
 };
 use mobula_core::{LeaseTimes, NodeId, NodeUid, limits};
 use mobula_identity::{Certified, KeyRequest, Revocations, keep_renewed};
@@ -72,6 +72,8 @@ struct Entry {
     ready: bool,
     /// It is not wanted any more.
     unwanted: bool,
+    /// It is for one actor alone.
+    isolated: bool,
     child: Option<Arc<Child>>,
 }
 
@@ -143,25 +145,30 @@ impl Processes {
             assignment.workers.iter().any(|spec| spec.uid == *uid)
                 || assignment.drivers.iter().any(|spec| spec.uid == *uid)
         };
+        let goes_on = |job: JobId| assignment.workers.iter().any(|spec| spec.job == job && spec.isolated.is_none());
         for (uid, entry) in &mut table.processes {
             if !is_wanted(uid) && !entry.unwanted {
                 entry.unwanted = true;
                 if let Some(child) = &entry.child {
-                    match assignment.draining && !entry.is_driver {
-                        true => leave(child, entry.ready, "its node was drained"),
-                        false => finish(child, entry.is_driver),
+                    if assignment.draining && !entry.is_driver {
+                        leave(child, entry.ready, "its node was drained");
+                    } else if entry.isolated && goes_on(entry.job) {
+                        // What its actor has answered last may still be on its way.
+                        leave(child, entry.ready, "its only actor has ended");
+                    } else {
+                        finish(child, entry.is_driver);
                     }
                 }
             }
         }
         for spec in assignment.workers {
-            if table.enter(spec.uid, spec.job, false) {
+            if table.enter(spec.uid, spec.job, false, spec.isolated.is_some()) {
                 let peers = self.peers_of(&mut table, spec.job);
                 tokio::spawn(Arc::clone(self).run_worker(spec, peers));
             }
         }
         for spec in assignment.drivers {
-            if table.enter(spec.uid, spec.job, true) {
+            if table.enter(spec.uid, spec.job, true, false) {
                 tokio::spawn(Arc::clone(self).run_driver(spec));
             }
         }
@@ -230,7 +237,7 @@ impl Processes {
             job: spec.job.to_string(),
             number: spec.order,
             driver: NodeId::new("driver", driver),
-            cpus: facts.cpus,
+            cpus: if spec.isolated.is_some() { 1 } else { facts.cpus },
             host: facts.uid,
             resources: spec.resources.clone(),
             labels: facts.labels.clone(),
@@ -238,8 +245,13 @@ impl Processes {
             lease: self.times(),
             snapshots: spec.environment.get("MOBULA_SNAPSHOTS").cloned(),
             proof,
+            isolated: spec.isolated.is_some(),
         };
-        let command = child::command(&program, &spec.arguments, &spec.environment);
+        let mut command = child::command(&program, &spec.arguments, &spec.environment);
+        if let Some(isolated) = &spec.isolated {
+            let seen = std::env::var(VISIBLE_DEVICES).ok();
+            command.env(VISIBLE_DEVICES, visible_devices(&isolated.gpus, seen.as_deref()));
+        }
         let (tell, news) = tokio::sync::mpsc::unbounded_channel();
         let child = Child::worker(command, part, self.groups.make(spec.uid), move |event| drop(tell.send(event)))
             .map_err(|error| error.to_string())?;
@@ -408,7 +420,7 @@ impl Processes {
 
 impl Table {
     /// Notes a process that is about to begin; false if it is here already.
-    fn enter(&mut self, uid: NodeUid, job: JobId, is_driver: bool) -> bool {
+    fn enter(&mut self, uid: NodeUid, job: JobId, is_driver: bool, isolated: bool) -> bool {
         let is_new = !self.processes.contains_key(&uid);
         self.processes.entry(uid).or_insert(Entry {
             job,
@@ -416,6 +428,7 @@ impl Table {
             pid: None,
             ready: false,
             unwanted: false,
+            isolated,
             child: None,
         });
         is_new

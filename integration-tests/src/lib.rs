@@ -9,6 +9,7 @@ pub mod actors;
 pub mod door;
 pub mod fragile;
 pub mod gates;
+pub mod hermit;
 pub mod holders;
 pub mod ledger;
 pub mod mortals;

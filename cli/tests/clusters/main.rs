@@ -9,6 +9,7 @@ mod deploy;
 mod etcd;
 mod failures;
 mod hostile;
+mod isolated;
 mod jobs;
 mod logins;
 mod namespaces;

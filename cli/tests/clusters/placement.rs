@@ -1,26 +1,11 @@
 //! Programs that ask a cluster of four nodes for resources: they have them, wait for each other, and give them back, whatever ends.
 
-use crate::common::{Cluster, Process, Program, Signal, outside, until};
+use crate::common::{Cluster, Process, Program, Signal, example, outside_with, until};
 use serde_json::Value;
-
-fn program() -> std::path::PathBuf {
-    let own = std::env::current_exe().expect("Linux");
-    let built = own.parent().and_then(std::path::Path::parent).expect("a build directory");
-    let program = built.join("examples/placement_program");
-    assert!(program.exists(), "run `cargo build -p mobula-cli --examples` first");
-    program
-}
 
 /// A job of the program, driven from outside on the head's host.
 fn begin(cluster: &Cluster, arguments: &[&str]) -> Program {
-    let mut command = std::process::Command::new(program());
-    for (name, value) in outside(&cluster.head.home).get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    Program::start(command.args(arguments))
+    Program::start(outside_with(&cluster.head.home, &example("placement_program")).args(arguments))
 }
 
 /// `has 1 on node-2 in 4711`.

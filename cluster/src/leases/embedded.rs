@@ -3,7 +3,7 @@
 //! Its nodes have no leases of their own: whether they live, the members say. Nothing is written down, since nothing is left when the driver is gone.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use mobula_actors::{NodeResources, PlacementError};
@@ -19,13 +19,17 @@ use tokio::sync::watch;
 
 use super::{Unplaced, Wanted};
 use crate::members::Members;
+use crate::own_processes::{OwnProcess, OwnProcesses};
 
 /// A head of this process alone.
 pub(crate) struct Embedded {
     state: Mutex<State>,
     members: Arc<Mutex<Members>>,
+    /// For actors in processes of their own, where this process starts any.
+    processes: Option<Arc<OwnProcesses>>,
     begun: Instant,
     changed: watch::Sender<()>,
+    own: Weak<Embedded>,
 }
 
 struct State {
@@ -44,10 +48,11 @@ const DRIVER: NodeUid = NodeUid(u64::MAX);
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 impl Embedded {
-    pub(crate) fn new(members: Arc<Mutex<Members>>) -> Self {
+    pub(crate) fn new(members: Arc<Mutex<Members>>, processes: Option<Arc<OwnProcesses>>) -> Arc<Self> {
         let head = Head::new(HeadConfig::new(LeaseTimes::of(NEVER)), 1);
-        let state = State { head, chance: SplitMix64::new(1), known: BTreeSet::new() };
-        let embedded = Embedded { state: Mutex::new(state), members, begun: now(), changed: watch::Sender::new(()) };
+        let state = Mutex::new(State { head, chance: SplitMix64::new(1), known: BTreeSet::new() });
+        let (begun, changed) = (now(), watch::Sender::new(()));
+        let embedded = Arc::new_cyclic(|own| Embedded { state, members, processes, begun, changed, own: own.clone() });
         let executable = Executable { hash: ExecutableHash([0; 32]), bytes: 0 };
         let job = NewJob {
             request: 1,
@@ -74,6 +79,11 @@ impl Embedded {
     }
 
     pub(crate) async fn take(&self, wanted: &Wanted, until: Instant) -> Result<Placed, Unplaced> {
+        if wanted.isolated && self.processes.is_none() {
+            let reason = "an isolated actor takes a process of its own, and this cluster has none but its driver's: start node processes with \
+                `Cluster::local`, or hosts with `mobula start`";
+            return Err(Unplaced::Refused(PlacementError::Bad { reason: reason.to_owned() }));
+        }
         let (mut members, mut changes) = (self.members.lock().subscribe(), self.changes());
         loop {
             let place = Place {
@@ -83,7 +93,7 @@ impl Embedded {
                 near: None,
                 wait: until.saturating_duration_since(now()),
                 for_new_nodes: false,
-                isolated: false,
+                isolated: wanted.isolated,
             };
             match self.decide(|head, moment| head.place(place, moment)) {
                 Ok(Placing::Placed(placed)) => return Ok(placed),
@@ -127,6 +137,19 @@ impl Embedded {
         live.map(|row| NodeResources::new(row.name, row.total, row.available, row.labels)).collect()
     }
 
+    /// The process of an isolated actor was reaped.
+    pub(crate) fn process_ended(&self, process: NodeUid, reason: &str) {
+        self.decide(|head, moment| head.worker_ended(process, reason, true, moment));
+    }
+
+    /// Looks at the members whenever they change: with a node go the processes beside it.
+    pub(crate) async fn follow_members(head: Weak<Embedded>, mut changes: watch::Receiver<()>) {
+        while changes.changed().await.is_ok() {
+            let Some(head) = head.upgrade() else { return };
+            head.decide(|_, _| ());
+        }
+    }
+
     /// Asks the head, which knows the members as they are now.
     fn decide<T>(&self, decide: impl FnOnce(&mut Head, Moment) -> T) -> T {
         let nodes = self.members.lock().nodes();
@@ -161,6 +184,16 @@ impl Embedded {
         }
         let decided = decide(head, moment());
         let effects = head.take_effects().unwrap_or_default();
+        if let Some(processes) = &self.processes {
+            // Under the lock, so that the newest comes last.
+            let workers = known.iter().filter_map(|node| Some((*node, head.assignment(*node)?.workers)));
+            let isolated = workers.flat_map(|(node, workers)| {
+                workers
+                    .into_iter()
+                    .filter_map(move |spec| Some((spec.uid, OwnProcess { node, gpus: spec.isolated?.gpus })))
+            });
+            processes.reconcile(isolated.collect(), &self.own);
+        }
         drop(state);
         let is_news = |effect: &Effect| matches!(effect, Effect::Decided(_) | Effect::JobChanged(_));
         if effects.iter().any(is_news) {
@@ -186,13 +219,13 @@ mod tests {
 
     fn wanted(number: u64, cpus: u64) -> Wanted {
         let resources = Resources::cpus(Amount::units(cpus));
-        Wanted { number, resources, strategy: PlaceStrategy::Default }
+        Wanted { number, resources, strategy: PlaceStrategy::Default, isolated: false }
     }
 
     #[tokio::test]
     async fn leases_follow_the_members() {
         let (node, members) = one_node(2);
-        let head = Embedded::new(Arc::clone(&members));
+        let head = Embedded::new(Arc::clone(&members), None);
         let soon = now();
         let placed = head.take(&wanted(1, 2), soon).await.ok().expect("it is free");
         assert_eq!(placed.node, node.id.uid);
@@ -210,5 +243,7 @@ mod tests {
         members.lock().down(&node.id);
         assert!(head.nodes().is_empty());
         assert!(matches!(head.take(&five, soon).await, Err(Unplaced::Over)), "its node is gone");
+        let isolated = Wanted { isolated: true, ..wanted(6, 0) };
+        assert!(matches!(head.take(&isolated, soon).await, Err(Unplaced::Refused(PlacementError::Bad { .. }))));
     }
 }

@@ -34,7 +34,7 @@ pub(crate) use running::Running;
 /// Where leases come from.
 pub(crate) enum Source {
     /// From a head inside this process.
-    Embedded(Box<Embedded>),
+    Embedded(Arc<Embedded>),
     /// From the head of a running cluster.
     Running(Running),
 }
@@ -45,6 +45,8 @@ pub(crate) struct Wanted {
     pub(crate) number: u64,
     pub(crate) resources: Resources,
     pub(crate) strategy: PlaceStrategy,
+    /// With a process of its own.
+    pub(crate) isolated: bool,
 }
 
 /// What became of a request at its end.
@@ -234,12 +236,12 @@ impl Inner {
         let strategy = self.strategy(&demand.placement)?;
         let no_room = || PlacementError::NoRoom { asked: demand.resources.clone(), waited: within };
         let (mut members, mut news) = (self.members.lock().subscribe(), self.source.changes());
-        let mut wanted = Wanted { number, resources: demand.resources.clone(), strategy };
+        let (resources, isolated) = (demand.resources.clone(), demand.isolated);
+        let mut wanted = Wanted { number, resources, strategy, isolated };
+        let mut placed_at = None;
         loop {
             let placed = match self.source.take(&wanted, until).await {
                 Ok(placed) => placed,
-                Err(Unplaced::Refused(error)) => return Err(error),
-                Err(Unplaced::InVain) => return Err(no_room()),
                 Err(Unplaced::Over) => {
                     // With a number of its own; the asker's stays the name by which it is given back.
                     wanted.number = wanted.number.wrapping_add(1);
@@ -247,11 +249,38 @@ impl Inner {
                         Some(row) => row.number = wanted.number,
                         None => return Err(no_room()),
                     }
+                    placed_at = None;
                     continue;
                 }
+                Err(refused) => {
+                    if placed_at.is_some() {
+                        self.source.give_back(node, wanted.number);
+                    }
+                    return Err(match refused {
+                        Unplaced::Refused(error) => error,
+                        _ => no_room(),
+                    });
+                }
             };
-            // A worker of the job may have just ended there, and another come soon.
-            if let Some(at) = self.members.lock().on_host(placed.node) {
+            let begun = *placed_at.get_or_insert_with(now);
+            let (at, until) = match (isolated, placed.worker) {
+                // A worker of the job may have just ended there, and another come soon.
+                (false, _) => (self.members.lock().on_host(placed.node), until),
+                // Its process has to come first, however little time there was to wait for room.
+                (true, Some(worker)) => {
+                    (self.members.lock().life(worker), until.max(begun + limits::NODE_START_DEADLINE))
+                }
+                (true, None) => {
+                    self.source.give_back(node, wanted.number);
+                    let reason = "the head of this cluster starts no process for one actor: it is of an older version"
+                        .to_owned();
+                    return Err(PlacementError::Bad { reason });
+                }
+            };
+            if let Some(at) = at {
+                if isolated && let Err(error) = node.greet(&at).await {
+                    tracing::debug!(process = %at, %error, "a process for one actor was not greeted");
+                }
                 return Ok((at, placed));
             }
             let changed = tokio::time::timeout_at(until.into(), async {
@@ -262,7 +291,8 @@ impl Inner {
             });
             if !matches!(changed.await, Ok(Ok(()))) {
                 self.source.give_back(node, wanted.number);
-                return Err(no_room());
+                let waited = now().saturating_duration_since(begun);
+                return Err(if isolated { PlacementError::NoProcess { waited } } else { no_room() });
             }
         }
     }

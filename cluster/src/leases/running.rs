@@ -66,7 +66,7 @@ impl Running {
                 near: None,
                 wait,
                 for_new_nodes: false,
-                isolated: false,
+                isolated: wanted.isolated,
             },
         };
         let mut rest = RETRY_MIN;

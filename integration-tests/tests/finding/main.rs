@@ -2,6 +2,7 @@
 
 mod busy_leases;
 mod groups;
+mod isolated;
 mod keyed;
 mod names;
 mod placement;

@@ -26,26 +26,37 @@ pub(crate) fn mobula(home: &Path) -> Command {
 }
 
 /// The program of `examples/job_program.rs`.
+pub(crate) fn job_program() -> PathBuf {
+    example("job_program")
+}
+
+/// A program of `examples/`.
 ///
 /// # Panics
 /// If it was not built: `cargo test` does that, but not for one `--test` alone.
-pub(crate) fn job_program() -> PathBuf {
+pub(crate) fn example(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("Linux");
-    let built = own.parent().and_then(Path::parent).expect("a build directory").join("examples/job_program");
+    let built = own.parent().and_then(Path::parent).expect("a build directory").join("examples").join(name);
     assert!(built.exists(), "{}: run `cargo build -p mobula-cli --examples` first", built.display());
     built
 }
 
 /// The job program, run by hand where the node of `home` is.
 pub(crate) fn outside(home: &Path) -> Command {
-    let mut command = Command::new(job_program());
+    outside_with(home, &job_program())
+}
+
+/// A program, run by hand where the node of `home` is.
+pub(crate) fn outside_with(home: &Path, program: &Path) -> Command {
+    let mut command = Command::new(program);
     clean(&mut command);
     command.env("MOBULA_HOME", home).env("MOBULA_ADDRESS", "auto");
     command
 }
 
 fn clean(command: &mut Command) {
-    for name in ["MOBULA_ADDRESS", "MOBULA_DRIVER", "MOBULA_NODE", "MOBULA_HOME", "MOBULA_LOG"] {
+    for name in ["MOBULA_ADDRESS", "MOBULA_DRIVER", "MOBULA_NODE", "MOBULA_HOME", "MOBULA_LOG", "CUDA_VISIBLE_DEVICES"]
+    {
         command.env_remove(name);
     }
 }
