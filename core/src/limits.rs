@@ -315,6 +315,15 @@ pub const PAST_LEASES_MAX: usize = 4096;
 /// How long a new actor waits for a node with room, if nothing else is said. Costs a request at the head that waits.
 pub const PLACE_DEADLINE: Duration = Duration::from_secs(30);
 
+/// Detached actors of a cluster. Costs the head about 200 bytes each and their names, and as much in its store.
+pub const DETACHED_ACTORS_MAX: usize = 65_536;
+
+/// A job that keeps detached actors ends when it has had none for so long, and nobody has asked for it either. Costs its processes until then.
+pub const KEEPER_IDLE: Duration = Duration::from_secs(10);
+
+/// How long a job waits until the one that keeps its detached actors can be called: a program may have to be brought to nodes, and started there.
+pub const KEEPER_START_DEADLINE: Duration = Duration::from_secs(30);
+
 /// Placement groups of a cluster.
 pub const GROUPS_MAX: usize = 16_384;
 

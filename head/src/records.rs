@@ -62,6 +62,7 @@ pub(crate) enum Key {
     Slot(WorkerPlace),
     Group(GroupId),
     Lease(LeaseId),
+    Name(JobId, u64),
 }
 
 impl fmt::Display for Key {
@@ -77,6 +78,7 @@ impl fmt::Display for Key {
             }
             Key::Group(group) => write!(f, "group/{:016x}/{:016x}", group.job.0, group.number),
             Key::Lease(lease) => write!(f, "lease/{:016x}/{:016x}", lease.job.0, lease.number),
+            Key::Name(job, number) => write!(f, "name/{:016x}/{number:016x}", job.0),
         }
     }
 }
@@ -98,6 +100,7 @@ impl Key {
             }
             ("group", Some(job), Some(number)) => Key::Group(GroupId { job: JobId(job), number }),
             ("lease", Some(job), Some(number)) => Key::Lease(LeaseId { job: JobId(job), number }),
+            ("name", Some(job), Some(number)) => Key::Name(JobId(job), number),
             _ => return None,
         };
         // Only as it is written.
@@ -180,6 +183,20 @@ pub(crate) struct JobRecord {
     pub(crate) next_order: u32,
     pub(crate) created: UnixTime,
     pub(crate) ended: Option<UnixTime>,
+    /// It keeps detached actors.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) keeper: bool,
+    /// Jobs that do, whose actors its processes may call.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) keepers: Vec<JobId>,
+}
+
+/// The name of a detached actor.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) struct NameRecord {
+    pub(crate) keeper: JobId,
+    pub(crate) number: u64,
+    pub(crate) name: String,
 }
 
 /// Where a worker is: a job has one on a node for all its actors there, and one for each isolated lease.

@@ -87,8 +87,8 @@ fn filled() -> Head {
     head.stop_job(over.id, moment(2)).expect("known");
     let group = GroupId { job, number: 5 };
     let bundles = vec![Resources::new().with_gpus(Amount::ONE)];
-    let new = NewGroup { group, bundles, strategy: GroupStrategy::StrictSpread, for_new_nodes: false };
-    head.create_group(new, moment(2)).expect("room");
+    let new_group = NewGroup { group, bundles, strategy: GroupStrategy::StrictSpread, for_new_nodes: false };
+    head.create_group(new_group, moment(2)).expect("room");
     let place = Place {
         lease: LeaseId { job, number: 9 },
         resources: Resources::new().with_gpus(Amount::parts(5_000)),
@@ -99,6 +99,9 @@ fn filled() -> Head {
         isolated: false,
     };
     head.place(place, moment(2)).expect("room");
+    let guest = head.create_job(new(10, JobKind::Outside { driver: NodeUid(78) }), moment(2)).expect("a job").id;
+    let keeper = head.open_keeper(guest, moment(2)).expect("it runs");
+    head.hold_name(keeper, 11, "hits", moment(2)).expect("free");
     head.drain(NodeUid(1), Duration::from_secs(30), moment(2)).expect("known");
     head
 }
@@ -127,6 +130,9 @@ fn records_of_version_1_are_read() {
     assert_eq!((worker.arguments.join(" "), worker.environment["LEVEL"].as_str()), ("--n 100".to_owned(), "debug"));
     assert_eq!(head.groups()[0].phase, GroupPhase::Ready);
     assert_eq!(head.leases()[0].gpus[0].amount, Amount::parts(5_000));
+    let detached = &head.detached()[0];
+    assert_eq!((&*detached.name, detached.keeper), ("hits", jobs[3].id));
+    assert!(head.may_call(jobs[2].id, detached.keeper) && !head.may_call(jobs[0].id, detached.keeper));
 }
 
 /// A flipped bit, a cut, a newer version: each is an error that names the record, or a record that is still whole.

@@ -219,6 +219,9 @@ pub struct JobView {
     pub driver: Option<NodeUid>,
     /// Its workers, by their order.
     pub workers: Vec<JobWorker>,
+    /// Jobs that keep detached actors which its processes may call.
+    #[serde(default)]
+    pub keepers: Vec<JobId>,
 }
 
 impl JobView {
@@ -230,7 +233,26 @@ impl JobView {
         driver: Option<NodeUid>,
         workers: Vec<JobWorker>,
     ) -> Self {
-        JobView { revision, job, phase, driver, workers }
+        JobView { revision, job, phase, driver, workers, keepers: Vec::new() }
+    }
+}
+
+/// A detached actor, as lists show it.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct DetachedRow {
+    /// Its name.
+    pub name: String,
+    /// The job that keeps it.
+    pub keeper: JobId,
+    /// The life of the node on which that job's driver is, with which the actor would end.
+    pub driver_node: Option<NodeUid>,
+}
+
+impl DetachedRow {
+    /// A row.
+    pub fn new(name: String, keeper: JobId, driver_node: Option<NodeUid>) -> Self {
+        DetachedRow { name, keeper, driver_node }
     }
 }
 

@@ -19,7 +19,8 @@ pub use amount::{Amount, ToAmount};
 pub use bad_flag::BadFlag;
 pub use ids::{Executable, ExecutableHash, GroupId, HeadTime, JobId, LeaseId, Revision, UnixTime, WorkerId};
 pub use job::{
-    DriverStatus, JobKind, JobPhase, JobRow, JobView, JobWorker, NewJob, WorkerPhase, WorkerPolicy, WorkerRow,
+    DetachedRow, DriverStatus, JobKind, JobPhase, JobRow, JobView, JobWorker, NewJob, WorkerPhase, WorkerPolicy,
+    WorkerRow,
 };
 pub use labels::{LabelRule, LabelSelector, Labels};
 pub use node::{

@@ -141,6 +141,9 @@ pub struct WorkerSpec {
     /// It is for the actor of one lease alone.
     #[serde(default)]
     pub isolated: Option<IsolatedWorker>,
+    /// The job keeps detached actors: processes of other jobs may call them.
+    #[serde(default)]
+    pub keeper: bool,
 }
 
 /// What a worker process has that is for the actor of one lease alone. It is started once, and never again.
@@ -165,6 +168,9 @@ pub struct DriverSpec {
     pub arguments: Vec<String>,
     /// Added to the environment.
     pub environment: BTreeMap<String, String>,
+    /// The program is to keep detached actors, and its `main` is not to run.
+    #[serde(default)]
+    pub keeper: bool,
 }
 
 /// How a node is doing.

@@ -137,6 +137,22 @@ pub enum Refused {
         /// How, as in `exit status 101` or `signal 9`.
         reason: String,
     },
+    /// A detached actor has the name.
+    #[error(
+        "the name `{name}` belongs to a detached actor that {keeper} keeps: find it, stop it, or choose another name"
+    )]
+    NameHeld {
+        /// The name.
+        name: String,
+        /// The job that keeps the actor.
+        keeper: JobId,
+    },
+    /// Only a job that the head has begun for it keeps detached actors.
+    #[error("{job} keeps no detached actors")]
+    NotAKeeper {
+        /// Which was asked.
+        job: JobId,
+    },
 }
 
 impl Refused {
@@ -147,6 +163,6 @@ impl Refused {
 
     /// True if the same request can be granted later, without anything else being done.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Refused::NameInUse { .. } | Refused::Full { .. })
+        matches!(self, Refused::NameInUse { .. } | Refused::Full { .. } | Refused::NameHeld { .. })
     }
 }

@@ -149,6 +149,7 @@ impl Head {
             executable: record.executable,
             arguments: record.arguments.clone(),
             environment: record.environment.clone(),
+            keeper: record.keeper,
         })
     }
 }

@@ -23,7 +23,15 @@ impl Head {
             let is_same = row.is_some_and(|(program, text)| program == new.executable && *text == new.entrypoint);
             return self.job(*known).filter(|_| is_same).ok_or(Refused::OtherRequest);
         }
+        let id = self.begin_job(new, false, moment)?;
+        self.wind_up(moment);
+        self.job(id).ok_or(Refused::NoSuchJob { job: id })
+    }
+
+    /// A job that is new.
+    pub(super) fn begin_job(&mut self, new: NewJob, keeper: bool, moment: Moment) -> Result<JobId, Refused> {
         self.check_job(&new)?;
+        let request = (new.submitter.clone(), new.request);
         let id = JobId(self.meta.next_job.max(1));
         let driver = match &new.kind {
             JobKind::Outside { driver } => Some(*driver),
@@ -47,12 +55,14 @@ impl Head {
             next_order: 0,
             created: moment.unix,
             ended: None,
+            keeper,
+            keepers: Vec::new(),
         };
         self.meta.next_job = id.0 + 1;
         self.dirty(Key::Meta);
         self.dirty(Key::Job(id));
         let driver_until = moment.now + self.config.times.lease;
-        self.jobs.insert(id, Job::new(record, driver_until));
+        self.jobs.insert(id, Job::new(record, driver_until, moment.now));
         self.requests.insert(request, id);
         self.touch_job(id);
         if driver.is_some() {
@@ -62,8 +72,7 @@ impl Head {
             self.pending_drivers.insert(id);
             self.freed = true;
         }
-        self.wind_up(moment);
-        self.job(id).ok_or(Refused::NoSuchJob { job: id })
+        Ok(id)
     }
 
     /// Ends a job, with all that belongs to it. One that is over stays as it is.
@@ -121,6 +130,9 @@ impl Head {
             return;
         }
         let (slots, leases, groups) = (job.slots.clone(), job.leases.clone(), job.groups.clone());
+        if job.record.keeper {
+            self.forget_keeper(id);
+        }
         slots.into_iter().for_each(|place| self.drop_slot(place));
         leases.into_iter().for_each(|lease| self.end_lease(lease));
         groups.into_iter().for_each(|group| self.drop_group(group));

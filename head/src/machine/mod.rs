@@ -3,6 +3,7 @@ mod drivers;
 mod groups;
 mod isolated;
 mod jobs;
+mod keepers;
 mod nodes;
 mod placing;
 mod recover;
@@ -23,7 +24,7 @@ use mobula_core::{NodeUid, SplitMix64};
 
 use self::state::{Gone, Group, Job, Lease, Node, Slot, Waiting};
 use crate::effect::{Changes, Effect, Write};
-use crate::records::{self, Key, MetaRecord, WorkerPlace};
+use crate::records::{self, Key, MetaRecord, NameRecord, WorkerPlace};
 use crate::{HeadConfig, Moment};
 
 /// All that the head knows, and what it decides about it.
@@ -48,6 +49,10 @@ pub struct Head {
     workers: BTreeMap<WorkerId, WorkerPlace>,
     groups: BTreeMap<GroupId, Group>,
     leases: BTreeMap<LeaseId, Lease>,
+    /// Names of detached actors, by the job that keeps them and the number that it has drawn.
+    names_held: BTreeMap<(JobId, u64), NameRecord>,
+    /// The other direction.
+    detached: BTreeMap<String, (JobId, u64)>,
     /// Requests that wait, in the order in which they came.
     waiting: BTreeMap<u64, Waiting>,
     waiting_by_lease: BTreeMap<LeaseId, u64>,
@@ -84,6 +89,8 @@ impl Head {
             workers: BTreeMap::new(),
             groups: BTreeMap::new(),
             leases: BTreeMap::new(),
+            names_held: BTreeMap::new(),
+            detached: BTreeMap::new(),
             waiting: BTreeMap::new(),
             waiting_by_lease: BTreeMap::new(),
             next_waiting: 0,
@@ -160,6 +167,7 @@ impl Head {
             Key::Slot(place) => self.slots.get(&place).map(|slot| records::encode(&slot.record)).transpose()?,
             Key::Group(group) => self.groups.get(&group).map(|group| records::encode(&group.record)).transpose()?,
             Key::Lease(lease) => self.leases.get(&lease).map(|lease| records::encode(&lease.record)).transpose()?,
+            Key::Name(job, number) => self.names_held.get(&(job, number)).map(records::encode).transpose()?,
         };
         let key = key.to_string();
         Ok(match value {

@@ -8,7 +8,8 @@ use super::drivers::DRIVER_LEASE;
 use super::isolated::ORDERS_MAX;
 use super::state::{Group, Job, Node, Slot};
 use crate::records::{
-    self, GoneRecord, GroupRecord, JobRecord, Key, LeaseRecord, MetaRecord, NodeRecord, RecordError, SlotRecord,
+    self, GoneRecord, GroupRecord, JobRecord, Key, LeaseRecord, MetaRecord, NameRecord, NodeRecord, RecordError,
+    SlotRecord,
 };
 use crate::scheduler::ShareRoom;
 use crate::{HeadConfig, Moment};
@@ -23,6 +24,7 @@ struct Read {
     slots: Vec<SlotRecord>,
     groups: Vec<GroupRecord>,
     leases: Vec<LeaseRecord>,
+    names: Vec<NameRecord>,
 }
 
 impl Head {
@@ -71,6 +73,9 @@ impl Head {
         for record in read.leases {
             head.recover_lease(record)?;
         }
+        for record in read.names {
+            head.recover_name(record)?;
+        }
         let removed: Vec<_> = head.nodes.values().filter(|node| node.record.removed).map(|n| n.record.uid).collect();
         for uid in removed {
             // Its last lease is over when this one would be.
@@ -115,7 +120,7 @@ impl Head {
         } else if is_on_cluster && record.driver.is_none() && record.outcome.is_none() {
             self.pending_drivers.insert(id);
         }
-        self.jobs.insert(id, Job::new(record, moment.now + self.config.times.lease));
+        self.jobs.insert(id, Job::new(record, moment.now + self.config.times.lease, moment.now));
         Ok(())
     }
 
@@ -199,6 +204,18 @@ impl Head {
         self.hold(record);
         Ok(())
     }
+
+    fn recover_name(&mut self, record: NameRecord) -> Result<(), RecordError> {
+        let key = Key::Name(record.keeper, record.number);
+        if self.jobs.get(&record.keeper).is_none_or(|job| job.record.over || !job.record.keeper) {
+            return Err(RecordError::corrupt(key, "the job that keeps it is not there, or over"));
+        }
+        if self.detached.contains_key(&record.name) {
+            return Err(RecordError::corrupt(key, "another detached actor has the same name"));
+        }
+        self.enter_name(record);
+        Ok(())
+    }
 }
 
 fn read(records: impl IntoIterator<Item = (String, Vec<u8>)>) -> Result<Read, RecordError> {
@@ -243,6 +260,12 @@ fn read(records: impl IntoIterator<Item = (String, Vec<u8>)>) -> Result<Read, Re
                 let record: LeaseRecord = records::decode(&text, &bytes)?;
                 let names = Key::Lease(record.id);
                 read.leases.push(record);
+                names
+            }
+            Key::Name(..) => {
+                let record: NameRecord = records::decode(&text, &bytes)?;
+                let names = Key::Name(record.keeper, record.number);
+                read.names.push(record);
                 names
             }
         };

@@ -134,10 +134,12 @@ pub(super) struct Job {
     pub(super) groups: BTreeSet<GroupId>,
     pub(super) past: Past,
     pub(super) past_groups: Past,
+    /// When somebody was last about to have a detached actor of it, or had one.
+    pub(super) used: Duration,
 }
 
 impl Job {
-    pub(super) fn new(record: JobRecord, driver_until: Duration) -> Self {
+    pub(super) fn new(record: JobRecord, driver_until: Duration, now: Duration) -> Self {
         Job {
             record,
             view: 1,
@@ -147,6 +149,7 @@ impl Job {
             groups: BTreeSet::new(),
             past: Past::default(),
             past_groups: Past::default(),
+            used: now,
         }
     }
 

@@ -67,7 +67,9 @@ impl Head {
         let mut workers: Vec<JobWorker> = workers.collect();
         workers.sort_by_key(|worker| worker.worker.order);
         let revision = Revision { term: self.term, number: job.view };
-        Some(JobView::new(revision, id, job.phase(), job.record.driver, workers))
+        let mut view = JobView::new(revision, id, job.phase(), job.record.driver, workers);
+        view.keepers.clone_from(&job.record.keepers);
+        Some(view)
     }
 
     /// Placement groups, by job.

@@ -277,6 +277,7 @@ impl Head {
             environment: record.environment.clone(),
             resources: self.nodes.get(&place.node)?.record.resources.clone(),
             isolated: self.isolated_spec(place),
+            keeper: record.keeper,
         })
     }
 }

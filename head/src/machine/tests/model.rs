@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mobula_core::cluster::{
-    Amount, DriverStatus, GroupStrategy, JobId, JobKind, JobRow, LeaseRow, NewGroup, NodePhase, Place, PlaceStrategy,
-    PlacementGroupRow, Placing, Resources, Running, RunningWorker, WorkerPolicy,
+    Amount, DetachedRow, DriverStatus, GroupStrategy, JobId, JobKind, JobRow, LeaseRow, NewGroup, NodePhase, Place,
+    PlaceStrategy, PlacementGroupRow, Placing, Resources, Running, RunningWorker, WorkerPolicy,
 };
 use mobula_core::{NodeUid, SplitMix64};
 
@@ -26,6 +26,8 @@ struct Durable {
     jobs: Vec<JobRow>,
     leases: Vec<LeaseRow>,
     groups: Vec<PlacementGroupRow>,
+    detached: Vec<DetachedRow>,
+    guests: BTreeMap<JobId, Vec<JobId>>,
     workers: BTreeMap<WorkerPlace, NodeUid>,
     nodes: BTreeSet<NodeUid>,
     gone: BTreeSet<NodeUid>,
@@ -39,6 +41,8 @@ fn durable(head: &Head, uids: &BTreeSet<NodeUid>) -> Durable {
         jobs: head.jobs(),
         leases: head.leases(),
         groups: head.groups(),
+        detached: head.detached(),
+        guests: head.jobs.iter().map(|(id, job)| (*id, job.record.keepers.clone())).collect(),
         workers: slots.collect(),
         nodes,
         gone: uids.iter().copied().filter(is_down).collect(),
@@ -59,6 +63,8 @@ struct Model {
     granted: BTreeMap<mobula_core::cluster::LeaseId, NodeUid>,
     restarts: u64,
     isolated_ends: u64,
+    keepers: u64,
+    names: u64,
 }
 
 impl Model {
@@ -76,6 +82,8 @@ impl Model {
             granted: BTreeMap::new(),
             restarts: 0,
             isolated_ends: 0,
+            keepers: 0,
+            names: 0,
         }
     }
 
@@ -101,7 +109,7 @@ impl Model {
 
     /// One step of anybody.
     fn step(&mut self) {
-        match self.below(16) {
+        match self.below(18) {
             0 if self.nodes.len() < 6 => {
                 let number = self.next_node;
                 self.next_node += 1;
@@ -185,6 +193,29 @@ impl Model {
                 self.house.ask(|head, moment| head.driver_ended(job, driver, status, moment)).expect("its driver");
                 for node in self.nodes.values_mut() {
                     node.processes.remove(&driver);
+                }
+            }
+            13 => {
+                let Some(job) = self.some_job() else { return };
+                if let Ok(keeper) = self.house.ask(|head, moment| head.open_keeper(job, moment))
+                    && !self.jobs.contains(&keeper)
+                {
+                    self.jobs.push(keeper);
+                    self.keepers += 1;
+                }
+            }
+            14 => {
+                let Some(job) = self.some_job() else { return };
+                let (number, name) = (self.below(6), format!("name-{}", self.below(4)));
+                let keeper = self.house.head.jobs.values().rfind(|job| job.record.keeper).map(|job| job.record.id);
+                let job = if self.below(4) == 0 { job } else { keeper.unwrap_or(job) };
+                match self.below(4) {
+                    0 => self.house.ask(|head, moment| head.release_name(job, number, moment)),
+                    1 => drop(self.house.ask(|head, moment| head.find_detached(job, &name, moment))),
+                    _ => {
+                        let held = self.house.ask(|head, moment| head.hold_name(job, number, &name, moment));
+                        self.names += u64::from(held.is_ok());
+                    }
                 }
             }
             _ => {
@@ -273,6 +304,20 @@ impl Model {
             let bundle = &head.groups[&id].record.bundles[at as usize];
             assert!(bundle.fits(&all), "seed {seed}.{step}: {all} in a bundle of {bundle}");
         }
+        // A name has one holder, which is a keeper that is not over, and a program has one keeper.
+        let of_programs = head.jobs.values().filter(|job| job.record.keeper && job.record.outcome.is_none());
+        assert!(of_programs.count() <= 1, "seed {seed}.{step}: two keepers of one program");
+        assert_eq!(head.detached.len(), head.names_held.len(), "seed {seed}.{step}");
+        for row in head.detached() {
+            let keeper = head.jobs.get(&row.keeper).filter(|job| job.record.keeper && !job.record.over);
+            assert!(keeper.is_some(), "seed {seed}.{step}: {} outlives {}", row.name, row.keeper);
+        }
+        for keeper in head.jobs.values().flat_map(|job| &job.record.keepers) {
+            assert!(
+                head.jobs.get(keeper).is_some_and(|job| !job.record.over),
+                "seed {seed}.{step}: guests of {keeper}"
+            );
+        }
         // One worker for a job and a node, and for an isolated lease, whose uid was never somebody else's, and none beside one that still runs.
         for (number, real) in &self.nodes {
             let uid = NodeUid(*number);
@@ -304,6 +349,7 @@ const SEEDS: u64 = 40;
 #[test]
 fn nothing_is_given_twice_and_nothing_that_was_acknowledged_is_lost() {
     let (mut restarts, mut granted, mut lives, mut isolated, mut ends) = (0, 0, 0, 0, 0);
+    let (mut keepers, mut names) = (0, 0);
     for seed in 0..SEEDS {
         let mut model = Model::new(seed);
         for step in 0..250 {
@@ -318,7 +364,10 @@ fn nothing_is_given_twice_and_nothing_that_was_acknowledged_is_lost() {
         lives += model.lives.len();
         isolated += model.lives.values().filter(|place| place.lease.is_some()).count();
         ends += model.isolated_ends;
+        keepers += model.keepers;
+        names += model.names;
     }
+    assert!(keepers > SEEDS && names > SEEDS, "{keepers} keepers, {names} names");
     assert!(
         restarts > SEEDS && granted as u64 > 5 * SEEDS && lives as u64 > 10 * SEEDS,
         "{restarts} restarts, {granted} leases, {lives} lives"
@@ -372,6 +421,7 @@ fn same(expected: &Durable, found: &Durable, seed: u64, step: u64) {
     assert_eq!(ids(&expected.jobs), ids(&found.jobs), "{at}");
     assert_eq!(expected.leases, found.leases, "{at}");
     assert_eq!(expected.groups, found.groups, "{at}");
+    assert_eq!((&expected.detached, &expected.guests), (&found.detached, &found.guests), "{at}");
     assert_eq!((&expected.nodes, &expected.gone), (&found.nodes, &found.gone), "{at}");
     for (place, worker) in &expected.workers {
         assert_eq!(found.workers.get(place), Some(worker), "{at}");
