@@ -124,6 +124,9 @@ pub(crate) struct SpawnOptions {
     /// What it has of its node.
     #[serde(default)]
     pub(crate) granted: Option<Box<Granted>>,
+    /// It is to outlive its job, and so is none of it: see [`Node::create_detached`].
+    #[serde(default)]
+    pub(crate) detached: bool,
 }
 
 fn concurrent_max() -> u32 {
@@ -145,6 +148,7 @@ impl Default for SpawnOptions {
             stuck: StuckPolicy::default(),
             keep_end: false,
             granted: None,
+            detached: false,
         }
     }
 }
@@ -162,6 +166,23 @@ impl<A: RemoteActor> ActorSpec<A> {
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.options.name = Some(name.into());
         self
+    }
+
+    /// The actor outlives the job that creates it, however that ends, on a running cluster (`mobula start`): it goes on until it is
+    /// [stopped](ActorRef::stop), fails for good, or its node is lost. It has to have a [name](Self::name), which is its own in the whole
+    /// cluster: by that every job finds it, also one of another program.
+    ///
+    /// It belongs to a job that the head begins for all detached actors of this program, its keeper. What it takes it has as long as it lives. Detached
+    /// actors are created by `Cluster::spawn` alone: neither monitored, linked nor supervised from their beginning.
+    #[must_use]
+    pub fn detached(mut self) -> Self {
+        self.options.detached = true;
+        self
+    }
+
+    /// True if it is [`detached`](Self::detached).
+    pub fn is_detached(&self) -> bool {
+        self.options.detached
     }
 
     /// Places the actor on this life of `node`.

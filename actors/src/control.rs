@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use mobula_core::cluster::JobId;
 use mobula_core::directory::{Answer, GroupName, Refusal, Request as DirectoryRequest};
 use mobula_core::{
     ActorAddress, ActorId, CallError, Deadline, ExitReason, NodeId, RemoteMessage, RequestId, codec, schema_hash,
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::actor::SpawnOptions;
 use crate::ask::Ask;
+use crate::guest::{self, GuestAnswer, GuestRequest};
 use crate::link::Signal;
 use crate::mailbox::Order;
 use crate::monitor::Watch;
@@ -131,6 +133,28 @@ pub enum SpawnError {
     /// The node could not be asked, or did not answer.
     #[error("cannot reach the node: {0}")]
     Call(#[from] CallError),
+    /// A [detached](crate::ActorSpec::detached) actor was described in a way that makes no sense.
+    #[error("this actor cannot be detached: {reason}")]
+    CannotDetach {
+        /// What is wrong.
+        reason: String,
+    },
+    /// Another detached actor has the name, in whatever job.
+    #[error(
+        "the name `{name}` belongs to a detached actor that {keeper} keeps: find it, stop it, or choose another name"
+    )]
+    NameHeld {
+        /// The name.
+        name: String,
+        /// The job that keeps the actor.
+        keeper: JobId,
+    },
+    /// The job that keeps detached actors could not be begun, or reached. Trying again is safe.
+    #[error("no keeper for the detached actor: {reason}")]
+    NoKeeper {
+        /// What was tried.
+        reason: String,
+    },
 }
 
 /// What a node says about itself.
@@ -218,6 +242,13 @@ pub(crate) enum Control {
     Actors {
         limit: usize,
     },
+    /// From a process of another job to one that keeps detached actors.
+    Guest(Box<GuestRequest>),
+    /// Answered when the node is connected to this one, or the time is over.
+    AwaitPeer {
+        peer: NodeId,
+        within: Duration,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -242,9 +273,37 @@ pub(crate) enum ControlReply {
     Tree(SupervisionTree),
     Report(NodeReport),
     Actors(ActorList),
+    Guest(Box<GuestAnswer>),
+    PeerThere(bool),
 }
 
 impl Control {
+    /// What a process of another job may ask for: actors that it knows, and those that it may know. All else is for the job's own.
+    fn is_for_guests(&self) -> bool {
+        match self {
+            Control::Order { .. }
+            | Control::AwaitEnd { kept: false, .. }
+            | Control::Link { .. }
+            | Control::NextLife { .. }
+            | Control::Signal(_)
+            | Control::Guest(_) => true,
+            Control::AwaitEnd { .. }
+            | Control::Spawn { .. }
+            | Control::KeepChildren { .. }
+            | Control::Supervise { .. }
+            | Control::Directory(_)
+            | Control::FollowGroup { .. }
+            | Control::ChangeGroup { .. }
+            | Control::NextStuck { .. }
+            | Control::Lease(_)
+            | Control::TaskRunners
+            | Control::Tree
+            | Control::Report
+            | Control::Actors { .. }
+            | Control::AwaitPeer { .. } => false,
+        }
+    }
+
     /// True if a lease runs out without it. It depends on nothing that was asked before it.
     fn keeps_a_lease(&self) -> bool {
         matches!(self, Control::Directory(DirectoryRequest::Renew { .. }) | Control::KeepChildren { .. })
@@ -279,6 +338,11 @@ pub(crate) fn serve(
             return Ok(());
         }
     };
+    if !control.is_for_guests() && node.is_guest(link.peer().uid) {
+        let rule = "a process of another job calls actors here, and asks for nothing else".to_owned();
+        refuse(&CallError::Unauthorized { rule });
+        return Ok(());
+    }
     if control.keeps_a_lease() {
         // It takes no time, so it is no work that counts, nor does its answer wait for any: who asks for much must not lose its
         // lease by that.
@@ -293,6 +357,7 @@ pub(crate) fn serve(
         | Control::FollowGroup { .. }
         | Control::NextLife { .. }
         | Control::NextStuck { .. }
+        | Control::AwaitPeer { .. }
         | Control::Lease(_) => Kind::Wait,
         _ => Kind::Work,
     };
@@ -332,6 +397,9 @@ pub(crate) fn discard(node: &Node, actor: ActorId) {
 /// What wants no answer: signals between linked actors, in the order in which they come.
 pub(crate) fn hear(node: &Node, link: &Arc<NodeLink>, request: &Request<'_>) {
     match codec::decode::<Control>(&request.payload) {
+        Ok(control) if !control.is_for_guests() && node.is_guest(link.peer().uid) => {
+            tracing::warn!(peer = %link.peer(), "a process of another job may not say that, dropped");
+        }
         Ok(Control::Signal(signal)) => node.links().hear(node, link.peer(), signal),
         Ok(Control::Supervise { child, order }) => supervised::order(node, child, order),
         Ok(_) => tracing::debug!(peer = %link.peer(), "a request that wants no answer, dropped"),
@@ -403,6 +471,16 @@ pub(crate) fn perform(node: &Node, from: &NodeId, control: Control) -> BoxFuture
         Control::Tree => ready(ControlReply::Tree(SupervisionTree::of(node))),
         Control::Report => ready(ControlReply::Report(node.report())),
         Control::Actors { limit } => ready(ControlReply::Actors(ActorList::of(node, limit))),
+        Control::Guest(request) => {
+            Box::pin(async move { ControlReply::Guest(Box::new(guest::serve(&own, *request).await)) })
+        }
+        Control::AwaitPeer { peer, within } => {
+            let connected = node.connected(&peer);
+            Box::pin(async move {
+                let there = tokio::time::timeout(within, connected).await;
+                ControlReply::PeerThere(there.unwrap_or(false))
+            })
+        }
     }
 }
 

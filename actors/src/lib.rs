@@ -27,6 +27,7 @@ mod far;
 mod forward;
 mod graceful;
 mod group;
+mod guest;
 mod inbound;
 mod keyed;
 mod late;

@@ -139,7 +139,7 @@ struct Inner {
     /// Actors on each of the arbiters.
     loads: Vec<Arc<AtomicUsize>>,
     peers: RwLock<Peers>,
-    /// A control link has opened, or a peer is lost.
+    /// A link has opened, or a peer is lost.
     peers_changed: watch::Sender<()>,
     /// Ids, not references: those would keep the node, and so themselves, for ever.
     task_runners: OnceCell<Vec<ActorId>>,
@@ -177,6 +177,8 @@ struct Peers {
     lost: IdMap<u64, Loss>,
     /// They speak no version of the protocol that this node speaks.
     incompatible: IdMap<u64, String>,
+    /// Processes of other jobs. None is forgotten while this node lives: what is on its way from one is judged when it comes.
+    guests: IdMap<u64, ()>,
 }
 
 /// Why a peer is lost, for ever in its life.
@@ -756,6 +758,40 @@ impl Node {
         }
     }
 
+    /// The peer with this life is a process of another job, which may call actors here and ask for nothing else. To be said before
+    /// it is [attached](Self::attach).
+    pub fn admit_guest(&self, peer: NodeUid) {
+        self.0.peers.write().guests.insert(peer.0, ());
+    }
+
+    pub(crate) fn is_guest(&self, peer: NodeUid) -> bool {
+        self.0.peers.read().guests.contains_key(&peer.0)
+    }
+
+    /// True once `peer` can be called, false if it is lost before that or this node has gone, which the future does not keep.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub fn connected(&self, peer: &NodeId) -> impl Future<Output = bool> + Send + 'static {
+        let mut changes = self.0.peers_changed.subscribe();
+        let (node, peer) = (self.downgrade(), peer.clone());
+        async move {
+            loop {
+                let Some(here) = node.upgrade() else { return false };
+                if here.is_lost(peer.uid) {
+                    return false;
+                }
+                if peer == *here.id() || (here.data_link(&peer).is_some() && here.control_link(&peer).is_some()) {
+                    return true;
+                }
+                drop(here);
+                if changes.changed().await.is_err() {
+                    return false;
+                }
+            }
+        }
+    }
+
     /// The peer at the other end of `link` has said who it is. Known from here on, before its first message is handled:
     /// that may bring references back to the peer.
     pub(crate) fn peer_found(&self, lane: Lane, peer: &NodeId, link: &Arc<NodeLink>) {
@@ -777,8 +813,8 @@ impl Node {
         }
         if lane == Lane::Control {
             self.0.directory.peer_found(peer);
-            self.0.peers_changed.send_replace(());
         }
+        self.0.peers_changed.send_replace(());
     }
 
     /// The name and life of the node at the other end of a link.
@@ -1097,7 +1133,10 @@ impl Node {
         self.0.directory.peer_lost(peer.uid);
         let links = {
             let mut peers = self.0.peers.write();
-            peers.lost.entry(peer.uid.0).or_insert_with(|| loss.clone());
+            // Guests come and go as long as this node lives, and none comes back by itself: no reason is kept for each.
+            if !peers.guests.contains_key(&peer.uid.0) {
+                peers.lost.entry(peer.uid.0).or_insert_with(|| loss.clone());
+            }
             peers.links.remove(&peer.uid.0)
         };
         self.0.peers_changed.send_replace(());
@@ -1135,7 +1174,9 @@ impl Node {
         if let Some(loss) = peers.lost.get(&node.uid.0) {
             return loss.error(node);
         }
-        if peers.links.values().any(|links| links.id.name == node.name) || node.name == self.id().name {
+        // Guests have names of another job.
+        let mut own = peers.links.iter().filter(|(uid, _)| !peers.guests.contains_key(uid));
+        if own.any(|(_, links)| links.id.name == node.name) || node.name == self.id().name {
             return CallError::StaleIncarnation { node: node.clone() };
         }
         CallError::Unreachable { node: node.clone(), sent: false, reason: "no connection to it".to_owned() }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use mobula_core::cluster::{
-    GpuShare, GroupId, GroupStrategy, Infeasible, LabelSelector, Labels, LeaseId, Placed, PlacementGroupRow, Refused,
-    Resources,
+    GpuShare, GroupId, GroupStrategy, Infeasible, JobId, LabelSelector, Labels, LeaseId, Placed, PlacementGroupRow,
+    Refused, Resources,
 };
 use mobula_core::{ActorAddress, ActorId, CallError, Deadline, NodeId, limits};
 use mobula_transport::now;
@@ -35,6 +35,9 @@ pub struct Demand {
     /// In a process of its own.
     #[serde(default)]
     pub isolated: bool,
+    /// The name that it is to have in the whole cluster, if it is [detached](crate::ActorSpec::detached) and its keeper asks for it.
+    #[serde(default)]
+    pub detached: Option<String>,
 }
 
 impl Demand {
@@ -42,6 +45,11 @@ impl Demand {
     pub fn needs_lease(&self) -> bool {
         let is_of_nodes = matches!(self.placement, Placement::Labels { .. } | Placement::Group { .. });
         self.bad.is_some() || self.isolated || is_of_nodes || !self.resources.is_empty()
+    }
+
+    /// True if the job has to give something for it, a lease or a name.
+    pub fn needs_seat(&self) -> bool {
+        self.needs_lease() || self.detached.is_some()
     }
 
     /// Notes what is wrong with it; the first thing counts.
@@ -202,6 +210,11 @@ pub enum LeaseRequest {
     },
     /// What the nodes have.
     Look,
+    /// The job that keeps the detached actors of this program, or, with a name, the one that keeps the actor of that name.
+    Keeper {
+        /// Whose keeper, if not the program's.
+        of: Option<String>,
+    },
 }
 
 /// What a [`Lessor`] answers.
@@ -218,6 +231,10 @@ pub enum LeaseAnswer {
     Done,
     /// It is not.
     Refused(PlacementError),
+    /// The node of this cluster, without a lease.
+    Seated(NodeId),
+    /// The job, if there is one.
+    Keeper(Option<JobId>),
 }
 
 /// Gives resources.
@@ -276,7 +293,7 @@ impl Node {
         let _ = self.lessor_slot().set(lessor);
     }
 
-    /// A node with room for `demand`, which [needs a lease](Demand::needs_lease).
+    /// A node with room for `demand`, which [needs a seat](Demand::needs_seat).
     ///
     /// # Errors
     /// [`SpawnError`].
@@ -306,6 +323,14 @@ impl Node {
                 seat.granted = Some(Box::new(granted));
                 Ok(seat)
             }
+            LeaseAnswer::Seated(node) => {
+                seat.node = node;
+                Ok(seat)
+            }
+            LeaseAnswer::Refused(PlacementError::Refused(refused)) => Err(match *refused {
+                Refused::NameHeld { name, keeper } => SpawnError::NameHeld { name, keeper },
+                refused => PlacementError::from(refused).into(),
+            }),
             LeaseAnswer::Refused(error) => Err(error.into()),
             _ => Err(unexpected().into()),
         }

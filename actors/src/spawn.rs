@@ -36,6 +36,10 @@ pub(crate) async fn spawn_as<A: RemoteActor>(
     options: SpawnOptions,
     identity: Option<String>,
 ) -> Result<Arc<Shared<A>>, SpawnError> {
+    if options.detached {
+        let reason = "it can only be created by Cluster::spawn, by itself: monitor or link it then".to_owned();
+        return Err(SpawnError::CannotDetach { reason });
+    }
     let id = node.next_actor_id();
     let registration = Registration::new(node, id);
     let shared = Arc::new(Shared::new(id, node.clone(), &options, identity.clone()));

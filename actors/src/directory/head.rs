@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mobula_core::directory::{Answer, GroupName, Refusal, Request};
-use mobula_core::{NodeId, NodeUid};
+use mobula_core::{ActorAddress, NodeId, NodeUid};
 use mobula_transport::now;
 use tokio::sync::watch;
 
@@ -47,6 +47,12 @@ impl DirectoryEnd {
         }
         self.tell_followers(changed);
         answer
+    }
+
+    /// True if, as far as this node keeps the names, `actor` may still act under that one.
+    pub(crate) fn may_bear(&self, name: &str, actor: &ActorAddress) -> bool {
+        let own = self.own.lock();
+        own.holder(name).is_some_and(|found| found.node == actor.node && found.actor == actor.actor)
     }
 
     /// Answers with the members of `group` as soon as they are others than in the version `known`.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use mobula_core::directory::{Answer, Found, Refusal, Request};
 use mobula_core::planted::{self, Bug};
-use mobula_core::{ActorId, CallError, Deadline, NodeId, limits};
+use mobula_core::{ActorAddress, ActorId, CallError, Deadline, NodeId, limits};
 use mobula_transport::now;
 
 use super::Tenure;
@@ -27,6 +27,12 @@ impl Node {
             directory.lease.begin();
             self.control_runtime().spawn(keep_lease(self.downgrade()));
         }
+    }
+
+    /// True if an actor may still act under that name, as far as this node, which keeps the names of its cluster, knows: also after its end
+    /// was told, as long as its node may live.
+    pub fn may_bear(&self, name: &str, actor: &ActorAddress) -> bool {
+        self.directory_end().may_bear(name, actor)
     }
 
     /// The node that keeps the directory of names.

@@ -113,6 +113,11 @@ impl Directory {
         self.names.get(name).filter(|holder| holder.actor_type == actor_type).map(|holder| &holder.found)
     }
 
+    /// Who holds `name`, whatever it is.
+    pub fn holder(&self, name: &str) -> Option<&Found> {
+        self.names.get(name).map(|holder| &holder.found)
+    }
+
     /// The connection to a member is gone, or it is silent. It may still be alive: what it holds stays held until its
     /// lease and the margin are over, and its lease is not renewed any more.
     pub fn lost(&mut self, member: NodeUid) {

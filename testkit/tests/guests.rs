@@ -1,0 +1,56 @@
+//! What a process of another job may have a node do, and what not.
+
+use std::time::Duration;
+
+use mobula::prelude::*;
+use mobula::{CallError, ExitReason};
+use mobula_testkit::{TestCluster, virtual_time, within};
+const MINUTE: Duration = Duration::from_secs(60);
+
+struct Counter {
+    count: u64,
+}
+
+#[mobula::actor]
+impl Counter {
+    fn new(count: u64) -> Self {
+        Counter { count }
+    }
+
+    fn add(&mut self, by: u64) -> u64 {
+        self.count += by;
+        self.count
+    }
+}
+
+fn is_refused<T>(answer: Result<T, CallError>) -> bool {
+    matches!(answer, Err(CallError::Unauthorized { .. }))
+}
+
+#[test]
+fn a_guest_calls_actors_and_asks_for_nothing_else() {
+    virtual_time(async {
+        let cluster = TestCluster::start(2).await;
+        let (host, guest) = (cluster.node(0), cluster.node(1));
+        let counter = host.spawn(Counter::actor(1)).await.expect("room");
+        let seen = guest.reference_to(&counter);
+        host.admit_guest(guest.id().uid);
+
+        assert_eq!(within(MINUTE, seen.add(2)).await.expect("it may call"), 3);
+        let end = seen.monitor();
+        let host_id = host.id();
+        match guest.spawn_on(host_id, Counter::actor(0)).await {
+            Err(SpawnError::Call(error)) => assert!(is_refused::<()>(Err(error))),
+            other => panic!("a guest creates no actors: {other:?}"),
+        }
+        assert!(is_refused(guest.report_of(host_id).await) && is_refused(guest.tree_of(host_id).await));
+        match guest.task_runners_of(host_id).await {
+            Err(SpawnError::Call(error)) => assert!(is_refused::<()>(Err(error))),
+            other => panic!("a guest runs no tasks: {other:?}"),
+        }
+        // Nothing of what it has said has done anything, and what it may do still works.
+        assert_eq!(host.report().actors, 1);
+        seen.stop().await.expect("it may end one that it knows");
+        assert_eq!(within(MINUTE, end).await.reason, ExitReason::Shutdown);
+    });
+}
