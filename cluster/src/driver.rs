@@ -31,6 +31,9 @@ pub(crate) const DRIVER_VARIABLE: &str = "MOBULA_DRIVER";
 /// The first rest after the head could not be asked; it doubles.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 
+/// So long the end of a driver waits until the head knows of it.
+const END_WITHIN: Duration = Duration::from_secs(1);
+
 /// Where a running cluster is to be looked for, as far as the environment says.
 pub(crate) enum Wanted {
     /// One has to be there.
@@ -149,10 +152,20 @@ impl Driver {
     /// The job is over: `reason` says how, if not well. Waits until the head knows, for a second at most.
     pub(crate) async fn end(&self) {
         if self.is_outside {
-            let end = EndDriver { job: self.job, driver: self.uid, status: DriverStatus::Succeeded };
-            if let Err(error) = self.client.ask_within(end, Duration::from_secs(1)).await {
-                tracing::debug!(%error, "the head was not told of the end of the job");
-            }
+            // Saying it twice does no harm, and the connection that is used may be one to a head that is no more.
+            let told = async {
+                loop {
+                    let end = EndDriver { job: self.job, driver: self.uid, status: DriverStatus::Succeeded };
+                    match self.client.ask_within(end, END_WITHIN).await {
+                        Err(error) if !error.is_final() => {
+                            tracing::debug!(%error, "the head was not told of the end of the job");
+                            tokio::time::sleep(RETRY_MIN).await;
+                        }
+                        _ => return,
+                    }
+                }
+            };
+            let _ = tokio::time::timeout(END_WITHIN, told).await;
         }
     }
 }
