@@ -299,4 +299,6 @@ pub(crate) enum List {
     PlacementGroups,
     /// Resources that are in use
     Leases,
+    /// Names of detached actors, which outlive the jobs that have created them
+    Detached,
 }

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use mobula_control::{
     ADDRESS_VARIABLE, Address, Client, ClusterView, CreateToken, DrainNode, Home, ListActors, ListCredentials,
-    ListLeases, ListTokens, RemoveNode, RevokeCredential, RevokeToken, View, Whom, whom,
+    ListDetached, ListLeases, ListTokens, RemoveNode, RevokeCredential, RevokeToken, View, Whom, whom,
 };
 use mobula_core::NodeUid;
 use mobula_identity::hide_from_dumps;
@@ -142,6 +142,15 @@ async fn ask(command: Command, client: Client, json: bool) -> Result<(), Failure
                 show::json(&actors)
             } else {
                 show::actors(&actors)
+            }
+            Ok(())
+        }
+        Command::List(List::Detached) => {
+            let detached = client.ask(ListDetached {}).await?;
+            if json {
+                show::json(&detached)
+            } else {
+                show::detached(&detached)
             }
             Ok(())
         }

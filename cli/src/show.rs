@@ -4,7 +4,9 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
 use mobula_control::{ActorTable, ClusterView};
 use mobula_core::NodeUid;
-use mobula_core::cluster::{Amount, JobPhase, JobRow, NodePhase, NodeRow, Resources, UnixTime, WorkerPhase, WorkerRow};
+use mobula_core::cluster::{
+    Amount, DetachedRow, JobPhase, JobRow, NodePhase, NodeRow, Resources, UnixTime, WorkerPhase, WorkerRow,
+};
 use mobula_identity::{CredentialInfo, TokenInfo};
 use serde::Serialize;
 
@@ -73,7 +75,7 @@ pub(crate) fn list(view: &ClusterView, list: List) {
         List::Jobs => jobs(view),
         List::PlacementGroups => groups(view),
         // They are not in the view.
-        List::Leases | List::Actors { .. } => {}
+        List::Leases | List::Actors { .. } | List::Detached => {}
     }
 }
 
@@ -219,6 +221,13 @@ pub(crate) fn actors(found: &ActorTable) {
     if !found.silent.is_empty() {
         eprintln!("no answer from {}: what runs there is not listed", found.silent.join(", "));
     }
+}
+
+/// Detached actors.
+pub(crate) fn detached(rows: &[DetachedRow]) {
+    let uid = |uid: Option<NodeUid>| uid.map_or_else(String::new, |uid| uid.to_string());
+    let rows = rows.iter().map(|row| vec![row.name.clone(), row.keeper.to_string(), uid(row.driver_node)]);
+    table(&["NAME", "JOB", "KEPT ON"], rows);
 }
 
 /// Tokens.

@@ -19,6 +19,7 @@ use crate::builder::ClusterBuilder;
 use crate::driver::{self, Driver, Wanted};
 use crate::error::ClusterError;
 use crate::handover::ToNode;
+use crate::keepers::{self, Keepers};
 use crate::leases::{self, Leases, PlacementGroup};
 use crate::members::{Members, NodeInfo};
 use crate::node_events::NodeEvents;
@@ -45,6 +46,7 @@ struct Inner {
     own: Option<Arc<OwnProcesses>>,
     /// On a running cluster: this process as the driver of a job.
     driver: Option<Driver>,
+    keepers: Keepers,
     /// False where the node outlives the handle: in a node process.
     owns_node: bool,
 }
@@ -281,7 +283,8 @@ impl Cluster {
         for (index, id) in ids.into_iter().enumerate() {
             watch::watch(&node, &members, &id, processes.get(index).map(NodeProcess::ended));
         }
-        Cluster(Arc::new(Inner { node, members, tasks, processes, own, driver, owns_node }))
+        let keepers = Keepers::default();
+        Cluster(Arc::new(Inner { node, members, tasks, processes, own, driver, keepers, owns_node }))
     }
 
     /// Creates an actor where its placement says, and waits until it has started.
@@ -292,6 +295,9 @@ impl Cluster {
     /// # Cancel safety
     /// Dropping the future does not take the actor back: one that was being created lives on, without a reference.
     pub async fn spawn<A: RemoteActor>(&self, mut spec: ActorSpec<A>) -> Result<ActorRef<A>, SpawnError> {
+        if spec.is_detached() {
+            return keepers::spawn(self, spec).await;
+        }
         let seat = self.seat(&mut spec).await?;
         let actor = self.0.node.spawn_on(seat.node(), spec).await?;
         seat.hold(actor.id());
@@ -361,6 +367,15 @@ impl Cluster {
         self.0.members.lock().subscribe()
     }
 
+    pub(crate) fn keepers(&self) -> &Keepers {
+        &self.0.keepers
+    }
+
+    /// This process as the driver of a job on a running cluster.
+    pub(crate) fn driver(&self) -> Option<&Driver> {
+        self.0.driver.as_ref()
+    }
+
     /// A handle that does not keep the cluster.
     pub(crate) fn downgrade(&self) -> WeakCluster {
         WeakCluster(Arc::downgrade(&self.0))
@@ -377,12 +392,16 @@ impl Cluster {
         tasks.into_iter().map(|task| self.submit(task)).collect()
     }
 
-    /// The live actor that bears `name`, on whatever node, if there is one and it is an `A`.
+    /// The live actor that bears `name`, on whatever node, if there is one and it is an `A`: of this job, or else, on a running cluster, the
+    /// [detached](ActorSpec::detached) one.
     ///
     /// # Errors
-    /// [`CallError`] if the head of the cluster cannot be asked.
+    /// [`CallError`] if the head of the cluster cannot be asked, or the detached actor's keeper. Cancel-safe.
     pub async fn find<A: RemoteActor>(&self, name: &str) -> Result<Option<ActorRef<A>>, CallError> {
-        self.0.node.find(name).await
+        match self.0.node.find(name).await? {
+            Some(own) => Ok(Some(own)),
+            None => keepers::find(self, name).await,
+        }
     }
 
     /// The keyed actor with this key, wherever it lives; it is created when it is first called. See [`KeyedActor`].

@@ -8,9 +8,9 @@ use std::time::Duration;
 use mobula_actors::{Node, NodeConfig};
 use mobula_control::handover::PeerWorker;
 use mobula_control::{
-    ADDRESS_VARIABLE, Address, BeatDriver, BeginDriver, Client, ControlError, DriverBegun, EndDriver, Heads, Home,
-    LogPart, RenewDriver, SharedCredentials, Target, WatchJob, WatchRevocations, Whom, follow, hand_in, read_logs,
-    whom,
+    ADDRESS_VARIABLE, Address, BeatDriver, BeginDriver, Client, CloseKeeper, ControlError, DriverBegun, EndDriver,
+    Heads, Home, LogPart, RenewDriver, SharedCredentials, Target, WatchJob, WatchRevocations, Whom, follow, hand_in,
+    read_logs, whom,
 };
 use mobula_core::cluster::{DriverStatus, JobId, JobPhase, JobView, UnixTime, WorkerPhase};
 use mobula_core::{NodeId, NodeUid, limits};
@@ -21,12 +21,15 @@ use tokio::sync::watch;
 use crate::builder::ClusterBuilder;
 use crate::cluster::Cluster;
 use crate::error::ClusterError;
+use crate::keepers::FollowedKeepers;
 use crate::leases::Running;
 use crate::mesh::Mesh;
 use crate::tell_actors::tell_actors;
 
-/// Set by a node for the driver of a submitted job: `<job>:<life>`. A secret it is not.
+/// Set by a node for the driver of a submitted job: `<job>:<life>`, and `:keeper` behind it if it is to keep detached actors. A secret it is not.
 pub(crate) const DRIVER_VARIABLE: &str = "MOBULA_DRIVER";
+
+const KEEPER: &str = ":keeper";
 
 /// The first rest after the head could not be asked; it doubles.
 const RETRY_MIN: Duration = Duration::from_millis(50);
@@ -131,10 +134,11 @@ impl Driver {
         let driver =
             Driver { client: Arc::clone(&client), job, uid, node: node.clone(), is_outside: submitted.is_none() };
         let (tell, mut views) = watch::channel(None);
-        let leases = Running::new(&node, client.target().clone(), job, views.clone());
+        let (begin_leases, begun) = watch::channel(false);
+        let leases = Running::new(&node, client.target().clone(), job, views.clone(), begun);
         let cluster = Cluster::of_driver(node.clone(), driver, leases);
         let credentials = Arc::clone(&shared.read());
-        let mesh = Mesh::new(&cluster, &credentials, job.to_string(), None)?;
+        let mesh = Mesh::new(&cluster, &credentials, job.to_string(), None, false)?;
         let runtime = node.control_runtime();
         runtime.spawn(renew(Arc::clone(&client), (job, uid), Arc::downgrade(&mesh), shared, until));
         runtime.spawn(hear_revocations(Arc::clone(&client), Arc::downgrade(&mesh)));
@@ -146,7 +150,13 @@ impl Driver {
         }
         runtime.spawn(learn_heads(Client::new(client.target().clone()), views.clone()));
         wait_for_workers(&cluster, &mut views).await?;
+        begin_leases.send_replace(true);
         Ok(cluster)
+    }
+
+    /// For the driver of a job that keeps detached actors: true if it has none, and is about to end.
+    pub(crate) async fn may_close(&self) -> Result<bool, ControlError> {
+        self.client.ask(CloseKeeper { job: self.job, driver: self.uid }).await
     }
 
     /// The job is over: `reason` says how, if not well. Waits until the head knows, for a second at most.
@@ -182,19 +192,27 @@ impl Drop for Driver {
 }
 
 fn started_for(text: &str) -> Option<(JobId, NodeUid)> {
-    let (job, uid) = text.split_once(':')?;
+    let (job, uid) = text.strip_suffix(KEEPER).unwrap_or(text).split_once(':')?;
     Some((job.parse().ok()?, NodeUid(u64::from_str_radix(uid, 16).ok()?)))
 }
 
-/// For a node that starts the driver of a submitted job: what `MOBULA_DRIVER` has to say.
-pub fn driver_variable(job: JobId, uid: NodeUid) -> (&'static str, String) {
-    (DRIVER_VARIABLE, format!("{job}:{:x}", uid.0))
+/// True if a node has started this process to keep detached actors.
+pub(crate) fn is_keeper() -> bool {
+    std::env::var(DRIVER_VARIABLE).is_ok_and(|text| text.ends_with(KEEPER) && started_for(&text).is_some())
+}
+
+/// For a node that starts the driver of a submitted job, or of one that keeps detached actors: what `MOBULA_DRIVER` has to say.
+pub fn driver_variable(job: JobId, uid: NodeUid, keeper: bool) -> (&'static str, String) {
+    (DRIVER_VARIABLE, format!("{job}:{:x}{}", uid.0, if keeper { KEEPER } else { "" }))
 }
 
 /// Follows the job until it is over.
 async fn follow_job(client: Arc<Client>, job: JobId, mesh: Arc<Mesh>, tell: watch::Sender<Option<JobView>>) {
+    let guest = Arc::clone(&mesh);
+    let mut keepers = FollowedKeepers::new(Arc::clone(&client), move |keepers| guest.update_keepers(keepers));
     follow(&client, WatchJob { job }, |view| {
         view.is_some_and(|view| {
+            keepers.are(&view.keepers);
             mesh.update(live_workers(&view));
             tell.send_replace(Some(view));
             true
@@ -347,10 +365,12 @@ mod tests {
 
     #[test]
     fn a_started_driver_knows_its_job() {
-        let (_, text) = driver_variable(JobId(7), NodeUid(0xabc));
-        assert_eq!(text, "job-7:abc");
-        assert_eq!(started_for(&text), Some((JobId(7), NodeUid(0xabc))));
-        for text in ["", "job-7", "job-7:", "job-7:xyz", "seven:1"] {
+        for (keeper, wanted) in [(false, "job-7:abc"), (true, "job-7:abc:keeper")] {
+            let (_, text) = driver_variable(JobId(7), NodeUid(0xabc), keeper);
+            assert_eq!(text, wanted);
+            assert_eq!(started_for(&text), Some((JobId(7), NodeUid(0xabc))));
+        }
+        for text in ["", "job-7", "job-7:", "job-7:xyz", "seven:1", ":keeper", "job-7:abc:else"] {
             assert_eq!(started_for(text), None, "{text}");
         }
     }

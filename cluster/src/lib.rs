@@ -8,6 +8,7 @@ mod cluster;
 mod driver;
 mod error;
 mod handover;
+mod keepers;
 mod leases;
 mod members;
 mod mesh;
@@ -28,6 +29,7 @@ mod worker_process;
 #[doc(hidden)]
 pub mod private {
     pub use crate::driver::{driver_variable, live_workers};
+    pub use crate::keepers::FollowedKeepers;
     pub use crate::peers::{Addresses, connect, open_door};
 }
 

@@ -1,4 +1,6 @@
 //! The connections between the processes of one job: each to each, over TLS, to the port of the node behind which the other is.
+//!
+//! A process of another job is refused, but by workers of a job that keeps detached actors: there it is a guest. Guests connect, and are not connected to.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpStream};
@@ -6,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mobula_actors::Node;
-use mobula_control::handover::PeerWorker;
+use mobula_control::handover::{Keeper, PeerWorker};
+use mobula_core::cluster::JobId;
 use mobula_core::{NodeId, NodeUid};
-use mobula_identity::{Revocations, job_name};
+use mobula_identity::{Revocations, Role, job_name};
 use mobula_transport::Lane;
 use mobula_transport::preface::Purpose;
-use mobula_transport::tls::{self, Accepted, Credentials, Door, Endpoint, Secured, TlsError};
+use mobula_transport::tls::{self, Accepted, Credentials, Door, Endpoint, Secured, TlsError, role_name};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
@@ -31,8 +34,12 @@ pub(crate) struct Mesh {
     job: String,
     /// Its number, if it is a worker. Of two the later one connects; a driver is the last.
     number: Option<u32>,
+    /// The job keeps detached actors: it has guests.
+    keeper: bool,
     cluster: WeakCluster,
     known: Mutex<HashMap<NodeUid, PeerWorker>>,
+    /// Workers of jobs that keep detached actors, whose guest this process is.
+    hosts: Mutex<HashMap<NodeUid, (JobId, PeerWorker)>>,
     revoked: Mutex<Revocations>,
 }
 
@@ -42,11 +49,23 @@ impl Mesh {
         credentials: &Credentials,
         job: String,
         number: Option<u32>,
+        keeper: bool,
     ) -> Result<Arc<Self>, TlsError> {
         let node = cluster.node().clone();
         let endpoint = Arc::new(Endpoint::new(node.id().uid, credentials, false)?);
-        let (cluster, known, revoked) = (cluster.downgrade(), Mutex::default(), Mutex::default());
-        Ok(Arc::new(Mesh { node, endpoint, door: Door::default(), job, number, cluster, known, revoked }))
+        cluster.keepers().set_own(&job);
+        Ok(Arc::new(Mesh {
+            node,
+            endpoint,
+            door: Door::default(),
+            job,
+            number,
+            keeper,
+            cluster: cluster.downgrade(),
+            known: Mutex::default(),
+            hosts: Mutex::default(),
+            revoked: Mutex::default(),
+        }))
     }
 
     /// Proves from now on with these who it is. Connections stay.
@@ -65,7 +84,54 @@ impl Mesh {
             if let (Some(peer), Some(cluster)) = (peer, self.cluster.upgrade()) {
                 cluster.member_ended(&peer.id, "it was cut off from the cluster");
             }
+            let host = self.hosts.lock().remove(&uid);
+            if let Some((_, host)) = host {
+                self.host_ended(&host.id, "it was cut off from the cluster");
+            }
         }
+    }
+
+    /// These are the workers, of jobs that keep detached actors, that have not ended: this process is their guest.
+    pub(crate) fn update_keepers(self: &Arc<Self>, keepers: Vec<Keeper>) {
+        let mut come = Vec::new();
+        let mut gone = Vec::new();
+        {
+            let mut hosts = self.hosts.lock();
+            hosts.retain(|uid, (_, host)| {
+                let stays = keepers.iter().flat_map(|keeper| &keeper.workers).any(|now| now.id.uid == *uid);
+                if !stays {
+                    gone.push(host.id.clone());
+                }
+                stays
+            });
+            let revoked = self.revoked.lock();
+            for Keeper { job, workers } in keepers {
+                for host in workers.into_iter().filter(|host| host.ready && !revoked.contains(host.id.uid)) {
+                    if hosts.insert(host.id.uid, (job, host.clone())).is_none() {
+                        come.push((job, host));
+                    }
+                }
+            }
+        }
+        gone.iter().for_each(|id| self.host_ended(id, "its process has ended, its node says"));
+        for (job, host) in come {
+            let mesh = Arc::clone(self);
+            self.node.control_runtime().spawn(async move {
+                mesh.connect(&host, &job.to_string()).await;
+                // Under the lock: whoever takes it out comes later, or was before.
+                let hosts = mesh.hosts.lock();
+                if let Some(cluster) = mesh.cluster.upgrade().filter(|_| hosts.contains_key(&host.id.uid)) {
+                    cluster.keepers().add(job, host.number, host.id.clone());
+                }
+            });
+        }
+    }
+
+    fn host_ended(&self, id: &NodeId, reason: &str) {
+        if let Some(cluster) = self.cluster.upgrade() {
+            cluster.keepers().remove(id);
+        }
+        self.node.peer_lost(id, reason);
     }
 
     /// These are the workers of the job that have not ended. Gives the connecting to those that are new.
@@ -97,7 +163,7 @@ impl Mesh {
             let connects = self.number.is_none_or(|own| own > peer.number);
             self.node.control_runtime().spawn(async move {
                 if connects {
-                    mesh.connect(&peer).await;
+                    mesh.connect(&peer, &mesh.job).await;
                 } else {
                     mesh.node.control_link_opened(&peer.id).await;
                 }
@@ -138,7 +204,11 @@ impl Mesh {
             return Err(TlsError::NotTheHead { address }.into());
         };
         drop(place);
-        self.check(&secured, address)?;
+        if self.is_guest(&secured) {
+            self.node.admit_guest(dial.dialer);
+        } else {
+            check(&secured, address, &self.job)?;
+        }
         match (dial.purpose, secured.into_returned()) {
             (Purpose::Open, Err(secured)) => {
                 let mesh = Arc::downgrade(self);
@@ -163,10 +233,10 @@ impl Mesh {
 
     /// Connects to a worker, again and again until it is there or gone: the control lane first, so that a peer is never used without
     /// being watched.
-    async fn connect(&self, peer: &PeerWorker) {
+    async fn connect(&self, peer: &PeerWorker, job: &str) {
         for lane in [Lane::Control, Lane::Data] {
             let mut rest = REDIAL_MIN;
-            while let Err(error) = self.dial(peer, lane).await {
+            while let Err(error) = self.dial(peer, lane, job).await {
                 tracing::debug!(peer = %peer.id, address = %peer.address, %error, "cannot connect yet");
                 tokio::time::sleep(rest).await;
                 rest = (rest * 2).min(REDIAL_MAX);
@@ -177,25 +247,31 @@ impl Mesh {
         }
     }
 
-    async fn dial(&self, peer: &PeerWorker, lane: Lane) -> Result<(), Unwelcome> {
+    async fn dial(&self, peer: &PeerWorker, lane: Lane, job: &str) -> Result<(), Unwelcome> {
         let secured = self.endpoint.dial_through(peer.address, peer.id.uid, lane).await?;
-        self.check(&secured, peer.address)?;
+        check(&secured, peer.address, job)?;
         let (session, runtime) = (secured.session(), self.node.control_runtime().clone());
         let way_back = tls::redial_through(&self.endpoint, peer.address, peer.id.uid, lane, session, runtime);
         self.node.attach(lane, peer.id.clone(), move || Ok(tls::wire(secured)?.with_way_back(way_back))).await?;
         Ok(())
     }
 
-    /// Of another job, however well it is certified, nobody comes in.
-    fn check(&self, secured: &Secured, address: SocketAddr) -> Result<(), Unwelcome> {
-        match secured.peer_is(&job_name(&self.job)) {
-            true => Ok(()),
-            false => Err(Unwelcome::OtherJob { address, job: self.job.clone() }),
-        }
+    /// True for a process of another job, where such may come in.
+    fn is_guest(&self, secured: &Secured) -> bool {
+        let is_process = || secured.peer_is(&role_name(Role::Process.name()));
+        self.keeper && !secured.peer_is(&job_name(&self.job)) && is_process()
     }
 
     fn knows(&self, id: &NodeId) -> bool {
-        self.known.lock().contains_key(&id.uid)
+        self.known.lock().contains_key(&id.uid) || self.hosts.lock().contains_key(&id.uid)
+    }
+}
+
+/// Of another job, however well it is certified, nobody comes in.
+fn check(secured: &Secured, address: SocketAddr, job: &str) -> Result<(), Unwelcome> {
+    match secured.peer_is(&job_name(job)) {
+        true => Ok(()),
+        false => Err(Unwelcome::OtherJob { address, job: job.to_owned() }),
     }
 }
 
@@ -227,3 +303,6 @@ pub(crate) fn info(peer: &PeerWorker) -> NodeInfo {
     info.isolated = peer.isolated;
     info
 }
+
+#[cfg(test)]
+mod tests;

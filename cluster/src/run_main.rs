@@ -5,10 +5,10 @@ use std::future::Future;
 use std::process::ExitCode;
 
 use crate::node_process::{self, StartedAs};
-use crate::worker_process;
+use crate::{driver, keepers, worker_process};
 
 /// Runs a program: in a process that a driver started as a node, the node; in one that a node of a cluster started as a worker of a
-/// job, the worker; else `body`, inside an actix `System` on
+/// job, the worker; in one that it started to keep detached actors of this program, their keeper; else `body`, inside an actix `System` on
 /// the current thread; as the driver of a submitted job once the node that has started it lets it. `#[mobula::main]` writes the call.
 ///
 /// Must be the first thing `main` does. An error of `body` is printed to standard error as `error: …`, and the exit
@@ -23,6 +23,9 @@ where
         Some(StartedAs::Worker(socket)) => worker_process::run(socket),
         None => {
             node_process::wait_for_leave_to_drive();
+            if driver::is_keeper() {
+                return keepers::process::run();
+            }
             actix_rt::System::new().block_on(run_body(body)).exit_code()
         }
     }

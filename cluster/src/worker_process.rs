@@ -77,7 +77,8 @@ fn begin(part: Part) -> Result<(Node, Arc<Mesh>), String> {
     own.isolated = part.isolated;
     let own_cluster = Cluster::of_node(node.clone(), vec![own]);
     let credentials = part.proof.credentials();
-    let mesh = Mesh::new(&own_cluster, &credentials, part.job, Some(part.number)).map_err(|error| error.to_string())?;
+    let mesh = Mesh::new(&own_cluster, &credentials, part.job, Some(part.number), part.keeper);
+    let mesh = mesh.map_err(|error| error.to_string())?;
     cluster::set_current(own_cluster);
     Ok((node, mesh))
 }
@@ -105,6 +106,7 @@ fn hear(socket: &UnixStream, node: &Node, mesh: &Arc<Mesh>, mut is_to_meet: bool
                     });
                 }
             }
+            ToWorker::Keepers(keepers) => mesh.update_keepers(keepers),
             ToWorker::Connection => {
                 if let Some(descriptor) = receiver.descriptor() {
                     mesh.accept(descriptor.into());

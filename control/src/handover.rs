@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use mobula_core::cluster::{Labels, Resources};
+use mobula_core::cluster::{JobId, Labels, Resources};
 use mobula_core::{LeaseTimes, NodeId, NodeUid, codec, limits};
 use mobula_identity::Revocations;
 use mobula_transport::tls::Credentials;
@@ -46,6 +46,17 @@ pub enum ToWorker {
         /// How long it may take.
         within: Duration,
     },
+    /// The workers of the jobs whose detached actors this one's processes may call; whenever they change. Who is missing has ended.
+    Keepers(Vec<Keeper>),
+}
+
+/// A job that keeps detached actors, and its workers that have not ended.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Keeper {
+    /// Which.
+    pub job: JobId,
+    /// Its workers.
+    pub workers: Vec<PeerWorker>,
 }
 
 /// Worker to node.
@@ -87,6 +98,9 @@ pub struct Part {
     /// It is for one actor alone.
     #[serde(default)]
     pub isolated: bool,
+    /// The job keeps detached actors: processes of other jobs may call them.
+    #[serde(default)]
+    pub keeper: bool,
 }
 
 /// [`Credentials`] on their way to the process that they are for. Shown in no log, and overwritten in the end.

@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mobula_core::cluster::{
-    ActorRow, Assignment, Beat, BeatAnswer, DriverStatus, Executable, JobId, JobRow, JobView, LeaseId, LeaseRow,
-    NewGroup, NodeRow, Place, Placed, PlacementGroupRow, Registered, Registration, Resources, Revision, Summary,
-    UnixTime, WorkerId, WorkerRow,
+    ActorRow, Assignment, Beat, BeatAnswer, DetachedRow, DriverStatus, Executable, JobId, JobRow, JobView, LeaseId,
+    LeaseRow, NewGroup, NodeRow, Place, Placed, PlacementGroupRow, Registered, Registration, Resources, Revision,
+    Summary, UnixTime, WorkerId, WorkerRow,
 };
 use mobula_core::{LeaseTimes, NodeUid};
 use mobula_identity::{Capability, Certified, CredentialInfo, Revocations, Role, TokenId, TokenInfo};
@@ -146,6 +146,18 @@ requests! {
     ListCredentials needs ManageTokens to "list credentials", answers Vec<CredentialInfo>;
     /// See [`RevokeCredential`].
     RevokeCredential needs ManageTokens to "revoke credentials", answers bool;
+    /// See [`ListDetached`].
+    ListDetached needs Observe to "look at the cluster", answers Vec<DetachedRow>;
+    /// See [`OpenKeeper`].
+    OpenKeeper needs Call to "have detached actors", answers JobId;
+    /// See [`FindDetached`].
+    FindDetached needs Call to "find detached actors", answers Option<JobId>;
+    /// See [`HoldName`].
+    HoldName needs Call to "keep detached actors", answers ();
+    /// See [`ReleaseName`].
+    ReleaseName needs Call to "keep detached actors", answers ();
+    /// See [`CloseKeeper`].
+    CloseKeeper needs Call to "keep detached actors", answers bool;
 }
 
 /// The cluster as it is now.
@@ -567,4 +579,54 @@ pub struct AppendLog {
     pub job: JobId,
     /// What.
     pub part: LogPart,
+}
+
+/// The detached actors of the cluster, by name.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ListDetached {}
+
+/// The job that keeps the detached actors of a job's program, begun if there is none. From then on the job's [view](WatchJob) names it, and
+/// processes of the job may call its actors.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct OpenKeeper {
+    /// The asker's job.
+    pub job: JobId,
+}
+
+/// The job that keeps the detached actor of a name, if there is one; otherwise as [`OpenKeeper`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct FindDetached {
+    /// The asker's job.
+    pub job: JobId,
+    /// The actor's name.
+    pub name: String,
+}
+
+/// A detached actor is about to be created, and has this name in the whole cluster.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HoldName {
+    /// The asker's job, which keeps the actor.
+    pub job: JobId,
+    /// Drawn by the asker: the same again is the same actor.
+    pub number: u64,
+    /// The name.
+    pub name: String,
+}
+
+/// A detached actor has ended, or was not created.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ReleaseName {
+    /// The asker's job.
+    pub job: JobId,
+    /// Which actor, as it was asked for.
+    pub number: u64,
+}
+
+/// May the driver of a job that keeps detached actors end? If so, the job is about to end, and keeps none any more.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CloseKeeper {
+    /// Its job.
+    pub job: JobId,
+    /// Its life.
+    pub driver: NodeUid,
 }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 
+use mobula_core::cluster::JobId;
 use mobula_core::{NodeUid, codec, limits};
 use mobula_identity::{Capability, Role, job_name};
 use mobula_transport::tls::{ControlStream, node_name, role_name};
@@ -54,6 +55,11 @@ impl Peer {
     /// Where it is, if it is not here.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
+    }
+
+    /// The job of which it is a process.
+    pub fn job(&self) -> Option<JobId> {
+        self.job.as_deref().filter(|_| self.role == Role::Process).and_then(|job| job.parse().ok())
     }
 
     /// # Errors

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use mobula_control::handover::{FromWorker, Part, PeerWorker, Proof, Receiver, ToWorker, WORKER_VARIABLE, send};
+use mobula_control::handover::{
+    FromWorker, Keeper, Part, PeerWorker, Proof, Receiver, ToWorker, WORKER_VARIABLE, send,
+};
 use mobula_core::cluster::DriverStatus;
 use mobula_core::limits;
 use mobula_identity::Revocations;
@@ -49,6 +51,7 @@ enum ToSend {
     Renew(Box<Proof>),
     CutOff(Revocations),
     Leave { reason: String, within: Duration },
+    Keepers(Vec<Keeper>),
 }
 
 impl Child {
@@ -161,6 +164,11 @@ impl Child {
         self.send(ToSend::Peers(peers))
     }
 
+    /// Tells a worker whose detached actors it may call. False if it cannot be told now.
+    pub(crate) fn keepers(&self, keepers: Vec<Keeper>) -> bool {
+        self.send(ToSend::Keepers(keepers))
+    }
+
     /// Hands over what proves from now on who it is. False if it cannot be handed over now.
     pub(crate) fn renew(&self, proof: Proof) -> bool {
         self.send(ToSend::Renew(Box::new(proof)))
@@ -268,6 +276,7 @@ fn hand_over(socket: &UnixStream, part: Part, to_send: &mpsc::Receiver<ToSend>) 
             ToSend::Renew(proof) => send(socket, &ToWorker::Renew(proof), None),
             ToSend::CutOff(list) => send(socket, &ToWorker::CutOff(list), None),
             ToSend::Leave { reason, within } => send(socket, &ToWorker::Leave { reason, within }, None),
+            ToSend::Keepers(keepers) => send(socket, &ToWorker::Keepers(keepers), None),
         };
         if let Err(error) = sent {
             tracing::warn!(%error, "a worker does not take what it is handed");

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use mobula_cluster::private::{driver_variable, live_workers};
-use mobula_control::handover::{Part, PeerWorker, Proof};
+use mobula_cluster::private::{FollowedKeepers, driver_variable, live_workers};
+use mobula_control::handover::{Keeper, Part, PeerWorker, Proof};
 use mobula_control::{Certify, Client, ControlError, WatchJob, WatchRevocations, WorkerEnded, follow};
 use mobula_core::cluster::{
     Assignment, DriverSpec, DriverStatus, JobId, JobView, Labels, Revision, Running, RunningWorker, UnixTime,
@@ -82,6 +82,8 @@ struct Entry {
 struct Peers {
     driver: Option<NodeUid>,
     workers: Vec<PeerWorker>,
+    /// Jobs whose detached actors it may call.
+    keepers: Vec<Keeper>,
 }
 
 impl Processes {
@@ -246,6 +248,7 @@ impl Processes {
             snapshots: spec.environment.get("MOBULA_SNAPSHOTS").cloned(),
             proof,
             isolated: spec.isolated.is_some(),
+            keeper: spec.keeper,
         };
         let mut command = child::command(&program, &spec.arguments, &spec.environment);
         if let Some(isolated) = &spec.isolated {
@@ -257,6 +260,17 @@ impl Processes {
             .map_err(|error| error.to_string())?;
         let source = format!("worker-{} on {}", spec.order, facts.name);
         let child = Arc::new(child);
+        // A program of an older version does not know what keepers are, and never has any.
+        let told = Mutex::new(Vec::new());
+        let tell_keepers = move |child: &Child, peers: &Peers| {
+            let mut told = told.lock();
+            let is_told = *told == peers.keepers || child.keepers(peers.keepers.clone());
+            if is_told {
+                told.clone_from(&peers.keepers);
+            }
+            is_told
+        };
+        tokio::spawn(pass_on(Arc::downgrade(&child), peers.clone(), tell_keepers));
         tokio::spawn(pass_on(Arc::downgrade(&child), peers, |child, peers| child.peers(peers.workers.clone())));
         tokio::spawn(pass_on(Arc::downgrade(&child), self.revoked.subscribe(), |child, list| {
             child.cut_off(list.clone())
@@ -300,7 +314,7 @@ impl Processes {
     async fn start_driver(self: &Arc<Self>, spec: DriverSpec) -> Result<(), String> {
         let program = self.programs.get(&spec.executable, &self.head).await.map_err(|error| error.to_string())?;
         let mut command = child::command(&program, &spec.arguments, &spec.environment);
-        let (name, value) = driver_variable(spec.job, spec.uid);
+        let (name, value) = driver_variable(spec.job, spec.uid, spec.keeper);
         command.env(name, value).env("MOBULA_ADDRESS", &self.facts.home);
         let (tell, news) = tokio::sync::mpsc::unbounded_channel();
         let child = Child::driver(command, self.groups.make(spec.uid), move |event| drop(tell.send(event)))
@@ -402,9 +416,14 @@ impl Processes {
         table.jobs.insert(job, peers.clone());
         let head = Arc::clone(&self.head);
         tokio::spawn(async move {
+            let told = tell.clone();
+            let tell_keepers = move |keepers| told.send_modify(|peers| peers.keepers = keepers);
+            let mut keepers = FollowedKeepers::new(Arc::clone(&head), tell_keepers);
             let hear = |view: Option<JobView>| {
                 view.is_some_and(|view| {
-                    tell.send_replace(Peers { driver: view.driver, workers: live_workers(&view) });
+                    let (driver, workers) = (view.driver, live_workers(&view));
+                    tell.send_modify(|peers| (peers.driver, peers.workers) = (driver, workers));
+                    keepers.are(&view.keepers);
                     true
                 })
             };

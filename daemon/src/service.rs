@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mobula_control::{
-    ActorTable, BeginDriver, Certify, ClusterView, DriverBegun, HasExecutable, ListActors, Peer, ReadLogs, Refusal,
-    RenewDriver, Reply, Request, Service, SubmitJob,
+    ActorTable, BeginDriver, Certify, ClusterView, DriverBegun, HasExecutable, HoldName, ListActors, Peer, ReadLogs,
+    Refusal, ReleaseName, RenewDriver, Reply, Request, Service, SubmitJob,
 };
 use mobula_core::cluster::{
     DriverStatus, JobId, JobKind, JobPhase, JobRow, Labels, NewJob, NodePhase, Place, Placed, Placing, Refused,
     UnixTime, WorkerPolicy,
 };
 use mobula_core::{LeaseTimes, NodeUid, limits};
+use mobula_head::Head;
 use mobula_identity::{Capability, Certified, Head as Identity, IdentityError};
 use tokio::sync::watch;
 use tokio::task::block_in_place;
@@ -170,7 +171,11 @@ impl Service for HeadService {
             Request::WatchJob(watch) => {
                 // Nodes tell the workers that they have started about each other.
                 let is_node = peer.may(Capability::BeANode);
-                let allowed = if is_node { Ok(()) } else { peer.must_be_of(&watch.job.to_string()) };
+                let is_guest = match peer.job() {
+                    Some(job) => keeper.look(|head, _| head.may_call(job, watch.job)).await,
+                    None => false,
+                };
+                let allowed = if is_node || is_guest { Ok(()) } else { peer.must_be_of(&watch.job.to_string()) };
                 if let Err(refusal) = allowed {
                     return reply.refuse(refusal).await;
                 }
@@ -276,6 +281,50 @@ impl Service for HeadService {
             Request::RevokeCredential(revoke) => {
                 let revoked = self.revoke_credential(revoke.uid, now).await;
                 reply.answer::<mobula_control::RevokeCredential>(revoked).await
+            }
+            Request::ListDetached(_) => {
+                let detached = keeper.look(|head, _| head.detached()).await;
+                reply.answer::<mobula_control::ListDetached>(Ok(detached)).await
+            }
+            Request::OpenKeeper(open) => {
+                let answer = match peer.must_be_of(&open.job.to_string()) {
+                    Ok(()) => keeper.decide(|head, moment| head.open_keeper(open.job, moment)).await,
+                    Err(refusal) => Err(refusal),
+                };
+                reply.answer::<mobula_control::OpenKeeper>(answer).await
+            }
+            Request::FindDetached(find) => {
+                let answer = match peer.must_be_of(&find.job.to_string()) {
+                    Ok(()) => keeper.decide(|head, moment| head.find_detached(find.job, &find.name, moment)).await,
+                    Err(refusal) => Err(refusal),
+                };
+                reply.answer::<mobula_control::FindDetached>(answer).await
+            }
+            Request::HoldName(hold) => {
+                let HoldName { job, number, name } = hold;
+                let answer = match peer.must_be_of(&job.to_string()) {
+                    Ok(()) => keeper.decide(|head, moment| head.hold_name(job, number, &name, moment)).await,
+                    Err(refusal) => Err(refusal),
+                };
+                reply.answer::<HoldName>(answer).await
+            }
+            Request::ReleaseName(ReleaseName { job, number }) => {
+                let release = |head: &mut Head, moment| {
+                    head.release_name(job, number, moment);
+                    Ok(())
+                };
+                let answer = match peer.must_be_of(&job.to_string()) {
+                    Ok(()) => keeper.decide(release).await,
+                    Err(refusal) => Err(refusal),
+                };
+                reply.answer::<ReleaseName>(answer).await
+            }
+            Request::CloseKeeper(close) => {
+                let answer = match drives(peer, close.job, close.driver) {
+                    Ok(()) => keeper.decide(|head, moment| head.close_keeper(close.job, close.driver, moment)).await,
+                    Err(refusal) => Err(refusal),
+                };
+                reply.answer::<mobula_control::CloseKeeper>(answer).await
             }
             _ => reply.refuse(Refusal::Invalid("this head does not know the request".to_owned())).await,
         }

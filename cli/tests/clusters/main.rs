@@ -4,6 +4,7 @@ mod book;
 mod cgroups;
 mod common;
 mod deploy;
+mod detached;
 #[cfg(feature = "etcd")]
 #[path = "../../../etcd/tests/server/mod.rs"]
 mod etcd;

@@ -103,6 +103,36 @@ impl Source {
         }
     }
 
+    async fn begun(&self) {
+        if let Source::Running(head) = self {
+            head.begun().await;
+        }
+    }
+
+    async fn keeper(&self, of: Option<String>) -> Result<Option<JobId>, PlacementError> {
+        match self {
+            Source::Embedded(_) => Err(PlacementError::Bad {
+                reason: "it would outlive its job, and this cluster ends with its driver: start one with `mobula start --head`"
+                    .to_owned(),
+            }),
+            Source::Running(head) => head.keeper(of).await,
+        }
+    }
+
+    async fn hold_name(&self, number: u64, name: &str, until: Instant) -> Result<(), PlacementError> {
+        match self {
+            Source::Embedded(_) => Ok(()),
+            Source::Running(head) => head.hold_name(number, name, until).await,
+        }
+    }
+
+    fn release_name(&self, node: &Node, number: u64) {
+        match self {
+            Source::Embedded(_) => {}
+            Source::Running(head) => head.release_name(node, number),
+        }
+    }
+
     async fn nodes(&self) -> Result<Vec<NodeResources>, PlacementError> {
         match self {
             Source::Embedded(head) => Ok(head.nodes()),
@@ -132,6 +162,10 @@ struct Row {
     /// The number at the head: another one than the asker's once the first was over.
     number: u64,
     group: Option<GroupId>,
+    /// The name that a detached actor has by it in the whole cluster.
+    name: Option<String>,
+    /// There is a lease, or a request for one. Not for a detached actor that has but a name.
+    leased: bool,
     /// Whose it is, once that has begun.
     actor: Option<ActorAddress>,
     /// Watches the node that has asked, until an actor has it.
@@ -170,6 +204,9 @@ impl Lessor for Leases {
             LeaseRequest::RemoveGroup { group } => {
                 Box::pin(async move { answer(inner.remove_group(&node, group).await) })
             }
+            LeaseRequest::Keeper { of } => {
+                Box::pin(async move { answer(inner.source.keeper(of).await.map(LeaseAnswer::Keeper)) })
+            }
             LeaseRequest::Look => Box::pin(async move { answer(inner.source.nodes().await.map(LeaseAnswer::Nodes)) }),
             _ => {
                 let error = PlacementError::Bad { reason: "the driver does not know the request".to_owned() };
@@ -206,14 +243,34 @@ impl Inner {
             });
             watching.abort_handle()
         });
-        let before = self.rows.lock().leases.insert(number, Row { number, group, actor: None, asker });
+        let (name, leased) = (demand.detached.clone(), demand.needs_lease());
+        let row = Row { number, group, name, leased, actor: None, asker };
+        let before = self.rows.lock().leases.insert(number, row);
         if let Some(asker) = before.and_then(|row| row.asker) {
             asker.abort();
         }
     }
 
     async fn take(&self, node: &Node, number: u64, demand: Demand) -> Result<LeaseAnswer, PlacementError> {
+        if let Some(name) = &demand.detached {
+            let named = self.take_name(number, name, &demand).await;
+            let is_wanted = self.rows.lock().leases.contains_key(&number);
+            match named {
+                Ok(None) if is_wanted => {}
+                Ok(Some(node)) if is_wanted => return Ok(LeaseAnswer::Seated(node)),
+                named => {
+                    // Whether it was given is not known where the head is away.
+                    self.rows.lock().leases.remove(&number);
+                    self.source.release_name(node, number);
+                    let given_up = || PlacementError::Bad { reason: "nobody waits for it any more".to_owned() };
+                    return Err(named.err().unwrap_or_else(given_up));
+                }
+            }
+        }
         let taken = self.try_take(node, number, &demand).await;
+        if demand.detached.is_some() && taken.is_err() {
+            self.source.release_name(node, number);
+        }
         // Whoever gave up meanwhile has given back what it knew of.
         let is_wanted = self.rows.lock().leases.contains_key(&number);
         match taken {
@@ -227,6 +284,19 @@ impl Inner {
                 Err(error)
             }
         }
+    }
+
+    /// The name of a detached actor; and its node, if it takes nothing else.
+    async fn take_name(&self, number: u64, name: &str, demand: &Demand) -> Result<Option<NodeId>, PlacementError> {
+        // A keeper that has just begun does not know its workers yet.
+        self.source.begun().await;
+        let until = now() + demand.within.unwrap_or(limits::PLACE_DEADLINE);
+        self.source.hold_name(number, name, until).await?;
+        if demand.needs_lease() {
+            return Ok(None);
+        }
+        let placed = self.members.lock().place(&demand.placement);
+        placed.map(Some).map_err(|error| PlacementError::Bad { reason: error.to_string() })
     }
 
     async fn try_take(&self, node: &Node, number: u64, demand: &Demand) -> Result<(NodeId, Placed), PlacementError> {
@@ -339,12 +409,32 @@ impl Inner {
     }
 
     /// Nobody has the lease any more.
-    fn end(&self, node: &Node, number: u64) {
+    fn end(self: &Arc<Self>, node: &Node, number: u64) {
         let Some(row) = self.rows.lock().leases.remove(&number) else { return };
         if let Some(asker) = row.asker {
             asker.abort();
         }
-        self.source.give_back(node, row.number);
+        if row.leased {
+            self.source.give_back(node, row.number);
+        }
+        if let Some(name) = row.name {
+            self.end_name(node, number, name, row.actor);
+        }
+    }
+
+    /// A detached actor has ended, or was not created: its name is free in the whole cluster as soon as it is free in the job.
+    fn end_name(self: &Arc<Self>, node: &Node, number: u64, name: String, actor: Option<ActorAddress>) {
+        let (inner, own, every) = (Arc::clone(self), node.downgrade(), node.lease_times().heartbeat / 8);
+        node.control_runtime().spawn(async move {
+            // An end that is told may be that of a connection.
+            while let Some(node) = own.upgrade().filter(|node| !node.is_closed()) {
+                if actor.as_ref().is_none_or(|actor| !node.may_bear(&name, actor)) {
+                    return inner.source.release_name(&node, number);
+                }
+                drop(node);
+                tokio::time::sleep(every).await;
+            }
+        });
     }
 
     async fn create_group(

@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 
 use mobula_actors::{Node, NodeResources, PlacementError};
 use mobula_control::{
-    Client, ControlError, CreateGroup, ListNodes, PlaceLease, Question, Refusal, ReleaseLease, RemoveGroup, Target,
+    Client, ControlError, CreateGroup, FindDetached, HoldName, ListNodes, OpenKeeper, PlaceLease, Question, Refusal,
+    ReleaseLease, ReleaseName, RemoveGroup, Target,
 };
 use mobula_core::cluster::{
     GroupId, JobId, JobView, LeaseId, NewGroup, NodePhase, Place, Placed, PlacementGroupRow, Refused,
 };
+use mobula_core::limits;
 use mobula_transport::now;
 use tokio::sync::watch;
 
@@ -32,11 +34,18 @@ pub(crate) struct Running {
     client: Arc<Client>,
     job: JobId,
     changed: watch::Receiver<()>,
+    begun: watch::Receiver<bool>,
 }
 
 impl Running {
-    /// `views` are those of the job, which change with its groups.
-    pub(crate) fn new(node: &Node, target: Target, job: JobId, mut views: watch::Receiver<Option<JobView>>) -> Self {
+    /// `views` are those of the job, which change with its groups. `begun` is true once the driver knows the first workers of the job.
+    pub(crate) fn new(
+        node: &Node,
+        target: Target,
+        job: JobId,
+        mut views: watch::Receiver<Option<JobView>>,
+        begun: watch::Receiver<bool>,
+    ) -> Self {
         let (tell, changed) = watch::channel(());
         node.control_runtime().spawn(async move {
             while views.changed().await.is_ok() {
@@ -45,7 +54,7 @@ impl Running {
                 }
             }
         });
-        Running { client: Arc::new(Client::new(target.clone())), target, job, changed }
+        Running { client: Arc::new(Client::new(target.clone())), target, job, changed, begun }
     }
 
     pub(crate) fn job(&self) -> JobId {
@@ -54,6 +63,12 @@ impl Running {
 
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.changed.clone()
+    }
+
+    /// Waits until the driver knows the workers that its job began with, for [`limits::NODE_START_DEADLINE`] at most.
+    pub(crate) async fn begun(&self) {
+        let mut begun = self.begun.clone();
+        let _ = tokio::time::timeout(limits::NODE_START_DEADLINE, begun.wait_for(|begun| *begun)).await;
     }
 
     pub(crate) async fn take(&self, wanted: &Wanted, until: Instant) -> Result<Placed, Unplaced> {
@@ -95,17 +110,24 @@ impl Running {
 
     /// The head is told, however long that takes: until it knows, nobody else has it.
     pub(crate) fn give_back(&self, node: &Node, number: u64) {
-        let (client, lease) = (Arc::clone(&self.client), LeaseId { job: self.job, number });
-        let node_lives = node.downgrade();
+        let lease = LeaseId { job: self.job, number };
+        self.tell(node, move || ReleaseLease { lease });
+    }
+
+    /// Tells the head, as often as it takes.
+    fn tell<Q: Question<Answer = ()>>(&self, node: &Node, what: impl Fn() -> Q + Send + 'static) {
+        let (client, node_lives) = (Arc::clone(&self.client), node.downgrade());
         node.control_runtime().spawn(async move {
-            let mut rest = RETRY_MIN;
+            let (mut rest, question) = (RETRY_MIN, std::any::type_name::<Q>());
             loop {
-                match client.ask_within(ReleaseLease { lease }, QUESTION).await {
+                match client.ask_within(what(), QUESTION).await {
                     Ok(()) => return,
                     Err(error) if error.is_final() => {
-                        return tracing::debug!(%lease, %error, "a lease was not given back");
+                        return tracing::debug!(question, %error, "nothing was given back");
                     }
-                    Err(error) => tracing::debug!(%lease, %error, "a lease is to be given back, and the head is away"),
+                    Err(error) => {
+                        tracing::debug!(question, %error, "something is to be given back, and the head is away")
+                    }
                 }
                 if node_lives.upgrade().is_none_or(|node| node.is_closed()) {
                     return;
@@ -114,6 +136,25 @@ impl Running {
                 rest = (rest * 2).min(RETRY_MAX);
             }
         });
+    }
+
+    /// The job that keeps the detached actors of this job's program, or the one of that name.
+    pub(crate) async fn keeper(&self, of: Option<String>) -> Result<Option<JobId>, PlacementError> {
+        let (job, until) = (self.job, now() + QUESTION);
+        match of {
+            Some(name) => self.ask(|| FindDetached { job, name: name.clone() }, until).await,
+            None => self.ask(|| OpenKeeper { job }, until).await.map(Some),
+        }
+    }
+
+    pub(crate) async fn hold_name(&self, number: u64, name: &str, until: Instant) -> Result<(), PlacementError> {
+        self.ask(|| HoldName { job: self.job, number, name: name.to_owned() }, until).await
+    }
+
+    /// As [`give_back`](Self::give_back).
+    pub(crate) fn release_name(&self, node: &Node, number: u64) {
+        let job = self.job;
+        self.tell(node, move || ReleaseName { job, number });
     }
 
     pub(crate) async fn group(&self, group: NewGroup, until: Instant) -> Result<PlacementGroupRow, PlacementError> {
