@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use mobula_control::LogPart;
 use mobula_core::cluster::JobId;
-use mobula_core::codec;
+use mobula_core::{NodeUid, codec};
 use mobula_transport::unix::Directory;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -21,8 +21,13 @@ const OPEN_MAX: usize = 256;
 /// 16 MiB: a file that is larger makes way for another; with the one before it a job takes twice as much.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
+/// Nodes of which is known what they have sent; beyond, all are forgotten, and what comes twice is kept twice.
+const NODES_MAX: usize = 65_536;
+
 pub(crate) struct JobLogs {
     directory: Directory,
+    /// The last that each node has sent.
+    heard: Mutex<HashMap<NodeUid, u64>>,
     open: Mutex<HashMap<JobId, Open>>,
     file_bytes_max: u64,
 }
@@ -39,7 +44,7 @@ struct Open {
 
 impl JobLogs {
     pub(crate) fn new(directory: Directory) -> Self {
-        JobLogs { directory, open: Mutex::default(), file_bytes_max: FILE_BYTES_MAX }
+        JobLogs { directory, heard: Mutex::default(), open: Mutex::default(), file_bytes_max: FILE_BYTES_MAX }
     }
 
     fn path(&self, job: JobId) -> PathBuf {
@@ -52,8 +57,13 @@ impl JobLogs {
 
     /// Adds what a process has printed. Its number is that of the microsecond, or the next one: so also those of another head, which has nothing of what
     /// this one has kept, are larger.
-    pub(crate) fn append(&self, job: JobId, mut part: LogPart, now: SystemTime) -> io::Result<()> {
+    pub(crate) fn append(&self, job: JobId, node: NodeUid, mut part: LogPart, now: SystemTime) -> io::Result<()> {
         let mut all = self.open.lock();
+        let sent = part.number;
+        let mut heard = self.heard.lock();
+        if heard.get(&node).is_some_and(|last| sent <= *last) {
+            return Ok(());
+        }
         let open = self.opened(&mut all, job)?;
         let micros = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
         part.number = u64::try_from(micros).unwrap_or(u64::MAX).max(open.last + 1);
@@ -74,6 +84,10 @@ impl JobLogs {
         open.file.write_all(&record)?;
         open.bytes += record.len() as u64;
         open.last = part.number;
+        if heard.len() >= NODES_MAX {
+            heard.clear();
+        }
+        heard.insert(node, sent);
         open.changed.send_modify(|version| *version += 1);
         Ok(())
     }
@@ -214,13 +228,22 @@ impl LogReader {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
+
+    const NODE: NodeUid = NodeUid(7);
+    static SENT: AtomicU64 = AtomicU64::new(1);
 
     /// The clock stands: numbers grow all the same.
     const NOW: SystemTime = UNIX_EPOCH;
 
     fn part(text: &str) -> LogPart {
-        LogPart { source: "driver".to_owned(), bytes: text.as_bytes().to_vec(), number: 0 }
+        LogPart {
+            source: "driver".to_owned(),
+            bytes: text.as_bytes().to_vec(),
+            number: SENT.fetch_add(1, Ordering::Relaxed),
+        }
     }
 
     #[test]
@@ -230,7 +253,7 @@ mod tests {
         let logs = JobLogs::new(directory);
         let reader = logs.read(JobId(1), 0).expect("there");
         for job in 1..=OPEN_MAX as u64 + 10 {
-            logs.append(JobId(job), part("word\n"), NOW).expect("room");
+            logs.append(JobId(job), NODE, part("word\n"), NOW).expect("room");
             assert!(logs.open.lock().len() <= OPEN_MAX);
         }
         assert!(logs.open.lock().contains_key(&JobId(1)), "somebody reads it");
@@ -261,12 +284,12 @@ mod tests {
         let parent = tempfile::tempdir().expect("a directory");
         let directory = Directory::create(parent.path().join("logs")).expect("made");
         let logs = JobLogs { file_bytes_max: 150, ..JobLogs::new(directory.clone()) };
-        logs.append(JobId(1), part("one\n"), NOW).expect("room");
+        logs.append(JobId(1), NODE, part("one\n"), NOW).expect("room");
         let mut reader = logs.read(JobId(1), 0).expect("there");
         assert_eq!(rest(&logs, &mut reader), ["one\n"]);
         assert!(rest(&logs, &mut reader).is_empty());
         for word in ["two\n", "three\n", "four\n", "five\n"] {
-            logs.append(JobId(1), part(word), NOW).expect("room");
+            logs.append(JobId(1), NODE, part(word), NOW).expect("room");
         }
         assert_eq!(rest(&logs, &mut reader), ["two\n", "three\n", "four\n", "five\n"]);
         assert!(parent.path().join("logs/job-1.log.1").exists());
@@ -284,7 +307,7 @@ mod tests {
         let directory = Directory::create(parent.path().join("logs")).expect("made");
         let logs = JobLogs { file_bytes_max: 200, ..JobLogs::new(directory.clone()) };
         for word in ["one\n", "two\n", "three\n"] {
-            logs.append(JobId(1), part(word), NOW).expect("room");
+            logs.append(JobId(1), NODE, part(word), NOW).expect("room");
         }
         let mut reader = logs.read(JobId(1), 0).expect("there");
         let mut numbers = Vec::new();
@@ -292,15 +315,22 @@ mod tests {
             numbers.push(part.number);
         }
         assert_eq!(numbers, [1, 2, 3]);
+        // A node that has heard no answer sends it again.
+        let twice = part("once\n");
+        logs.append(JobId(2), NODE, twice.clone(), NOW).expect("room");
+        logs.append(JobId(2), NODE, twice, NOW).expect("room");
+        let mut once = logs.read(JobId(2), 0).expect("there");
+        assert!(logs.next(JobId(2), &mut once).expect("readable").is_some());
+        assert!(logs.next(JobId(2), &mut once).expect("readable").is_none());
         // The same head, started again, whose clock is where it was.
         let again = JobLogs { file_bytes_max: 200, ..JobLogs::new(directory) };
         let mut reader = again.read(JobId(1), 2).expect("there");
-        again.append(JobId(1), part("four\n"), NOW).expect("room");
+        again.append(JobId(1), NODE, part("four\n"), NOW).expect("room");
         assert_eq!(rest(&again, &mut reader), ["three\n", "four\n"]);
         // Another one has none of that, and a later clock.
         let other = JobLogs::new(Directory::create(parent.path().join("other")).expect("made"));
         let mut reader = other.read(JobId(1), 4).expect("there");
-        other.append(JobId(1), part("five\n"), NOW + std::time::Duration::from_secs(1)).expect("room");
+        other.append(JobId(1), NODE, part("five\n"), NOW + std::time::Duration::from_secs(1)).expect("room");
         assert_eq!(rest(&other, &mut reader), ["five\n"]);
     }
 }

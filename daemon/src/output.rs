@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mobula_control::{AppendLog, Client, LogPart};
+use mobula_core::NodeUid;
 use mobula_core::cluster::JobId;
-use mobula_core::{NodeUid, Outcome};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 
@@ -26,14 +26,15 @@ impl Output {
     pub(crate) fn start(client: Arc<Client>, node: NodeUid) -> Self {
         let (sender, mut parts) = mpsc::channel::<(JobId, LogPart)>(WAITING_MAX);
         tokio::spawn(async move {
-            while let Some((job, part)) = parts.recv().await {
+            let mut number = 0;
+            while let Some((job, mut part)) = parts.recv().await {
+                number += 1;
+                part.number = number;
                 loop {
                     let append = AppendLog { node, job, part: part.clone() };
                     let Err(error) = client.ask(append).await else { break };
-                    // The next of several heads keeps output of its own: what the one before has kept of this is not in it.
-                    let may_repeat = error.outcome() != Outcome::Unknown || client.has_several_heads();
-                    // A head that is away does not hold up what runs.
-                    if error.is_final() || !may_repeat || parts.len() >= WAITING_MAX / 2 {
+                    // A head that is away does not hold up what runs. One that is back knows by the number what it has.
+                    if error.is_final() || parts.len() >= WAITING_MAX / 2 {
                         tracing::warn!(%job, %error, "output of the job is lost");
                         break;
                     }

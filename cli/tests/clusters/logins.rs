@@ -193,7 +193,7 @@ fn a_credential_that_is_revoked_is_of_no_use_at_once_and_neither_are_its_drivers
     cluster.run(&["credential", "revoke", &uid]).ok();
 
     person.run(&["status"]).fails(77, &["client", "revoked", "new token"]);
-    following.end().fails(69, &[]);
+    following.end().fails(77, &["revoked"]);
     // Its driver drives no more, and its workers end; what runs on the cluster by itself goes on.
     cluster.wait_for_job("job-2", "stopped");
     until("the driver hears nothing", || {
