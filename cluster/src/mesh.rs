@@ -293,7 +293,13 @@ enum Unwelcome {
 impl Unwelcome {
     /// No rule was broken: the peer went away, as a process that is killed does, or the link to it ended as it opened.
     fn is_departure(&self) -> bool {
-        matches!(self, Self::Link(_)) || matches!(self, Self::Tls(error) if error.is_departure())
+        match self {
+            Self::Link(_) => true,
+            Self::Tls(error) => error.is_departure(),
+            // Its address was asked for.
+            Self::Io(error) => error.kind() == std::io::ErrorKind::NotConnected,
+            _ => false,
+        }
     }
 }
 

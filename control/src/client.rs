@@ -155,14 +155,23 @@ impl Client {
         idle: &mut Option<Connection>,
     ) -> Result<Q::Answer, ControlError> {
         // Taken: whatever goes wrong, a connection in the middle of something is not used again.
-        let mut connection = match idle.take().filter(|connection| connection.to == to) {
+        let mut known = idle.take().filter(|connection| connection.to == to);
+        if let Some(connection) = &mut known
+            && wire::write(&mut connection.stream, request).await.is_err()
+        {
+            // It has ended while nobody used it, and the question was not asked.
+            known = None;
+        }
+        let mut connection = match known {
             Some(connection) => connection,
-            None => self.connect(to).await?,
+            None => {
+                let mut connection = self.connect(to).await?;
+                let sent = wire::write(&mut connection.stream, request).await;
+                sent.map_err(|error| self.broken(error, false))?;
+                connection
+            }
         };
-        let stream = &mut connection.stream;
-        let sent = wire::write(stream, request).await;
-        sent.map_err(|error| self.broken(error, false))?;
-        let answered = wire::read(stream).await.map_err(|error| self.broken(error, true))?;
+        let answered = wire::read(&mut connection.stream).await.map_err(|error| self.broken(error, true))?;
         let answer = match answered {
             Some(Answered::Item(bytes)) => {
                 codec::decode(&bytes).map_err(|error| self.broken(io::Error::other(error), true))
@@ -183,7 +192,7 @@ impl Client {
     }
 
     /// True if there is another head that it can ask.
-    pub fn has_several_heads(&self) -> bool {
+    fn has_several_heads(&self) -> bool {
         self.heads().is_some_and(|heads| heads.all().len() > 1)
     }
 

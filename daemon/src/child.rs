@@ -279,7 +279,11 @@ fn hand_over(socket: &UnixStream, part: Part, to_send: &mpsc::Receiver<ToSend>) 
             ToSend::Keepers(keepers) => send(socket, &ToWorker::Keepers(keepers), None),
         };
         if let Err(error) = sent {
-            tracing::warn!(%error, "a worker does not take what it is handed");
+            match error.kind() {
+                // It has ended, which is told by who reaps it.
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {}
+                _ => tracing::warn!(%error, "a worker does not take what it is handed"),
+            }
             return;
         }
     }
