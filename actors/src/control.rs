@@ -279,7 +279,7 @@ pub(crate) enum ControlReply {
 
 impl Control {
     /// What a process of another job may ask for: actors that it knows, and those that it may know. All else is for the job's own.
-    fn is_for_guests(&self) -> bool {
+    pub(crate) fn is_for_guests(&self) -> bool {
         match self {
             Control::Order { .. }
             | Control::AwaitEnd { kept: false, .. }
@@ -338,7 +338,7 @@ pub(crate) fn serve(
             return Ok(());
         }
     };
-    if !control.is_for_guests() && node.is_guest(link.peer().uid) {
+    if !node.may_ask(link.peer().uid, &control) {
         let rule = "a process of another job calls actors here, and asks for nothing else".to_owned();
         refuse(&CallError::Unauthorized { rule });
         return Ok(());
@@ -397,7 +397,7 @@ pub(crate) fn discard(node: &Node, actor: ActorId) {
 /// What wants no answer: signals between linked actors, in the order in which they come.
 pub(crate) fn hear(node: &Node, link: &Arc<NodeLink>, request: &Request<'_>) {
     match codec::decode::<Control>(&request.payload) {
-        Ok(control) if !control.is_for_guests() && node.is_guest(link.peer().uid) => {
+        Ok(control) if !node.may_ask(link.peer().uid, &control) => {
             tracing::warn!(peer = %link.peer(), "a process of another job may not say that, dropped");
         }
         Ok(Control::Signal(signal)) => node.links().hear(node, link.peer(), signal),

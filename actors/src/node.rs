@@ -178,7 +178,16 @@ struct Peers {
     /// They speak no version of the protocol that this node speaks.
     incompatible: IdMap<u64, String>,
     /// Processes of other jobs. None is forgotten while this node lives: what is on its way from one is judged when it comes.
-    guests: IdMap<u64, ()>,
+    foreign: IdMap<u64, Foreign>,
+}
+
+/// What a process of another job is to this node.
+#[derive(Clone, Copy, Default)]
+struct Foreign {
+    /// It calls actors here.
+    is_guest: bool,
+    /// It has actors that are called from here.
+    is_host: bool,
 }
 
 /// Why a peer is lost, for ever in its life.
@@ -761,11 +770,22 @@ impl Node {
     /// The peer with this life is a process of another job, which may call actors here and ask for nothing else. To be said before
     /// it is [attached](Self::attach).
     pub fn admit_guest(&self, peer: NodeUid) {
-        self.0.peers.write().guests.insert(peer.0, ());
+        self.0.peers.write().foreign.entry(peer.0).or_default().is_guest = true;
     }
 
-    pub(crate) fn is_guest(&self, peer: NodeUid) -> bool {
-        self.0.peers.read().guests.contains_key(&peer.0)
+    /// The peer with this life is a process of another job, whose guest this node is: it too may call actors that it knows, and ask for nothing else.
+    /// To be said before it is [attached](Self::attach).
+    pub fn admit_host(&self, peer: NodeUid) {
+        self.0.peers.write().foreign.entry(peer.0).or_default().is_host = true;
+    }
+
+    /// True if the peer may have this node do that: one of another job may do little.
+    pub(crate) fn may_ask(&self, peer: NodeUid, control: &Control) -> bool {
+        match self.0.peers.read().foreign.get(&peer.0) {
+            None => true,
+            Some(Foreign { is_guest: true, .. }) => control.is_for_guests(),
+            Some(_) => control.is_for_guests() && !matches!(control, Control::Guest(_)),
+        }
     }
 
     /// True once `peer` can be called, false if it is lost before that or this node has gone, which the future does not keep.
@@ -1134,7 +1154,7 @@ impl Node {
         let links = {
             let mut peers = self.0.peers.write();
             // Guests come and go as long as this node lives, and none comes back by itself: no reason is kept for each.
-            if !peers.guests.contains_key(&peer.uid.0) {
+            if !peers.foreign.get(&peer.uid.0).is_some_and(|foreign| foreign.is_guest) {
                 peers.lost.entry(peer.uid.0).or_insert_with(|| loss.clone());
             }
             peers.links.remove(&peer.uid.0)
@@ -1174,8 +1194,8 @@ impl Node {
         if let Some(loss) = peers.lost.get(&node.uid.0) {
             return loss.error(node);
         }
-        // Guests have names of another job.
-        let mut own = peers.links.iter().filter(|(uid, _)| !peers.guests.contains_key(uid));
+        // Others have names of another job.
+        let mut own = peers.links.iter().filter(|(uid, _)| !peers.foreign.contains_key(uid));
         if own.any(|(_, links)| links.id.name == node.name) || node.name == self.id().name {
             return CallError::StaleIncarnation { node: node.clone() };
         }

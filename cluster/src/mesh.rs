@@ -115,6 +115,7 @@ impl Mesh {
         }
         gone.iter().for_each(|id| self.host_ended(id, "its process has ended, its node says"));
         for (job, host) in come {
+            self.node.admit_host(host.id.uid);
             let mesh = Arc::clone(self);
             self.node.control_runtime().spawn(async move {
                 mesh.connect(&host, &job.to_string()).await;

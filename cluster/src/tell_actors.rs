@@ -11,7 +11,7 @@ use crate::cluster::{Cluster, WeakCluster};
 
 /// Answers what is asked about the job's actors, until the driver is over.
 pub(crate) async fn tell_actors(client: Arc<Client>, job: JobId, driver: NodeUid, cluster: WeakCluster) {
-    // A head that comes back counts from 1 again: what is known of a question is that it stood in the last list.
+    // What is known of a question is that it stood in the last list.
     let mut known: Vec<u64> = Vec::new();
     follow(&client, WatchQuestions { job, driver }, |questions| {
         let Some(cluster) = cluster.upgrade() else { return false };

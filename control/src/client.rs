@@ -12,6 +12,7 @@ use mobula_core::{NodeUid, Outcome, codec, limits};
 use mobula_transport::tls::{self, Credentials};
 use mobula_transport::unix::{self, UnixError};
 use parking_lot::RwLock;
+use tokio::io::AsyncReadExt;
 use tokio::sync::Mutex;
 
 use crate::error::{ControlError, Refusal};
@@ -156,11 +157,12 @@ impl Client {
     ) -> Result<Q::Answer, ControlError> {
         // Taken: whatever goes wrong, a connection in the middle of something is not used again.
         let mut known = idle.take().filter(|connection| connection.to == to);
-        if let Some(connection) = &mut known
-            && wire::write(&mut connection.stream, request).await.is_err()
-        {
-            // It has ended while nobody used it, and the question was not asked.
-            known = None;
+        if let Some(connection) = &mut known {
+            // One that has ended while nobody used it says so, and who speaks unasked is not understood. The question was not asked there.
+            let has_ended = tokio::time::timeout(Duration::ZERO, connection.stream.read_u8()).await.is_ok();
+            if has_ended || wire::write(&mut connection.stream, request).await.is_err() {
+                known = None;
+            }
         }
         let mut connection = match known {
             Some(connection) => connection,

@@ -291,7 +291,7 @@ pub struct LogPart {
     /// Whole lines, as they were printed.
     #[serde(with = "serde_bytes")]
     pub bytes: Vec<u8>,
-    /// Given by the head that keeps it: the parts of a job have numbers that grow, also from head to head. On its way there: which one it is of all
+    /// Given by the head that keeps it: the parts of a job have numbers that grow, also from head to head, whose term they begin with. On its way there: which one it is of all
     /// that its node has sent, so that a head takes none twice.
     #[serde(default)]
     pub number: u64,

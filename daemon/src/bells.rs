@@ -18,7 +18,10 @@ impl<K> Default for Bells<K> {
 impl<K: Eq + Hash> Bells<K> {
     /// Hears of every ring from now on.
     pub(crate) fn listen(&self, key: K) -> watch::Receiver<()> {
-        self.0.lock().entry(key).or_default().subscribe()
+        let mut bells = self.0.lock();
+        // Some things are over, and nobody rings for them any more.
+        bells.retain(|_, bell| bell.receiver_count() > 0);
+        bells.entry(key).or_default().subscribe()
     }
 
     /// There is news.

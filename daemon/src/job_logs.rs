@@ -6,7 +6,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use mobula_control::LogPart;
 use mobula_core::cluster::JobId;
@@ -21,6 +20,9 @@ const OPEN_MAX: usize = 256;
 /// 16 MiB: a file that is larger makes way for another; with the one before it a job takes twice as much.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
+/// A head has so many bits for the parts of a job.
+const TERM_SHIFT: u32 = 40;
+
 /// Nodes of which is known what they have sent; beyond, all are forgotten, and what comes twice is kept twice.
 const NODES_MAX: usize = 65_536;
 
@@ -29,6 +31,8 @@ pub(crate) struct JobLogs {
     /// The last that each node has sent.
     heard: Mutex<HashMap<NodeUid, u64>>,
     open: Mutex<HashMap<JobId, Open>>,
+    /// The numbers of the last parts of jobs whose files are closed.
+    closed: Mutex<HashMap<JobId, u64>>,
     file_bytes_max: u64,
 }
 
@@ -44,7 +48,8 @@ struct Open {
 
 impl JobLogs {
     pub(crate) fn new(directory: Directory) -> Self {
-        JobLogs { directory, heard: Mutex::default(), open: Mutex::default(), file_bytes_max: FILE_BYTES_MAX }
+        let (heard, open, closed) = (Mutex::default(), Mutex::default(), Mutex::default());
+        JobLogs { directory, heard, open, closed, file_bytes_max: FILE_BYTES_MAX }
     }
 
     fn path(&self, job: JobId) -> PathBuf {
@@ -55,18 +60,18 @@ impl JobLogs {
         self.directory.path().join(format!("{job}.log.1"))
     }
 
-    /// Adds what a process has printed. Its number is that of the microsecond, or the next one: so also those of another head, which has nothing of what
-    /// this one has kept, are larger.
-    pub(crate) fn append(&self, job: JobId, node: NodeUid, mut part: LogPart, now: SystemTime) -> io::Result<()> {
+    /// Adds what a process has printed, as the head of that term. Its number begins with the term: so those of another head, which has nothing of what
+    /// this one has kept, are larger as well.
+    pub(crate) fn append(&self, job: JobId, node: NodeUid, mut part: LogPart, term: u64) -> io::Result<()> {
         let mut all = self.open.lock();
         let sent = part.number;
         let mut heard = self.heard.lock();
-        if heard.get(&node).is_some_and(|last| sent <= *last) {
+        // Nodes of an earlier version give no numbers.
+        if sent > 0 && heard.get(&node).is_some_and(|last| sent <= *last) {
             return Ok(());
         }
         let open = self.opened(&mut all, job)?;
-        let micros = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-        part.number = u64::try_from(micros).unwrap_or(u64::MAX).max(open.last + 1);
+        part.number = (term << TERM_SHIFT).max(open.last + 1);
         let mut record = vec![0; 4];
         record.extend_from_slice(&codec::encode(&part).map_err(io::Error::other)?);
         let length = u32::try_from(record.len() - 4).map_err(io::Error::other)?;
@@ -81,7 +86,11 @@ impl JobLogs {
                 changed: open.changed.clone(),
             };
         }
-        open.file.write_all(&record)?;
+        if let Err(error) = open.file.write_all(&record) {
+            // Whatever is behind half a record could not be read.
+            let _ = open.file.set_len(open.bytes);
+            return Err(error);
+        }
         open.bytes += record.len() as u64;
         open.last = part.number;
         if heard.len() >= NODES_MAX {
@@ -104,6 +113,7 @@ impl JobLogs {
             }
         }
         self.open.lock().retain(|job, _| is_kept(job));
+        self.closed.lock().retain(|job, _| is_kept(job));
     }
 
     /// Reads what a job has printed, what has a larger number than `after`, and then what comes.
@@ -155,31 +165,47 @@ impl JobLogs {
     fn opened<'a>(&self, all: &'a mut HashMap<JobId, Open>, job: JobId) -> io::Result<&'a mut Open> {
         if all.len() >= OPEN_MAX && !all.contains_key(&job) {
             // Who prints again opens it again.
-            all.retain(|_, open| open.changed.receiver_count() > 0);
+            let mut closed = self.closed.lock();
+            all.retain(|job, open| {
+                let is_read = open.changed.receiver_count() > 0;
+                if !is_read {
+                    closed.insert(*job, open.last);
+                }
+                is_read
+            });
         }
         match all.entry(job) {
             Entry::Occupied(open) => Ok(open.into_mut()),
             Entry::Vacant(place) => {
                 let file = create(&self.path(job))?;
-                let bytes = file.metadata()?.len();
-                let last = last_number(&self.path(job))?.max(last_number(&self.earlier(job)).unwrap_or(0));
+                let known = self.closed.lock().remove(&job);
+                let (last, bytes) = match known {
+                    Some(last) => (last, file.metadata()?.len()),
+                    None => {
+                        let (last, whole) = scan(&self.path(job))?;
+                        // A head that was killed may have left half a record: whatever came behind it could not be read.
+                        file.set_len(whole)?;
+                        (last.max(scan(&self.earlier(job)).map_or(0, |(last, _)| last)), whole)
+                    }
+                };
                 Ok(place.insert(Open { file, bytes, turned: 0, last, changed: watch::Sender::new(0) }))
             }
         }
     }
 }
 
-/// The largest number in a file that an earlier head has written, or this one before it had closed it.
-fn last_number(path: &PathBuf) -> io::Result<u64> {
+/// The largest number in a file that an earlier head has written, and how many bytes of it are whole records.
+fn scan(path: &PathBuf) -> io::Result<(u64, u64)> {
     let (file, changed) = (File::open(path)?, watch::channel(0).1);
     let mut reader = LogReader { files: vec![file], turned: 0, after: 0, buffer: Vec::new(), changed };
-    let mut last = 0;
+    let (mut last, mut read) = (0, 0);
     loop {
-        while let Some(part) = reader.part()? {
+        while let Ok(Some(part)) = reader.part() {
             last = part.number.max(last);
         }
-        if reader.fill()? == 0 {
-            return Ok(last);
+        match reader.fill()? as u64 {
+            0 => return Ok((last, read - reader.buffer.len() as u64)),
+            count => read += count,
         }
     }
 }
@@ -235,9 +261,6 @@ mod tests {
     const NODE: NodeUid = NodeUid(7);
     static SENT: AtomicU64 = AtomicU64::new(1);
 
-    /// The clock stands: numbers grow all the same.
-    const NOW: SystemTime = UNIX_EPOCH;
-
     fn part(text: &str) -> LogPart {
         LogPart {
             source: "driver".to_owned(),
@@ -253,7 +276,7 @@ mod tests {
         let logs = JobLogs::new(directory);
         let reader = logs.read(JobId(1), 0).expect("there");
         for job in 1..=OPEN_MAX as u64 + 10 {
-            logs.append(JobId(job), NODE, part("word\n"), NOW).expect("room");
+            logs.append(JobId(job), NODE, part("word\n"), 0).expect("room");
             assert!(logs.open.lock().len() <= OPEN_MAX);
         }
         assert!(logs.open.lock().contains_key(&JobId(1)), "somebody reads it");
@@ -271,6 +294,28 @@ mod tests {
         );
     }
 
+    #[test]
+    fn what_is_half_written_is_cut_off_and_nodes_without_numbers_are_heard() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let directory = Directory::create(parent.path().join("logs")).expect("made");
+        let logs = JobLogs::new(directory.clone());
+        let old = LogPart { number: 0, ..part("one\n") };
+        logs.append(JobId(1), NodeUid(8), old.clone(), 3).expect("room");
+        logs.append(JobId(1), NodeUid(8), old, 3).expect("room");
+        let path = logs.path(JobId(1));
+        let whole = fs::metadata(&path).expect("there").len();
+        for torn in [&[0, 0][..], &[0, 0, 0, 9, 1], &[0, 0, 0, 1, 0xc1]] {
+            OpenOptions::new().append(true).open(&path).and_then(|mut file| file.write_all(torn)).expect("room");
+            let again = JobLogs::new(directory.clone());
+            assert_eq!(again.opened(&mut again.open.lock(), JobId(1)).expect("readable").last, (3 << TERM_SHIFT) + 1);
+            assert_eq!(fs::metadata(&path).expect("there").len(), whole, "{torn:?}");
+        }
+        let again = JobLogs::new(directory);
+        again.append(JobId(1), NODE, part("two\n"), 4).expect("room");
+        let mut reader = again.read(JobId(1), 0).expect("there");
+        assert_eq!(rest(&again, &mut reader), ["one\n", "one\n", "two\n"]);
+    }
+
     fn rest(logs: &JobLogs, reader: &mut LogReader) -> Vec<String> {
         let mut all = Vec::new();
         while let Some(part) = logs.next(JobId(1), reader).expect("readable") {
@@ -284,12 +329,12 @@ mod tests {
         let parent = tempfile::tempdir().expect("a directory");
         let directory = Directory::create(parent.path().join("logs")).expect("made");
         let logs = JobLogs { file_bytes_max: 150, ..JobLogs::new(directory.clone()) };
-        logs.append(JobId(1), NODE, part("one\n"), NOW).expect("room");
+        logs.append(JobId(1), NODE, part("one\n"), 0).expect("room");
         let mut reader = logs.read(JobId(1), 0).expect("there");
         assert_eq!(rest(&logs, &mut reader), ["one\n"]);
         assert!(rest(&logs, &mut reader).is_empty());
         for word in ["two\n", "three\n", "four\n", "five\n"] {
-            logs.append(JobId(1), NODE, part(word), NOW).expect("room");
+            logs.append(JobId(1), NODE, part(word), 0).expect("room");
         }
         assert_eq!(rest(&logs, &mut reader), ["two\n", "three\n", "four\n", "five\n"]);
         assert!(parent.path().join("logs/job-1.log.1").exists());
@@ -307,7 +352,7 @@ mod tests {
         let directory = Directory::create(parent.path().join("logs")).expect("made");
         let logs = JobLogs { file_bytes_max: 200, ..JobLogs::new(directory.clone()) };
         for word in ["one\n", "two\n", "three\n"] {
-            logs.append(JobId(1), NODE, part(word), NOW).expect("room");
+            logs.append(JobId(1), NODE, part(word), 0).expect("room");
         }
         let mut reader = logs.read(JobId(1), 0).expect("there");
         let mut numbers = Vec::new();
@@ -317,20 +362,20 @@ mod tests {
         assert_eq!(numbers, [1, 2, 3]);
         // A node that has heard no answer sends it again.
         let twice = part("once\n");
-        logs.append(JobId(2), NODE, twice.clone(), NOW).expect("room");
-        logs.append(JobId(2), NODE, twice, NOW).expect("room");
+        logs.append(JobId(2), NODE, twice.clone(), 0).expect("room");
+        logs.append(JobId(2), NODE, twice, 0).expect("room");
         let mut once = logs.read(JobId(2), 0).expect("there");
         assert!(logs.next(JobId(2), &mut once).expect("readable").is_some());
         assert!(logs.next(JobId(2), &mut once).expect("readable").is_none());
-        // The same head, started again, whose clock is where it was.
+        // The same head, started again; that its term is another one does not matter.
         let again = JobLogs { file_bytes_max: 200, ..JobLogs::new(directory) };
         let mut reader = again.read(JobId(1), 2).expect("there");
-        again.append(JobId(1), NODE, part("four\n"), NOW).expect("room");
+        again.append(JobId(1), NODE, part("four\n"), 0).expect("room");
         assert_eq!(rest(&again, &mut reader), ["three\n", "four\n"]);
-        // Another one has none of that, and a later clock.
+        // Another one has none of that, and a later term.
         let other = JobLogs::new(Directory::create(parent.path().join("other")).expect("made"));
         let mut reader = other.read(JobId(1), 4).expect("there");
-        other.append(JobId(1), NODE, part("five\n"), NOW + std::time::Duration::from_secs(1)).expect("room");
+        other.append(JobId(1), NODE, part("five\n"), 1).expect("room");
         assert_eq!(rest(&other, &mut reader), ["five\n"]);
     }
 }

@@ -15,6 +15,8 @@ use crate::error::DaemonError;
 
 /// Keeps the head's decisions and its records together.
 pub(crate) struct Keeper {
+    /// Of this head.
+    pub(crate) term: u64,
     state: Mutex<State>,
     begun: Instant,
     /// Something may be due earlier than was thought.
@@ -43,11 +45,11 @@ impl Keeper {
     ) -> Result<Arc<Self>, DaemonError> {
         let begun = mobula_transport::now();
         let head = take_over(&*store, config, || moment(begun)).await?;
-        let views = watch::Sender::new(head.revision());
+        let (term, views) = (head.term(), watch::Sender::new(head.revision()));
         let (jobs, nodes, leases) = (Bells::default(), Bells::default(), Bells::default());
         let state = Mutex::new(State { head, store });
         let (due, broken) = (Notify::new(), watch::Sender::new(None));
-        Ok(Arc::new(Keeper { state, begun, due, views, jobs, nodes, leases, cut, broken }))
+        Ok(Arc::new(Keeper { term, state, begun, due, views, jobs, nodes, leases, cut, broken }))
     }
 
     /// Asks the head for a decision. What comes back is on disk.

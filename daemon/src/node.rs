@@ -281,7 +281,7 @@ impl Led {
         let logs = Arc::new(JobLogs::new(node.home.inside("logs")?));
         let (programs, stop, started) = (Arc::clone(&node.programs), node.stop.clone(), UnixTime::now());
         let (revoked, has_others) = (watch::Sender::new(()), false);
-        let questions = Questions::default();
+        let questions = Questions::of_term(keeper.term);
         let service =
             HeadService { keeper, identity, programs, logs, uid, started, times, has_others, revoked, questions, stop };
         Ok(Led { service: Arc::new(service), endpoint, cut })

@@ -11,6 +11,11 @@ use tokio::sync::oneshot;
 
 use crate::bells::Bells;
 
+/// A head has so many bits for the questions that it asks.
+const TERM_SHIFT: u32 = 32;
+/// Those that have not answered are named up to here; more would only fill the answer.
+const SILENT_MAX: usize = 1000;
+
 /// The questions that wait for an answer.
 #[derive(Default)]
 pub(crate) struct Questions {
@@ -31,6 +36,12 @@ struct Asked {
 }
 
 impl Questions {
+    /// Of the head with this term, whose questions have other numbers than those of every head before.
+    pub(crate) fn of_term(term: u64) -> Self {
+        let waiting = Waiting { last: term << TERM_SHIFT, ..Waiting::default() };
+        Questions { waiting: Mutex::new(waiting), ..Questions::default() }
+    }
+
     /// What the driver of this job is to answer.
     pub(crate) fn of(&self, job: JobId) -> Vec<ActorQuestion> {
         let waiting = self.waiting.lock();
@@ -56,12 +67,20 @@ impl Questions {
             match tokio::time::timeout_at(until.into(), answer).await {
                 Ok(Ok(mut table)) => {
                     let room = limit - all.actors.len();
-                    all.left_out += table.left_out + table.actors.len().saturating_sub(room) as u64;
+                    let beyond = table.actors.len().saturating_sub(room) as u64;
+                    all.left_out = all.left_out.saturating_add(table.left_out).saturating_add(beyond);
                     table.actors.truncate(room);
-                    // What a driver says of itself is of its own job.
-                    table.actors.iter_mut().for_each(|actor| actor.job = question.job);
+                    // What a driver says is of its own job, and goes to people's screens.
+                    for actor in &mut table.actors {
+                        actor.job = question.job;
+                        make_printable(&mut actor.actor_type, limits::NAME_BYTES_MAX);
+                        actor.name.iter_mut().for_each(|name| make_printable(name, limits::NAME_BYTES_MAX));
+                    }
                     all.actors.append(&mut table.actors);
-                    all.silent.extend(table.silent.into_iter().map(|node| format!("{node} of {}", question.job)));
+                    for mut node in table.silent.into_iter().take(SILENT_MAX.saturating_sub(all.silent.len())) {
+                        make_printable(&mut node, limits::PEER_TEXT_BYTES_MAX);
+                        all.silent.push(format!("{node} of {}", question.job));
+                    }
                 }
                 _ => all.silent.push(question.job.to_string()),
             }
@@ -80,6 +99,18 @@ impl Questions {
         };
         self.changed.ring(&job);
         (Question { all: self, job, number }, told)
+    }
+}
+
+/// Cut to so many bytes, and without what would move a cursor.
+fn make_printable(text: &mut String, bytes_max: usize) {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    if text.contains(char::is_control) {
+        *text = text.replace(char::is_control, "\u{fffd}");
     }
 }
 
@@ -124,11 +155,11 @@ mod tests {
 
     #[tokio::test]
     async fn who_answers_is_listed_up_to_the_limit_and_who_does_not_is_named() {
-        let questions = Questions::default();
+        let questions = Questions::of_term(3);
         let answers = async {
             let job = JobId(1);
             let question = questions.of(job)[0];
-            assert_eq!(question.limit, 3);
+            assert_eq!((question.limit, question.number >> TERM_SHIFT), (3, 3));
             questions.told(JobId(2), question.number, table(1));
             assert_eq!(questions.of(job).len(), 1, "it is a question to another");
             questions.told(job, question.number, table(5));
@@ -140,5 +171,19 @@ mod tests {
         assert!(told.actors.iter().all(|actor| actor.job == JobId(1)), "whatever the driver said");
         assert_eq!(told.silent, ["node-2 of job-1", "job-2"]);
         assert!(questions.of(JobId(1)).is_empty() && questions.of(JobId(2)).is_empty());
+    }
+
+    #[test]
+    fn texts_of_drivers_are_cut_and_move_no_cursor() {
+        for (given, max, printable) in [
+            ("Counter", 7, "Counter"),
+            ("Counter", 4, "Coun"),
+            ("a\u{1b}[2J", 100, "a\u{fffd}[2J"),
+            ("\u{e9}\u{e9}\u{e9}", 5, "\u{e9}\u{e9}"),
+        ] {
+            let mut text = given.to_owned();
+            make_printable(&mut text, max);
+            assert_eq!(text, printable);
+        }
     }
 }

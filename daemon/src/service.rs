@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use mobula_control::{
     ActorTable, BeginDriver, Certify, ClusterView, DriverBegun, HasExecutable, HoldName, ListActors, Peer, ReadLogs,
@@ -269,7 +269,7 @@ impl Service for HeadService {
             Request::Certify(certify) => reply.answer::<Certify>(self.certify(peer, certify).await).await,
             Request::AppendLog(append) => {
                 let answer = peer.must_be(append.node).and_then(|()| {
-                    let kept = self.logs.append(append.job, append.node, append.part, SystemTime::now());
+                    let kept = self.logs.append(append.job, append.node, append.part, keeper.term);
                     kept.map_err(|error| Refusal::Failed(format!("the output cannot be kept: {error}")))
                 });
                 reply.answer::<mobula_control::AppendLog>(answer).await

@@ -151,7 +151,7 @@ impl Seat {
             times: self.times,
             has_others: true,
             revoked: watch::Sender::new(()),
-            questions: Questions::default(),
+            questions: Questions::of_term(keeper.term),
             stop: self.stop.clone(),
         });
         *self.leading.write() = Some((leadership.clone(), Arc::clone(&service)));
