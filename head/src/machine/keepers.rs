@@ -10,7 +10,7 @@ use mobula_core::cluster::{DetachedRow, JobId, JobKind, JobPhase, NewJob, Refuse
 use mobula_core::limits;
 
 use super::Head;
-use super::state::Job;
+use super::state::{Job, PastEnd};
 use crate::Moment;
 use crate::records::{Key, NameRecord};
 
@@ -71,11 +71,15 @@ impl Head {
     ///
     /// # Errors
     /// [`Refused::NameHeld`], [`Refused::NotAKeeper`], [`Refused::TooLong`], [`Refused::Full`], [`Refused::OtherRequest`] for a number that has
-    /// another name; [`Refused::NoSuchJob`], [`Refused::JobEnded`].
+    /// another name, or was given back; [`Refused::NoSuchJob`], [`Refused::JobEnded`].
     pub fn hold_name(&mut self, keeper: JobId, number: u64, name: &str, moment: Moment) -> Result<(), Refused> {
         self.tick(moment);
-        if !self.live_job(keeper)?.record.keeper {
+        let job = self.live_job(keeper)?;
+        if !job.record.keeper {
             return Err(Refused::NotAKeeper { job: keeper });
+        }
+        if job.past_names.get(number).is_some() {
+            return Err(Refused::OtherRequest);
         }
         if let Some(known) = self.names_held.get(&(keeper, number)) {
             return if known.name == name { Ok(()) } else { Err(Refused::OtherRequest) };
@@ -97,9 +101,12 @@ impl Head {
         Ok(())
     }
 
-    /// The actor has ended, or was not created. A repetition has no second effect.
+    /// The actor has ended, or was not created. The number is used up, also if its request is still on its way. A repetition has no second effect.
     pub fn release_name(&mut self, keeper: JobId, number: u64, moment: Moment) {
         self.tick(moment);
+        if let Some(job) = self.jobs.get_mut(&keeper) {
+            job.past_names.insert(number, PastEnd::Released);
+        }
         self.drop_name(keeper, number);
         self.note_use(keeper, moment.now);
     }

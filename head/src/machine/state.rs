@@ -134,6 +134,8 @@ pub(super) struct Job {
     pub(super) groups: BTreeSet<GroupId>,
     pub(super) past: Past,
     pub(super) past_groups: Past,
+    /// The numbers of names that were given back.
+    pub(super) past_names: Past,
     /// When somebody was last about to have a detached actor of it, or had one.
     pub(super) used: Duration,
 }
@@ -149,6 +151,7 @@ impl Job {
             groups: BTreeSet::new(),
             past: Past::default(),
             past_groups: Past::default(),
+            past_names: Past::default(),
             used: now,
         }
     }

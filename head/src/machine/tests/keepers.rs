@@ -93,7 +93,21 @@ fn a_name_of_a_detached_actor_is_its_own_in_the_whole_cluster() {
     house.ask(|head, moment| head.release_name(others, 1, moment));
     assert_eq!(house.head.detached().len(), 2);
     house.ask(|head, moment| head.release_name(keeper, 1, moment));
-    hold(&mut house, others, 1, "hits").expect("free again");
+    hold(&mut house, others, 2, "hits").expect("free again");
+}
+
+#[test]
+fn a_name_that_was_given_back_is_not_held_by_a_request_that_comes_late() {
+    let (mut house, job) = house();
+    let keeper = open(&mut house, job);
+    // Given back before its request has come, and after.
+    house.ask(|head, moment| head.release_name(keeper, 1, moment));
+    assert_eq!(hold(&mut house, keeper, 1, "hits"), Err(Refused::OtherRequest));
+    hold(&mut house, keeper, 2, "hits").expect("free");
+    house.ask(|head, moment| head.release_name(keeper, 2, moment));
+    assert_eq!(hold(&mut house, keeper, 2, "hits"), Err(Refused::OtherRequest));
+    assert_eq!(house.head.detached(), []);
+    hold(&mut house, keeper, 3, "hits").expect("free again");
 }
 
 #[test]

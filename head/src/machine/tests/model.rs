@@ -206,7 +206,8 @@ impl Model {
             }
             14 => {
                 let Some(job) = self.some_job() else { return };
-                let (number, name) = (self.below(6), format!("name-{}", self.below(4)));
+                // Few, so that they come again; a number that was given back is used up.
+                let (number, name) = (self.names / 2 + self.below(6), format!("name-{}", self.below(4)));
                 let keeper = self.house.head.jobs.values().rfind(|job| job.record.keeper).map(|job| job.record.id);
                 let job = if self.below(4) == 0 { job } else { keeper.unwrap_or(job) };
                 match self.below(4) {
