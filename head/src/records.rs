@@ -247,6 +247,9 @@ pub(crate) struct GroupRecord {
     pub(crate) strategy: GroupStrategy,
     /// For each bundle.
     pub(crate) places: Vec<Option<BundlePlace>>,
+    /// It was given back, and workers of isolated leases in it have not been reaped yet: only bundles with such have a place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) removed: bool,
 }
 
 /// Where a bundle is.

@@ -191,7 +191,14 @@ fn what_isolated_leases_add_is_written_byte_for_byte_and_read() {
     let held = [of(&disk, 0), of(&disk, 1)];
     head.release(lease, moment(3)).expect("known");
     disk.extend(persisted(&mut head));
-    let written = [&held[..], &[of(&disk, 2)]].concat();
+    // A group that is removed while a worker in it runs.
+    let group = GroupId { job, number: 5 };
+    let strategy = PlaceStrategy::Group { group, bundle: None };
+    let within = Place { lease: LeaseId { job, number: 12 }, strategy, resources: Resources::new(), ..place.clone() };
+    head.place(within, moment(3)).expect("room");
+    head.remove_group(group, moment(3)).expect("known");
+    disk.extend(persisted(&mut head));
+    let written = [&held[..], &[of(&disk, 2), of(&disk, 3)]].concat();
     let page: String = written.iter().map(|(key, value)| format!("{key} {}\n", hex(value))).collect();
     assert!(written == expected, "a record has other bytes than before\n{page}");
     // A head that reads them tells the node that the worker is not to run, and asks nobody for it again.
@@ -200,6 +207,7 @@ fn what_isolated_leases_add_is_written_byte_for_byte_and_read() {
     let workers = next.assignment(NodeUid(3)).expect("known").workers;
     assert!(workers.iter().all(|worker| worker.isolated.is_none()), "{workers:?}");
     assert_eq!(next.place(place, moment(4)), Err(Refused::Repeated { lease }));
+    assert_eq!(next.groups(), []);
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Placement groups: resources set aside together, all or nothing.
 
+use std::collections::BTreeSet;
+
 use mobula_core::cluster::{GroupId, GroupStrategy, Infeasible, NewGroup, PlacementGroupRow, Refused, Resources};
 use mobula_core::limits;
 
 use super::Head;
-use super::state::{Group, Node, PastEnd};
+use super::state::{Group, Lease, Node, PastEnd};
 use crate::Moment;
 use crate::records::{GroupRecord, Key};
 use crate::scheduler::{Candidate, Layout, ShareRoom, lay_out};
@@ -23,6 +25,7 @@ impl Head {
         let job = self.jobs.get(&id.job).ok_or(Refused::NoSuchJob { job: id.job })?;
         if let Some(group) = self.groups.get(&id) {
             let is_same = group.record.bundles == new.bundles && group.record.strategy == new.strategy;
+            // None if it was given back.
             return self.group(id).filter(|_| is_same).ok_or(Refused::OtherRequest);
         }
         if job.past_groups.get(id.number).is_some() {
@@ -34,7 +37,7 @@ impl Head {
         self.check_group(&new)?;
         let places = vec![None; new.bundles.len()];
         let rooms = new.bundles.iter().map(|_| None).collect();
-        let record = GroupRecord { id, bundles: new.bundles, strategy: new.strategy, places };
+        let record = GroupRecord { id, bundles: new.bundles, strategy: new.strategy, places, removed: false };
         self.groups.insert(id, Group { record, rooms });
         if let Some(job) = self.jobs.get_mut(&id.job) {
             job.groups.insert(id);
@@ -47,7 +50,7 @@ impl Head {
         self.group(id).ok_or(Refused::NoSuchGroup { group: id })
     }
 
-    /// Gives back what a group has set aside, with all leases in it.
+    /// Gives back what a group has set aside, with all leases in it. A bundle in which isolated workers run is free when the last of them was reaped.
     ///
     /// # Errors
     /// [`Refused::NoSuchJob`]: then it is gone as well.
@@ -63,22 +66,40 @@ impl Head {
     pub(super) fn drop_group(&mut self, id: GroupId) {
         let of_group = self.leases.values().filter(|lease| lease.record.bundle.is_some_and(|(group, _)| group == id));
         let leases: Vec<_> = of_group.map(|lease| lease.record.id).collect();
-        leases.into_iter().for_each(|lease| self.end_lease(lease));
-        let Some(group) = self.groups.remove(&id) else { return };
-        for (at, place) in group.record.places.iter().enumerate() {
-            if let Some(place) = place
+        for lease in leases {
+            if !self.release_isolated(lease) {
+                self.end_lease(lease);
+            }
+        }
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        group.record.removed = true;
+        self.pending_groups.remove(&id);
+        self.free_removed(id);
+    }
+
+    /// Of a group that was removed every bundle is free in which no lease is left; the group is gone with the last of them.
+    pub(super) fn free_removed(&mut self, id: GroupId) {
+        let Some(group) = self.groups.get_mut(&id).filter(|group| group.record.removed) else { return };
+        let in_group = |lease: &Lease| lease.record.bundle.filter(|(group, _)| *group == id).map(|(_, at)| at);
+        let in_use: BTreeSet<u32> = self.leases.values().filter_map(in_group).collect();
+        let GroupRecord { bundles, places, .. } = &mut group.record;
+        for (at, ((bundle, place), room)) in (0_u32..).zip(bundles.iter().zip(places).zip(&mut group.rooms)) {
+            if !in_use.contains(&at)
+                && let Some(place) = place.take()
                 && let Some(node) = self.nodes.get_mut(&place.node)
-                && let Some(bundle) = group.record.bundles.get(at)
             {
-                node.bundles.remove(&(id, at as u32));
+                *room = None;
+                node.bundles.remove(&(id, at));
                 node.room.put(bundle, &place.gpus);
             }
         }
-        if let Some(job) = self.jobs.get_mut(&id.job) {
-            job.groups.remove(&id);
-            job.past_groups.insert(id.number, PastEnd::Released);
+        if in_use.is_empty() {
+            self.groups.remove(&id);
+            if let Some(job) = self.jobs.get_mut(&id.job) {
+                job.groups.remove(&id);
+                job.past_groups.insert(id.number, PastEnd::Released);
+            }
         }
-        self.pending_groups.remove(&id);
         self.dirty(Key::Group(id));
         self.changes.view = true;
         self.freed = true;
@@ -91,7 +112,9 @@ impl Head {
         if let (Some(place), Some(room)) = (group.record.places.get_mut(at), group.rooms.get_mut(at)) {
             (*place, *room) = (None, None);
         }
-        self.pending_groups.insert(id);
+        if !group.record.removed {
+            self.pending_groups.insert(id);
+        }
         self.dirty(Key::Group(id));
         self.touch_job(id.job);
     }

@@ -115,7 +115,8 @@ impl Head {
                 Err(Refused::TooLong { what: "a selector of labels".to_owned(), bytes: selector.len() as u64, limit })
             }
             PlaceStrategy::Group { group, bundle } => {
-                let known = self.groups.get(group).filter(|_| group.job == place.lease.job);
+                let known =
+                    self.groups.get(group).filter(|known| group.job == place.lease.job && !known.record.removed);
                 let bundles = &known.ok_or(Refused::NoSuchGroup { group: *group })?.record.bundles;
                 let these = match bundle {
                     None => &bundles[..],
@@ -153,7 +154,7 @@ impl Head {
     }
 
     fn find_bundle(&self, group: GroupId, bundle: Option<u32>, wanted: &Place) -> Option<(NodeUid, Bundle)> {
-        let record = self.groups.get(&group)?;
+        let record = self.groups.get(&group).filter(|group| !group.record.removed)?;
         let bundles = match bundle {
             Some(at) => at..at.saturating_add(1),
             None => 0..record.rooms.len() as u32,
@@ -220,6 +221,9 @@ impl Head {
             && let Some(Some(room)) = group.rooms.get_mut(at as usize)
         {
             room.put(&record.resources, &record.gpus);
+        }
+        if let Some((group, _)) = record.bundle {
+            self.free_removed(group);
         }
         if let Some(job) = self.jobs.get_mut(&id.job) {
             job.leases.remove(&id);

@@ -161,7 +161,9 @@ impl Head {
         for (at, (bundle, place)) in record.bundles.iter().zip(&record.places).enumerate() {
             let Some(place) = place else {
                 rooms.push(None);
-                self.pending_groups.insert(id);
+                if !record.removed {
+                    self.pending_groups.insert(id);
+                }
                 continue;
             };
             let Some(node) = self.nodes.get_mut(&place.node) else {

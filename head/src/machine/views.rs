@@ -72,14 +72,14 @@ impl Head {
         Some(view)
     }
 
-    /// Placement groups, by job.
+    /// Placement groups, by job. Those that were given back are not among them, also where what they had is not free yet.
     pub fn groups(&self) -> Vec<PlacementGroupRow> {
-        self.groups.values().map(group_row).collect()
+        self.groups.values().filter_map(group_row).collect()
     }
 
-    /// One placement group.
+    /// One placement group that was not given back.
     pub fn group(&self, id: GroupId) -> Option<PlacementGroupRow> {
-        self.groups.get(&id).map(group_row)
+        self.groups.get(&id).and_then(group_row)
     }
 
     /// Leases, by job. Those that were given back are not among them, also where what they had is not free yet.
@@ -114,7 +114,7 @@ impl Head {
         summary.workers = self.workers.len() as u32;
         summary.leases = self.leases.len() as u32;
         summary.waiting = self.waiting.len() as u32;
-        summary.groups = self.groups.len() as u32;
+        summary.groups = self.groups.values().filter(|group| !group.record.removed).count() as u32;
         summary.total = self.total();
         summary.available = self.available();
         summary
@@ -162,8 +162,8 @@ fn worker_row(slot: &Slot) -> Option<WorkerRow> {
     Some(row)
 }
 
-fn group_row(group: &Group) -> PlacementGroupRow {
-    let record = &group.record;
+fn group_row(group: &Group) -> Option<PlacementGroupRow> {
+    let record = Some(&group.record).filter(|record| !record.removed)?;
     let placed = record.places.iter().flatten().count();
     let phase = match placed {
         0 => GroupPhase::Pending,
@@ -172,5 +172,5 @@ fn group_row(group: &Group) -> PlacementGroupRow {
     };
     let nodes = record.places.iter().map(|place| place.as_ref().map(|place| place.node));
     let bundles = record.bundles.iter().cloned().zip(nodes).collect();
-    PlacementGroupRow::new(record.id, phase, record.strategy, bundles)
+    Some(PlacementGroupRow::new(record.id, phase, record.strategy, bundles))
 }

@@ -114,8 +114,9 @@ fn isolated_workers_end_with_their_job_their_group_and_their_node() {
     assert_eq!((within.node, beside.node), (NodeUid(1), NodeUid(1)));
     house.beat(1).expect("it lives");
     house.ask(|head, moment| head.remove_group(group(job, 1), moment)).expect("known");
-    assert_eq!(to_run(&house, 1), [beside.worker.expect("one")]);
+    assert_eq!((to_run(&house, 1), house.head.available()), (vec![beside.worker.expect("one")], cpus(2)));
     house.beat(1).expect("it lives");
+    assert_eq!(house.head.available(), cpus(4));
     let strategy = PlaceStrategy::Node { node: NodeUid(2), soft: false };
     given(&mut house, &Place { strategy, ..isolated(job, 3, cpus(1)) });
     house.ask(|head, moment| head.leave(NodeUid(2), moment));
@@ -126,6 +127,48 @@ fn isolated_workers_end_with_their_job_their_group_and_their_node() {
     house.beat(1).expect("it lives");
     assert_eq!(house.head.job(job).expect("known").phase, JobPhase::Stopped);
     assert_eq!((house.head.workers().len(), house.head.available()), (0, cpus(4)));
+}
+
+#[test]
+fn a_bundle_of_a_removed_group_is_free_when_the_isolated_workers_in_it_were_reaped() {
+    let mut house = House::new();
+    house.node(1, cpus(3).with_gpus(Amount::units(2)));
+    let job = house.job(1);
+    let id = group(job, 1);
+    let gpu = cpus(1).with_gpus(Amount::ONE);
+    let bundles = vec![gpu.clone(), gpu.clone()];
+    let new = NewGroup { group: id, bundles, strategy: GroupStrategy::Pack, for_new_nodes: false };
+    house.ask(|head, moment| head.create_group(new.clone(), moment)).expect("room");
+    let bundle = |bundle| PlaceStrategy::Group { group: id, bundle: Some(bundle) };
+    let first = given(&mut house, &Place { strategy: bundle(0), ..isolated(job, 1, gpu.clone()) });
+    let plain = Place { strategy: bundle(1), ..place(job, 2, gpu.clone()) };
+    given(&mut house, &plain);
+    house.beat(1).expect("it lives");
+    let both = isolated(job, 3, Resources::new().with_gpus(Amount::units(2)));
+    assert_eq!(ask(&mut house, &both), Ok(Placing::Waiting));
+
+    let still = house.obedient(1);
+    for _ in 0..2 {
+        house.ask(|head, moment| head.remove_group(id, moment)).expect("known");
+        assert_eq!(house.head.available(), cpus(2).with_gpus(Amount::ONE), "the other bundle is free at once");
+    }
+    // To everybody but its node it is gone.
+    assert_eq!((house.head.groups(), house.head.leases(), house.head.summary().groups), (vec![], vec![], 0));
+    let again = Place { lease: isolated(job, 4, gpu.clone()).lease, ..plain };
+    let within = |house: &mut House| ask(house, &Place { strategy: bundle(0), ..again.clone() });
+    assert_eq!(within(&mut house), Err(Refused::NoSuchGroup { group: id }));
+    house.restart();
+    assert_eq!(house.ask(|head, moment| head.create_group(new, moment)), Err(Refused::OtherRequest));
+    assert_eq!(within(&mut house), Err(Refused::NoSuchGroup { group: id }));
+    assert_eq!(ask(&mut house, &both), Ok(Placing::Waiting), "by the next head, too");
+    house.beat_with(1, Running { seen: Default::default(), ..still }).expect("it lives");
+    assert_eq!(house.head.available(), cpus(2).with_gpus(Amount::ONE), "it still runs");
+
+    let worker = first.worker.expect("one of its own");
+    house.ask(|head, moment| head.worker_ended(worker, "exit status 0", true, moment));
+    assert_eq!(given(&mut house, &both).gpus.len(), 2, "who waits has it");
+    assert_eq!(house.head.available(), cpus(3));
+    assert!(!house.disk.keys().any(|key| key.starts_with("group/")), "nothing of it is left");
 }
 
 #[test]
