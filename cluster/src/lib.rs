@@ -10,6 +10,7 @@ mod error;
 mod handover;
 mod keepers;
 mod leases;
+mod meeting;
 mod members;
 mod mesh;
 mod node_events;

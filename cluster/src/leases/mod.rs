@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use crate::meeting::met;
 use crate::members::Members;
 
 pub(crate) use embedded::Embedded;
@@ -348,8 +349,8 @@ impl Inner {
                 }
             };
             if let Some(at) = at {
-                if isolated && let Err(error) = node.greet(&at).await {
-                    tracing::debug!(process = %at, %error, "a process for one actor was not greeted");
+                if isolated {
+                    self.introduce(node, &at).await;
                 }
                 return Ok((at, placed));
             }
@@ -365,6 +366,17 @@ impl Inner {
                 return Err(if isolated { PlacementError::NoProcess { waited } } else { no_room() });
             }
         }
+    }
+
+    /// A process for one actor has come: it knows those that were there before it, and not yet those that have come with it.
+    async fn introduce(&self, node: &Node, at: &NodeId) {
+        if let Err(error) = node.greet(at).await {
+            tracing::debug!(process = %at, %error, "a process for one actor was not greeted");
+        }
+        let mut others = self.members.lock().processes();
+        others.retain(|other| other != at);
+        let both_ways = others.into_iter().flat_map(|other| [(other.clone(), at.clone()), (at.clone(), other)]);
+        met(node, both_ways).await;
     }
 
     /// Where, in the words of the head: it knows nodes, not the processes of a job on them.

@@ -1,7 +1,9 @@
 //! Who may come in: processes of two jobs of one cluster, over TLS, all in this process.
 
 use std::net::Ipv4Addr;
+use std::pin::pin;
 
+use futures::FutureExt;
 use mobula_actors::NodeConfig;
 use mobula_core::CallError;
 use mobula_core::cluster::UnixTime;
@@ -12,6 +14,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::meeting::met;
 
 /// A bound that only something broken reaches.
 const LONG: Duration = Duration::from_secs(60);
@@ -103,6 +106,27 @@ async fn a_process_of_another_job_comes_in_where_detached_actors_are_kept_and_no
     let report = guest.cluster.node().report_of(&at_host.id).await;
     assert!(matches!(report, Err(CallError::Unreachable { .. })), "{report:?}");
     for process in [&guest, &ordinary, &host] {
+        process.cluster.node().shut_down("the test is over");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn two_processes_that_come_together_are_used_when_they_have_met() {
+    let authority = Authority::new();
+    let [driver, first, second] = [1, 2, 3].map(|uid| authority.process("job-1", uid, false));
+    let (at_first, at_second) = (first.listen().await, second.listen().await);
+    for peer in [&at_first, &at_second] {
+        driver.mesh.connect(peer, "job-1").await;
+    }
+    let pairs = [(at_first.id.clone(), at_second.id.clone()), (at_second.id.clone(), at_first.id.clone())];
+    let mut meeting = pin!(met(driver.cluster.node(), pairs.clone()));
+    assert_eq!(futures::poll!(&mut meeting), std::task::Poll::Pending);
+    second.mesh.connect(&at_first, "job-1").await;
+    assert_eq!(tokio::time::timeout(LONG, meeting).await.expect("in time"), pairs);
+    for (process, peer) in [(&first, &at_second), (&second, &at_first)] {
+        assert_eq!(process.cluster.node().connected(&peer.id).now_or_never(), Some(true));
+    }
+    for process in [&driver, &first, &second] {
         process.cluster.node().shut_down("the test is over");
     }
 }
