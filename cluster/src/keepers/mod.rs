@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::cluster::Cluster;
 use crate::leases;
+use crate::meeting::met;
 
 pub use following::FollowedKeepers;
 
@@ -29,8 +30,8 @@ pub(crate) struct Keepers {
     own: OnceLock<JobId>,
     /// Their workers that this process is connected to, by their numbers.
     hosts: watch::Sender<BTreeMap<JobId, BTreeMap<u32, NodeId>>>,
-    /// Workers that all processes of this job are connected to.
-    known_to_all: Mutex<HashSet<NodeUid>>,
+    /// Processes of this job, and workers of keepers that each of them is connected to.
+    connected: Mutex<HashSet<(NodeUid, NodeUid)>>,
 }
 
 /// Keepers that may end before anything can be asked of them, until it is given up.
@@ -38,9 +39,6 @@ const KEEPERS_TRIED: usize = 3;
 
 /// So long a keeper is waited for before the head is asked again whether it still is the one.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-
-/// So long the other processes of a job have to connect to the node of a detached actor.
-const CONNECTED_WITHIN: Duration = Duration::from_secs(5);
 
 impl Keepers {
     /// This process is one of that job.
@@ -58,6 +56,7 @@ impl Keepers {
 
     /// A worker of a keeper has ended.
     pub(crate) fn remove(&self, host: &NodeId) {
+        self.connected.lock().retain(|(_, known)| *known != host.uid);
         self.hosts.send_modify(|hosts| {
             hosts.values_mut().for_each(|hosts| hosts.retain(|_, known| known != host));
             hosts.retain(|_, hosts| !hosts.is_empty());
@@ -183,19 +182,17 @@ fn is_of_the_keeper(error: &SpawnError) -> bool {
 
 /// Waits until the processes of this job are connected to the node of a detached actor, so that a reference to it may be sent to them. One that is
 /// not in time has errors to tell for a while.
-async fn make_known(cluster: &Cluster, at: &NodeId) {
-    let node = cluster.node();
-    if cluster.keepers().known_to_all.lock().contains(&at.uid) {
-        return;
+pub(crate) async fn make_known(cluster: &Cluster, at: &NodeId) {
+    let (node, mut processes) = (cluster.node(), cluster.processes());
+    if !processes.contains(&node.head()) {
+        processes.push(node.head());
     }
-    let members = cluster.nodes().into_iter().filter(|member| member.alive).map(|member| member.id);
-    let others: Vec<NodeId> = members.chain([node.head()]).filter(|other| other != node.id()).collect();
-    let own = tokio::time::timeout(CONNECTED_WITHIN, node.connected(at));
-    let others = futures::future::join_all(others.iter().map(|other| node.await_peer(other, at, CONNECTED_WITHIN)));
-    let (own, others) = futures::future::join(own, others).await;
-    if matches!(own, Ok(true)) && others.iter().all(|known| matches!(known, Ok(true))) {
-        cluster.keepers().known_to_all.lock().insert(at.uid);
-    } else {
-        tracing::debug!(%at, "not all processes of the job are connected to the node of a detached actor yet");
+    let connected = &cluster.keepers().connected;
+    {
+        let mut connected = connected.lock();
+        connected.retain(|(process, _)| processes.iter().any(|here| here.uid == *process));
+        processes.retain(|process| !connected.contains(&(process.uid, at.uid)));
     }
+    let pairs = met(node, processes.into_iter().map(|process| (process, at.clone()))).await;
+    connected.lock().extend(pairs.iter().map(|(process, host)| (process.uid, host.uid)));
 }

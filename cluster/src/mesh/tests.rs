@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::keepers::make_known;
 use crate::meeting::met;
 
 /// A bound that only something broken reaches.
@@ -127,6 +128,31 @@ async fn two_processes_that_come_together_are_used_when_they_have_met() {
         assert_eq!(process.cluster.node().connected(&peer.id).now_or_never(), Some(true));
     }
     for process in [&driver, &first, &second] {
+        process.cluster.node().shut_down("the test is over");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_process_that_comes_later_is_waited_for_as_those_before_it() {
+    let authority = Authority::new();
+    let [guest, late] = [1, 2].map(|uid| authority.process("job-1", uid, false));
+    let host = authority.process("job-3", 3, true);
+    let (at_late, at_host) = (PeerWorker { isolated: true, ..late.listen().await }, host.listen().await);
+    let keepers = || vec![Keeper { job: JobId(3), workers: vec![at_host.clone()] }];
+    guest.mesh.update_keepers(keepers());
+    make_known(&guest.cluster, &at_host.id).await;
+    assert_eq!(guest.cluster.node().connected(&at_host.id).now_or_never(), Some(true));
+
+    guest.mesh.connect(&at_late, "job-1").await;
+    guest.cluster.add_member(info(&at_late));
+    let mut known = pin!(make_known(&guest.cluster, &at_host.id));
+    assert!(futures::poll!(&mut known).is_pending(), "one for one actor is one of the job");
+    late.mesh.update_keepers(keepers());
+    known.await;
+    assert_eq!(late.cluster.node().connected(&at_host.id).now_or_never(), Some(true));
+    // Each is waited for once.
+    assert!(make_known(&guest.cluster, &at_host.id).now_or_never().is_some());
+    for process in [&guest, &late, &host] {
         process.cluster.node().shut_down("the test is over");
     }
 }
