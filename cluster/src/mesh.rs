@@ -121,7 +121,9 @@ impl Mesh {
                 mesh.connect(&host, &job.to_string()).await;
                 // Under the lock: whoever takes it out comes later, or was before.
                 let hosts = mesh.hosts.lock();
-                if let Some(cluster) = mesh.cluster.upgrade().filter(|_| hosts.contains_key(&host.id.uid)) {
+                if let Some(cluster) =
+                    mesh.cluster.upgrade().filter(|_| !host.isolated && hosts.contains_key(&host.id.uid))
+                {
                     cluster.keepers().add(job, host.number, host.id.clone());
                 }
             });

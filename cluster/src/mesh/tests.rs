@@ -156,3 +156,24 @@ async fn a_process_that_comes_later_is_waited_for_as_those_before_it() {
         process.cluster.node().shut_down("the test is over");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_keepers_process_for_one_actor_is_called_and_not_asked() {
+    let authority = Authority::new();
+    let guest = authority.process("job-1", 1, false);
+    let [alone, shared] = [2, 3].map(|uid| authority.process("job-3", uid, true));
+    let at_alone = PeerWorker { isolated: true, ..alone.listen().await };
+    let at_shared = PeerWorker { number: 1, ..shared.listen().await };
+    let keeper = JobId(3);
+    for workers in [vec![at_alone.clone()], vec![at_alone.clone(), at_shared.clone()]] {
+        let last = workers.last().expect("one").id.clone();
+        guest.mesh.update_keepers(vec![Keeper { job: keeper, workers }]);
+        let connected = tokio::time::timeout(LONG, guest.cluster.node().connected(&last)).await;
+        assert!(connected.expect("in time"));
+    }
+    let found = tokio::time::timeout(LONG, guest.cluster.keepers().host(keeper)).await;
+    assert_eq!(found.expect("in time"), Some(at_shared.id));
+    for process in [&guest, &alone, &shared] {
+        process.cluster.node().shut_down("the test is over");
+    }
+}
