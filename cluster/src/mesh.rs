@@ -11,7 +11,7 @@ use mobula_actors::Node;
 use mobula_control::handover::{Keeper, PeerWorker};
 use mobula_core::cluster::JobId;
 use mobula_core::{NodeId, NodeUid};
-use mobula_identity::{Revocations, Role, job_name};
+use mobula_identity::{Revocations, Role, is_job_name, job_name};
 use mobula_transport::Lane;
 use mobula_transport::preface::Purpose;
 use mobula_transport::tls::{self, Accepted, Credentials, Door, Endpoint, Secured, TlsError, role_name};
@@ -262,7 +262,8 @@ impl Mesh {
     /// True for a process of another job, where such may come in.
     fn is_guest(&self, secured: &Secured) -> bool {
         let is_process = || secured.peer_is(&role_name(Role::Process.name()));
-        self.keeper && !secured.peer_is(&job_name(&self.job)) && is_process()
+        let is_of_a_job = || secured.peer_names().iter().any(|name| is_job_name(name));
+        self.keeper && !secured.peer_is(&job_name(&self.job)) && is_process() && is_of_a_job()
     }
 
     fn knows(&self, id: &NodeId) -> bool {

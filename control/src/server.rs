@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use mobula_core::cluster::JobId;
 use mobula_core::{NodeUid, codec, limits};
-use mobula_identity::{Capability, Role, job_name};
+use mobula_identity::{Capability, Role, job_name, line_of};
 use mobula_transport::tls::{ControlStream, node_name, role_name};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,13 +23,14 @@ pub struct Peer {
     address: Option<SocketAddr>,
     /// Names that its certificate bears.
     life: Option<NodeUid>,
+    line: Option<NodeUid>,
     job: Option<String>,
 }
 
 impl Peer {
     /// A process of this user on this host.
     pub fn local() -> Self {
-        Peer { role: Role::Operator, address: None, life: None, job: None }
+        Peer { role: Role::Operator, address: None, life: None, line: None, job: None }
     }
 
     /// What it is to the cluster.
@@ -45,6 +46,11 @@ impl Peer {
     /// The life that its certificate is of; none for a process on this host.
     pub fn life(&self) -> Option<NodeUid> {
         self.life
+    }
+
+    /// The [line](mobula_identity::Lines) of that life: the life that it began with.
+    pub fn line(&self) -> Option<NodeUid> {
+        self.line
     }
 
     /// True for a process of this user on this host.
@@ -161,9 +167,9 @@ pub async fn serve_certified(service: &impl Service, mut stream: ControlStream) 
     if !stream.peer_is(&node_name(hello.life)) {
         return;
     }
-    let life = Some(hello.life);
+    let line = line_of(hello.life, stream.peer_names().iter().map(String::as_str));
     let job = hello.job.filter(|job| stream.peer_is(&job_name(job)));
-    let peer = Peer { role, address: Some(stream.address()), life, job };
+    let peer = Peer { role, address: Some(stream.address()), life: Some(hello.life), line: Some(line), job };
     serve(service, &peer, Box::new(stream)).await;
 }
 
@@ -220,7 +226,8 @@ mod tests {
 
     fn peer(role: Role, life: u64, job: Option<&str>) -> Peer {
         let address = Some(SocketAddr::from(([10, 0, 0, 1], 1)));
-        Peer { role, address, life: Some(NodeUid(life)), job: job.map(str::to_owned) }
+        let life = Some(NodeUid(life));
+        Peer { role, address, life, line: life, job: job.map(str::to_owned) }
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod keeper;
 mod local_door;
 mod membership;
 mod node;
+mod nodes;
 mod options;
 mod output;
 mod people;

@@ -118,7 +118,7 @@ fn copy_of(joined: &Joined) -> Joined {
     Joined { uid: *uid, role: *role, credentials: copy(credentials), from: *from, until: *until }
 }
 
-fn copy(credentials: &tls::Credentials) -> tls::Credentials {
+pub(crate) fn copy(credentials: &tls::Credentials) -> tls::Credentials {
     tls::Credentials {
         chain: credentials.chain.clone(),
         key: credentials.key.clone_key(),

@@ -284,6 +284,7 @@ impl Led {
         let questions = Questions::of_term(keeper.term);
         let service =
             HeadService { keeper, identity, programs, logs, uid, started, times, has_others, revoked, questions, stop };
+        service.end_drivers_of_the_revoked().await;
         Ok(Led { service: Arc::new(service), endpoint, cut })
     }
 }
@@ -364,3 +365,7 @@ async fn renew_own(endpoint: Arc<Endpoint>, identity: Arc<Identity>, uid: NodeUi
     };
     keep_renewed("the head", UnixTime::now().after(life), renew).await;
 }
+
+#[cfg(test)]
+#[path = "node/tests.rs"]
+mod tests;

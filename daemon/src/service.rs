@@ -12,8 +12,8 @@ use mobula_control::{
     Refusal, ReleaseName, RenewDriver, Reply, Request, Service, SubmitJob,
 };
 use mobula_core::cluster::{
-    DriverStatus, JobId, JobKind, JobPhase, JobRow, Labels, NewJob, NodePhase, Place, Placed, Placing, Refused,
-    UnixTime, WorkerPolicy,
+    DriverStatus, JobId, JobKind, JobPhase, JobRow, Labels, NewJob, Place, Placed, Placing, Refused, UnixTime,
+    WorkerPolicy,
 };
 use mobula_core::{LeaseTimes, NodeUid, limits};
 use mobula_head::Head;
@@ -227,9 +227,8 @@ impl Service for HeadService {
                 reply.answer::<mobula_control::RemoveGroup>(answer).await
             }
             Request::Register(register) => {
-                let registration = register.registration;
-                let answer = match peer.must_be(registration.uid) {
-                    Ok(()) => keeper.decide(|head, moment| head.register_node(registration, moment)).await,
+                let answer = match self.proven(peer, register.registration) {
+                    Ok(proven) => keeper.decide(|head, moment| head.register_node(proven, moment)).await,
                     Err(refusal) => Err(refusal),
                 };
                 reply.answer::<mobula_control::Register>(answer).await
@@ -428,41 +427,6 @@ impl HeadService {
         if is_own { Ok(()) } else { peer.must_be_of(&job.to_string()) }
     }
 
-    /// True if the peer was removed from the cluster: it hears nothing more.
-    pub(crate) fn is_cut_off(&self, peer: &Peer) -> bool {
-        peer.life().is_some_and(|life| self.identity.is_revoked(life))
-    }
-
-    /// Cuts a node off. One that is down already could come back: not any more.
-    async fn remove_node(&self, node: NodeUid, now: UnixTime) -> Result<(), Refusal> {
-        let is_down = match self.keeper.look(|head, _| head.phase_of(node)).await {
-            None => return Err(Refusal::Head(Refused::NoSuchNode { uid: node })),
-            Some(NodePhase::Down) if self.identity.is_revoked(node) => {
-                return Err(Refusal::Head(Refused::NoSuchNode { uid: node }));
-            }
-            Some(phase) => phase == NodePhase::Down,
-        };
-        // Lives that it may have in hand, which never came to this head as nodes.
-        let returned = self.identity.returned();
-        let unseen = |head: &mobula_head::Head, before, newest| {
-            head.phase_of(newest).is_none() && (before == node || head.phase_of(before).is_none())
-        };
-        let look = |head: &mobula_head::Head, _| {
-            let unseen = returned.into_iter().filter(|(before, newest)| unseen(head, *before, *newest));
-            unseen.map(|(_, newest)| newest).collect::<Vec<_>>()
-        };
-        let unseen = self.keeper.look(look).await;
-        // First of all, or it could come back in between.
-        let revoked = block_in_place(|| {
-            unseen.into_iter().chain([node]).try_for_each(|life| self.identity.revoke_node(life, now).map(drop))
-        });
-        self.revoked.send_replace(());
-        if !is_down {
-            self.keeper.decide(|head, moment| head.remove(node, moment)).await?;
-        }
-        revoked.map_err(|error| Refusal::Failed(error.to_string()))
-    }
-
     async fn submit(&self, peer: &Peer, submit: SubmitJob) -> Result<JobId, Refusal> {
         if self.programs.find(&submit.executable).is_none() {
             return Err(Refusal::NotFound { what: format!("program {}: hand it in first", submit.executable.hash) });
@@ -613,15 +577,16 @@ fn drives(peer: &Peer, job: JobId, life: NodeUid) -> Result<(), Refusal> {
     if peer.may(Capability::ManageJobs) { Ok(()) } else { peer.must_be(life) }
 }
 
-/// True if the job was asked for by that life.
-pub(crate) fn is_submitted_by(row: &JobRow, life: NodeUid) -> bool {
-    row.submitter.split_once(' ').is_some_and(|(_, submitter)| submitter == life.to_string())
-}
-
 /// Who asks, as its connection has proven it.
 fn submitter(peer: &Peer) -> String {
     match peer.life() {
         None => "local".to_owned(),
         Some(life) => format!("{} {life}", peer.role()),
     }
+}
+
+/// The life that has asked for a job; none for a process on the head's host.
+pub(crate) fn life_of_submitter(row: &JobRow) -> Option<NodeUid> {
+    let (_, life) = row.submitter.split_once(' ')?;
+    u64::from_str_radix(life, 16).ok().map(NodeUid)
 }

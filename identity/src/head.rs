@@ -197,6 +197,27 @@ impl Head {
         Ok(list)
     }
 
+    /// Cuts off a node's life, as [`revoke_node`](Self::revoke_node) does, and the newest lives of those lines for which `also` says so of the life before
+    /// the newest and the newest. All in one step: none of them comes back meanwhile.
+    ///
+    /// # Errors
+    /// [`IdentityError`] if that cannot be written down: nothing has changed then.
+    pub fn revoke_node_and(
+        &self,
+        uid: NodeUid,
+        also: impl Fn(NodeUid, NodeUid) -> bool,
+        now: UnixTime,
+    ) -> Result<(), IdentityError> {
+        let cut = self.change(|state| {
+            let others = state.lines.returned().filter(|(before, newest)| also(*before, *newest));
+            let cut: Vec<_> = others.map(|(_, newest)| newest).chain([uid]).collect();
+            cut.iter().for_each(|life| state.revocations.revoke(*life, now));
+            Ok(cut)
+        })?;
+        cut.into_iter().for_each(|life| self.audit.record(now, "node revoked", None, &life.to_string()));
+        Ok(())
+    }
+
     /// The credentials of people that are good at `now`.
     pub fn credentials_of_people(&self, now: UnixTime) -> Vec<CredentialInfo> {
         self.state.lock().people.list(now)
@@ -220,9 +241,18 @@ impl Head {
         Ok(was_there)
     }
 
-    /// The lives that have come back as others lately, each with the newest life of its line.
-    pub fn returned(&self) -> Vec<(NodeUid, NodeUid)> {
-        self.state.lock().lines.returned().collect()
+    /// The life `uid` of a line may speak: it was not cut off, and has not come back as another.
+    ///
+    /// # Errors
+    /// As for [`Lines::goes_on`].
+    pub fn goes_on(&self, line: NodeUid, uid: NodeUid) -> Result<(), Refusal> {
+        let state = self.state.lock();
+        state.lines.goes_on(&state.revocations, line, uid)
+    }
+
+    /// As [`Lines::is_of`].
+    pub fn is_of_line(&self, line: NodeUid, uid: NodeUid) -> bool {
+        self.state.lock().lines.is_of(line, uid)
     }
 
     /// True if a life is cut off.
@@ -338,6 +368,10 @@ impl Head {
                     *self.state.lock() = next;
                 }
                 (uid, role, uid)
+            }
+            // They get theirs from who knows that they live: the node and the job of a process, and the head itself.
+            By::Certificate { holder: Holder { role: Role::Process | Role::Head, .. }, comes_back: false } => {
+                return Err(Refusal::WrongRole);
             }
             By::Certificate { holder: Holder { uid, role, line }, comes_back: false } => {
                 let _one_at_a_time = self.changing.lock();

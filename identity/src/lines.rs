@@ -31,8 +31,8 @@ pub(crate) fn line_name(first: NodeUid) -> String {
     format!("{:016x}{SUFFIX}", first.0)
 }
 
-/// The line of the life `uid`, whose certificate bears these names.
-pub(crate) fn line_of<'a>(uid: NodeUid, names: impl IntoIterator<Item = &'a str>) -> NodeUid {
+/// The line of the life `uid`, whose certificate bears these names: the life that it has begun with.
+pub fn line_of<'a>(uid: NodeUid, names: impl IntoIterator<Item = &'a str>) -> NodeUid {
     let first = names.into_iter().find_map(|name| u64::from_str_radix(name.strip_suffix(SUFFIX)?, 16).ok());
     first.map_or(uid, NodeUid)
 }
@@ -89,6 +89,11 @@ impl Lines {
         self.0.values().map(|Newest(newest, before, ..)| (*before, *newest))
     }
 
+    /// True if `uid` is known to be a life of the line: its first, its newest, or the one before that.
+    pub fn is_of(&self, line: NodeUid, uid: NodeUid) -> bool {
+        uid == line || self.0.get(&line).is_some_and(|Newest(newest, before, ..)| [newest, before].contains(&&uid))
+    }
+
     /// The life `uid` of a line may go on.
     ///
     /// # Errors
@@ -124,6 +129,8 @@ mod tests {
         let goes_on = |revoked: &Revocations, line, uid| lines.goes_on(revoked, NodeUid(line), NodeUid(uid));
         assert_eq!([1, 2].map(|uid| goes_on(&none, 1, uid)), [Err(Refusal::Superseded), Err(Refusal::Superseded)]);
         assert_eq!([goes_on(&none, 1, 3), goes_on(&none, 7, 7)], [Ok(()), Ok(())]);
+        assert!([1, 2, 3].into_iter().all(|uid| lines.is_of(LINE, NodeUid(uid))), "its first, the last two");
+        assert!(!lines.is_of(LINE, NodeUid(7)) && !lines.is_of(NodeUid(7), NodeUid(3)));
         none.revoke(NodeUid(3), NOW);
         assert_eq!(goes_on(&none, 1, 3), Err(Refusal::Revoked));
     }

@@ -10,9 +10,16 @@ use zeroize::Zeroizing;
 
 use crate::authority::credentials;
 
+const JOB_SUFFIX: &str = ".job.mobula";
+
 /// The name in the certificates of the processes of a job: `job-7.job.mobula`.
 pub fn job_name(job: &str) -> String {
-    format!("{job}.job.mobula")
+    format!("{job}{JOB_SUFFIX}")
+}
+
+/// True for the [name](job_name) of a job, whichever.
+pub fn is_job_name(name: &str) -> bool {
+    name.strip_suffix(JOB_SUFFIX).is_some_and(|job| !job.is_empty())
 }
 
 /// A new key, and the request for its certificate.
@@ -58,5 +65,18 @@ impl KeyRequest {
     /// The key with what was given for it. Whether they fit is seen when they are used.
     pub fn complete(self, certified: Certified) -> Credentials {
         credentials(certified.certificate.into(), &self.key, certified.authority.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_job_is_told_from_other_names() {
+        assert!(is_job_name(&job_name("job-7")));
+        for other in ["", ".job.mobula", "process.role.mobula", "0000000000000007.node.mobula", "job-7.job.mobula.x"] {
+            assert!(!is_job_name(other), "{other}");
+        }
     }
 }

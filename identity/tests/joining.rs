@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use mobula_core::{NodeUid, codec, limits};
 use mobula_identity::{
-    Authority, Head, IdentityError, Issued, JoinError, Joined, Members, Refusal, Request, Role, Token, TokenId,
-    UnixTime, join, renew,
+    Authority, Head, IdentityError, Issued, JoinError, Joined, KeyRequest, Members, Refusal, Request, Role, Token,
+    TokenId, UnixTime, join, renew,
 };
 use mobula_transport::tls::{
     Accepted, Credentials, Endpoint, JoinStream, TlsError, dial_head, listen, node_name, role_name, wire,
@@ -459,6 +459,29 @@ async fn a_certificate_is_renewed_by_its_holder_alone() {
     let (dialed, accepted) = within(async { tokio::join!(dialed, house.accept()) }).await;
     assert!(matches!(accepted.map(|_| ()), Err(TlsError::Io { .. })));
     drop(dialed);
+}
+
+/// Theirs come from who knows that they live: a process's from its node and its job, a head's from itself.
+#[tokio::test]
+async fn processes_and_heads_renew_nothing_by_their_certificate() {
+    let house = House::open();
+    let now = UnixTime::now();
+    let process = KeyRequest::new().expect("random numbers");
+    let certified = house.head.certify(process.csr(), NodeUid(77), "job-1", now).expect("a process");
+    let process = process.complete(certified);
+    let own = house.head.credentials(HEAD, now).expect("its own");
+    let mut all = Vec::new();
+    for (credentials, uid) in [(&process, NodeUid(77)), (&own, HEAD)] {
+        let renewal = |_: &JoinStream| bytes(&Request::Renew { uid, csr: csr() });
+        let (heard, refusal) = house.visit(Some(credentials), now, renewal).await;
+        assert_eq!(refusal, Refusal::WrongRole);
+        all.push(heard);
+    }
+    let worker = house.joined(Role::Worker).await;
+    let for_another = |_: &JoinStream| bytes(&Request::Renew { uid: HEAD, csr: csr() });
+    all.push(house.visit(Some(&worker.credentials), now, for_another).await.0);
+    assert!(all.iter().all(|heard| *heard == all[0] && !heard.is_empty()), "{all:?}");
+    assert!(house.audit().lines().any(|line| line.contains("join refused") && line.contains("WrongRole")));
 }
 
 #[tokio::test]

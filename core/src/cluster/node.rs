@@ -31,7 +31,7 @@ pub struct Registration {
     /// What runs already.
     pub running: Running,
     /// An earlier life of this node on this host that is known to be dead with all its workers, since its daemon holds the lock that the
-    /// earlier one held. Frees at once what that life had.
+    /// earlier one held. Frees at once what that life had. Believed of a life from which this one has come back, and of the head's own host.
     pub replaces: Option<NodeUid>,
     /// Of what this life says to the head, counted from 1 together with its heartbeats, as [`Beat::number`].
     #[serde(default)]

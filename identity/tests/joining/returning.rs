@@ -1,6 +1,6 @@
 //! Those who come back without a token, and those who only say that they do.
 
-use mobula_identity::{KeyRequest, NextKey, come_back};
+use mobula_identity::{NextKey, come_back};
 
 use super::*;
 

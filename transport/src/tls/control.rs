@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
 
-use super::credentials::{Credentials, names};
+use super::credentials::{Credentials, names, names_in};
 use super::joining::dial_as;
 use super::limited::Limited;
 use super::{CONTROL_PROTOCOL, TlsError};
@@ -38,6 +38,12 @@ impl ControlStream {
     pub fn peer_is(&self, name: &str) -> bool {
         let chain = self.tls.get_ref().1.peer_certificates();
         chain.and_then(<[_]>::first).is_some_and(|certificate| names(certificate, name))
+    }
+
+    /// The names in the other side's certificate.
+    pub fn peer_names(&self) -> Vec<String> {
+        let chain = self.tls.get_ref().1.peer_certificates();
+        chain.and_then(<[_]>::first).map_or_else(Vec::new, names_in)
     }
 }
 

@@ -118,3 +118,9 @@ pub(super) fn names(certificate: &CertificateDer<'_>, name: &str) -> bool {
     };
     verify_server_name(&parsed, &name).is_ok()
 }
+
+/// The names in a certificate that a verifier has let through.
+pub(super) fn names_in(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let parsed = webpki::EndEntityCert::try_from(certificate).ok();
+    parsed.map_or_else(Vec::new, |certificate| certificate.valid_dns_names().map(str::to_owned).collect())
+}

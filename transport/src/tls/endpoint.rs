@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 
 use super::control::ControlStream;
-use super::credentials::{Configs, Credentials, names};
+use super::credentials::{Configs, Credentials, names, names_in};
 use super::joining::JoinStream;
 use super::limited::Limited;
 use super::route::route;
@@ -276,6 +276,11 @@ impl Secured {
     /// True if the peer's certificate bears `name`; see [`role_name`](super::role_name).
     pub fn peer_is(&self, name: &str) -> bool {
         names(&self.certificate, name)
+    }
+
+    /// The names in the peer's certificate.
+    pub fn peer_names(&self) -> Vec<String> {
+        names_in(&self.certificate)
     }
 }
 

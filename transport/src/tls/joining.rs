@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, TlsStream};
 
-use super::credentials::{Credentials, names, provider, role_name};
+use super::credentials::{Credentials, names, names_in, provider, role_name};
 use super::limited::Limited;
 use super::{JOIN_PROTOCOL, TlsError, failed};
 use crate::handshake::{self, HandshakeError};
@@ -52,9 +52,8 @@ impl JoinStream {
 
     /// The names in the certificate of the cluster that the other side has shown; none without one.
     pub fn peer_names(&self) -> Vec<String> {
-        let own = self.tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let parsed = own.and_then(|own| webpki::EndEntityCert::try_from(own).ok());
-        parsed.map_or_else(Vec::new, |certificate| certificate.valid_dns_names().map(str::to_owned).collect())
+        let chain = self.tls.get_ref().1.peer_certificates();
+        chain.and_then(<[_]>::first).map_or_else(Vec::new, names_in)
     }
 
     /// Bytes for `label` that only the two ends of this connection can know (RFC 5705).

@@ -1,0 +1,233 @@
+//! A head with its door, in this process: which lives it hears, and what it does for those that are cut off.
+
+use mobula_control::{BeginDriver, ControlError, DriverBegun, Peer, Question, Refusal, Register};
+use mobula_core::cluster::{
+    DriverStatus, Executable, ExecutableHash, JobId, NodePhase, Refused, Registered, Registration, Running,
+};
+use mobula_identity::{KeyRequest, NextKey, Role, come_back, join};
+use tempfile::TempDir;
+
+use super::*;
+use crate::membership::copy;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+async fn within<F: Future>(what: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(60), what).await.expect("came in time")
+}
+
+struct House {
+    place: Arc<TempDir>,
+    address: SocketAddr,
+    head: Arc<HeadService>,
+}
+
+impl House {
+    async fn open() -> Self {
+        House::of(Arc::new(tempfile::tempdir().expect("a directory"))).await
+    }
+
+    /// The head of that place.
+    async fn of(place: Arc<TempDir>) -> Self {
+        let home = Home::create(&place.path().join("home")).expect("a home");
+        let listener = tls::listen(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let node = Beginning {
+            name: "head".to_owned(),
+            address,
+            resources: Resources::default(),
+            labels: Labels::new(),
+            programs: Arc::new(Programs::new(home.inside("executables").expect("room"), 0)),
+            stop: watch::Sender::new(false),
+            home,
+        };
+        let uid = new_uid().expect("random numbers");
+        let identity = Identity::open(&node.home.inside("identity").expect("room"), UnixTime::now());
+        let identity = Arc::new(identity.expect("an authority"));
+        let times = LeaseTimes::of(Duration::from_secs(60));
+        let led = Led::open(&node, uid, times, Arc::clone(&identity)).await.expect("a head");
+        let (head, endpoint) = (led.service, led.endpoint);
+        let leading = Leading {
+            endpoint: Arc::clone(&endpoint),
+            identity,
+            service: Arc::clone(&head),
+            lets_in: Box::new(|| true),
+        };
+        let processes = node.processes(uid, &Target::Local(node.home.directory().path().to_owned()));
+        tokio::spawn(door::keep(listener, processes, Some(Arc::new(leading))));
+        tokio::spawn(cut_off(led.cut, endpoint, Arc::clone(&head)));
+        House { place, address, head }
+    }
+
+    async fn joined(&self, role: Role) -> Joined {
+        let token = self.head.identity.create_token(role, 1, HOUR, UnixTime::now()).expect("a token");
+        within(join(self.address, &token, role)).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The life after `last`, of the same line.
+    async fn returned(&self, last: &Joined) -> Joined {
+        let key = NextKey::open(&self.place.path().join(last.uid.to_string()), last).expect("room");
+        within(come_back(self.address, last, &key)).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    async fn ask<Q: Question>(&self, asker: &Joined, question: Q) -> Result<Q::Answer, ControlError> {
+        let credentials = Arc::new(RwLock::new(Arc::new(copy(&asker.credentials))));
+        let heads = Heads::new(self.address, []);
+        let client = Client::new(Target::Remote { heads, credentials, life: asker.uid, job: None });
+        within(client.ask(question)).await
+    }
+
+    async fn register(&self, node: &Joined, name: &str, replaces: Option<NodeUid>) -> Result<Registered, ControlError> {
+        self.ask(node, Register { registration: registration(node.uid, name, replaces) }).await
+    }
+
+    async fn phase_of(&self, life: NodeUid) -> Option<NodePhase> {
+        self.head.keeper.look(|head, _| head.phase_of(life)).await
+    }
+
+    /// A driver outside the cluster that this person has begun.
+    async fn driver_of(&self, person: &Joined, request: u64) -> (JobId, NodeUid) {
+        let begin = BeginDriver {
+            request,
+            submitted: None,
+            entrypoint: "program".to_owned(),
+            executable: Executable { hash: ExecutableHash([7; 32]), bytes: 1 },
+            csr: KeyRequest::new().expect("random numbers").csr().to_vec(),
+        };
+        let DriverBegun { job, uid, .. } = self.ask(person, begin).await.unwrap_or_else(|error| panic!("{error}"));
+        (job, uid)
+    }
+
+    async fn is_over(&self, job: JobId) -> bool {
+        self.head.keeper.look(|head, _| head.job(job).is_some_and(|row| row.phase.is_over())).await
+    }
+
+    /// Resolves when the life is on the list of those cut off.
+    async fn until_revoked(&self, life: NodeUid) {
+        let mut revoked = self.head.revoked.subscribe();
+        within(async {
+            while !self.head.identity.is_revoked(life) {
+                revoked.changed().await.expect("the head lives");
+            }
+        })
+        .await;
+    }
+}
+
+fn registration(uid: NodeUid, name: &str, replaces: Option<NodeUid>) -> Registration {
+    Registration {
+        uid,
+        name: name.into(),
+        address: "127.0.0.1:1".to_owned(),
+        resources: Resources::default(),
+        labels: Labels::new(),
+        cores: 1,
+        version: "0".to_owned(),
+        architecture: host::architecture(),
+        running: Running::default(),
+        replaces,
+        number: 1,
+    }
+}
+
+fn is_not_heard<T>(answer: Result<T, ControlError>) -> bool {
+    matches!(answer.err(), Some(ControlError::Broken { .. }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_life_that_has_come_back_as_another_is_heard_no_more() {
+    let house = House::open().await;
+    let first = house.joined(Role::Worker).await;
+    house.register(&first, "node", None).await.expect("a node");
+    let second = house.returned(&first).await;
+    assert!(is_not_heard(house.register(&first, "node", None).await));
+    let third = house.returned(&second).await;
+    assert!(is_not_heard(house.register(&second, "node", Some(first.uid)).await));
+    assert_eq!(house.phase_of(second.uid).await, None);
+    // What the first had is its successor's at once.
+    house.register(&third, "node", Some(first.uid)).await.expect("the newest of its line");
+    assert_eq!(house.phase_of(first.uid).await, Some(NodePhase::Down));
+    let fourth = house.returned(&third).await;
+    house.register(&fourth, "node", Some(third.uid)).await.expect("the newest of its line");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_life_of_a_node_that_is_removed_is_left_to_it() {
+    let house = House::open().await;
+    let (first, other) = (house.joined(Role::Worker).await, house.joined(Role::Worker).await);
+    house.register(&first, "node", None).await.expect("a node");
+    house.register(&other, "other", None).await.expect("a node");
+    let second = house.returned(&first).await;
+    let third = house.returned(&second).await;
+    house.head.remove_node(first.uid, UnixTime::now()).await.expect("it is up");
+    for life in [&first, &second, &third] {
+        assert!(is_not_heard(house.register(life, "again", None).await), "{}", life.uid);
+        let key = NextKey::open(&house.place.path().join("next"), life).expect("room");
+        assert!(within(come_back(house.address, life, &key)).await.is_err(), "{}", life.uid);
+        key.has_served();
+    }
+    // The others are none the worse for it.
+    let again = house.returned(&other).await;
+    house.register(&again, "other", Some(other.uid)).await.expect("it was not removed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_replaces_no_life_of_another_line() {
+    let house = House::open().await;
+    let (node, other) = (house.joined(Role::Worker).await, house.joined(Role::Worker).await);
+    house.register(&node, "node", None).await.expect("a node");
+    let refused = house.register(&other, "node", Some(node.uid)).await;
+    let Err(ControlError::Refused(Refusal::Head(Refused::NameInUse { holder, .. }))) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!((holder, house.phase_of(node.uid).await), (node.uid, Some(NodePhase::Joining)));
+    // The head's own host holds the key of all certificates.
+    let own = registration(NodeUid(7), "head", Some(NodeUid(6)));
+    assert_eq!(house.head.proven(&Peer::local(), own).expect("of this host").replaces, Some(NodeUid(6)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_is_cut_off_with_its_drivers_also_where_half_of_it_was_done() {
+    let house = House::open().await;
+    let now = UnixTime::now();
+    let (person, other) = (house.joined(Role::Client).await, house.joined(Role::Client).await);
+    let (over, ended) = house.driver_of(&person, 1).await;
+    let end = |head: &mut mobula_head::Head, moment| head.driver_ended(over, ended, DriverStatus::Succeeded, moment);
+    house.head.keeper.decide(end).await.expect("it drives");
+    assert!(house.is_over(over).await);
+    let (running, drives) = house.driver_of(&person, 2).await;
+    let (others, goes_on) = house.driver_of(&other, 3).await;
+    assert_eq!(house.head.revoke_credential(NodeUid(7), now).await, Ok(false));
+    // As far as a head came that was killed.
+    assert!(house.head.identity.revoke_credential(person.uid, now).expect("written"));
+    assert_eq!(house.head.revoke_credential(person.uid, now).await, Ok(true));
+    assert!(house.is_over(running).await && !house.is_over(others).await);
+    for driver in [ended, drives] {
+        house.until_revoked(driver).await;
+    }
+    assert!(!house.head.identity.is_revoked(goes_on));
+    let refused = house.ask(&person, mobula_control::View {}).await.map(drop);
+    assert!(matches!(refused, Err(ControlError::Refused(Refusal::Unauthorized { .. }))), "{refused:?}");
+}
+
+#[test]
+fn a_head_that_begins_ends_the_drivers_of_those_who_are_cut_off() {
+    let place = Arc::new(tempfile::tempdir().expect("a directory"));
+    let life = || tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let first = life();
+    let (job, driver) = first.block_on(async {
+        let house = House::of(Arc::clone(&place)).await;
+        let person = house.joined(Role::Client).await;
+        let begun = house.driver_of(&person, 1).await;
+        assert!(house.head.identity.revoke_credential(person.uid, UnixTime::now()).expect("written"));
+        assert!(!house.is_over(begun.0).await);
+        begun
+    });
+    // With all that holds its records.
+    first.shutdown_timeout(Duration::from_secs(60));
+    life().block_on(async {
+        let house = House::of(Arc::clone(&place)).await;
+        assert!(house.is_over(job).await);
+        house.until_revoked(driver).await;
+    });
+}
