@@ -134,7 +134,7 @@ pub(crate) fn cluster(home: &Path, cluster: Cluster, json: bool) -> Result<(), F
                     rows.push(LoginRow::of(&logins.read(&name)?, current.as_deref())?);
                 }
             }
-            if json { show::json(&rows) } else { show::logins(&rows) }
+            show::one(json, &rows, |rows| show::logins(rows));
         }
         Cluster::Use { name } => {
             let name = logins.ok_or_else(nowhere)?.make_current(&name)?;

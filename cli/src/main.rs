@@ -106,11 +106,7 @@ async fn ask(command: Command, client: Client, json: bool) -> Result<(), Failure
     match command {
         Command::Status => {
             let view = client.ask(View {}).await?;
-            if json {
-                show::json(&view)
-            } else {
-                show::status(&view)
-            }
+            show::one(json, &view, show::status);
             Ok(())
         }
         Command::Summary => {
@@ -129,29 +125,17 @@ async fn ask(command: Command, client: Client, json: bool) -> Result<(), Failure
         Command::Logs(logs) => job::logs(&client, logs, json).await,
         Command::List(List::Leases) => {
             let leases = client.ask(ListLeases {}).await?;
-            if json {
-                show::json(&leases)
-            } else {
-                show::leases(&leases)
-            }
+            show::one(json, &leases, |leases| show::leases(leases));
             Ok(())
         }
         Command::List(List::Actors { job, limit }) => {
             let actors = client.ask(ListActors { job, limit: limit as usize }).await?;
-            if json {
-                show::json(&actors)
-            } else {
-                show::actors(&actors)
-            }
+            show::one(json, &actors, show::actors);
             Ok(())
         }
         Command::List(List::Detached) => {
             let detached = client.ask(ListDetached {}).await?;
-            if json {
-                show::json(&detached)
-            } else {
-                show::detached(&detached)
-            }
+            show::one(json, &detached, |detached| show::detached(detached));
             Ok(())
         }
         Command::List(list) => {
@@ -192,7 +176,7 @@ async fn token(client: &Client, token: Token, json: bool) -> Result<(), Failure>
         }
         Token::List => {
             let tokens = client.ask(ListTokens {}).await?;
-            if json { show::json(&tokens) } else { show::tokens(&tokens) }
+            show::one(json, &tokens, |tokens| show::tokens(tokens));
         }
         Token::Revoke { token } => {
             let id = token
@@ -215,7 +199,7 @@ async fn credential(client: &Client, credential: Credential, json: bool) -> Resu
     match credential {
         Credential::List => {
             let credentials = client.ask(ListCredentials {}).await?;
-            if json { show::json(&credentials) } else { show::credentials(&credentials) }
+            show::one(json, &credentials, |credentials| show::credentials(credentials));
         }
         Credential::Revoke { uid } => {
             let bad = || Failure::usage(format!("{uid:?} is no uid; `mobula credential list` shows them"));

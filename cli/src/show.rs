@@ -21,6 +21,11 @@ pub(crate) fn json(value: &impl Serialize) {
     }
 }
 
+/// One answer: as JSON, or as `people` read it.
+pub(crate) fn one<T: Serialize>(json: bool, answer: &T, people: impl FnOnce(&T)) {
+    if json { self::json(answer) } else { people(answer) }
+}
+
 fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
     let mut table = Table::new();
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(head.to_vec());
