@@ -29,6 +29,7 @@ mod small;
 mod split_mix;
 mod stuck;
 mod supervision;
+pub mod text;
 
 pub use child_lease::ChildLeases;
 pub use deadline::{Budget, Deadline};

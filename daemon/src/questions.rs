@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mobula_control::{ActorQuestion, ActorTable};
 use mobula_core::cluster::JobId;
-use mobula_core::limits;
+use mobula_core::{limits, text};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -73,12 +73,12 @@ impl Questions {
                     // What a driver says is of its own job, and goes to people's screens.
                     for actor in &mut table.actors {
                         actor.job = question.job;
-                        make_printable(&mut actor.actor_type, limits::NAME_BYTES_MAX);
-                        actor.name.iter_mut().for_each(|name| make_printable(name, limits::NAME_BYTES_MAX));
+                        actor.actor_type = text::printable(&actor.actor_type, limits::NAME_BYTES_MAX);
+                        actor.name.iter_mut().for_each(|name| *name = text::printable(name, limits::NAME_BYTES_MAX));
                     }
                     all.actors.append(&mut table.actors);
-                    for mut node in table.silent.into_iter().take(SILENT_MAX.saturating_sub(all.silent.len())) {
-                        make_printable(&mut node, limits::PEER_TEXT_BYTES_MAX);
+                    for node in table.silent.into_iter().take(SILENT_MAX.saturating_sub(all.silent.len())) {
+                        let node = text::printable(&node, limits::PEER_TEXT_BYTES_MAX);
                         all.silent.push(format!("{node} of {}", question.job));
                     }
                 }
@@ -99,18 +99,6 @@ impl Questions {
         };
         self.changed.ring(&job);
         (Question { all: self, job, number }, told)
-    }
-}
-
-/// Cut to so many bytes, and without what would move a cursor.
-fn make_printable(text: &mut String, bytes_max: usize) {
-    let mut end = text.len().min(bytes_max);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.truncate(end);
-    if text.contains(char::is_control) {
-        *text = text.replace(char::is_control, "\u{fffd}");
     }
 }
 
@@ -150,7 +138,7 @@ mod tests {
             let actor = ActorAddress { node: NodeId::new("node-1", NodeUid(7)), actor: ActorId(number) };
             ActorRow::new(actor, JobId(99), "Counter".to_owned())
         };
-        ActorTable { actors: (0..actors).map(row).collect(), left_out: 2, silent: vec!["node-2".to_owned()] }
+        ActorTable { actors: (0..actors).map(row).collect(), left_out: 2, silent: vec!["node\u{1b}[2J-2".to_owned()] }
     }
 
     #[tokio::test]
@@ -169,21 +157,7 @@ mod tests {
         let (told, ()) = tokio::join!(questions.ask(vec![JobId(1), JobId(2)], 3, Duration::from_millis(50)), answers);
         assert_eq!((told.actors.len(), told.left_out), (3, 4));
         assert!(told.actors.iter().all(|actor| actor.job == JobId(1)), "whatever the driver said");
-        assert_eq!(told.silent, ["node-2 of job-1", "job-2"]);
+        assert_eq!(told.silent, ["node\u{fffd}[2J-2 of job-1", "job-2"]);
         assert!(questions.of(JobId(1)).is_empty() && questions.of(JobId(2)).is_empty());
-    }
-
-    #[test]
-    fn texts_of_drivers_are_cut_and_move_no_cursor() {
-        for (given, max, printable) in [
-            ("Counter", 7, "Counter"),
-            ("Counter", 4, "Coun"),
-            ("a\u{1b}[2J", 100, "a\u{fffd}[2J"),
-            ("\u{e9}\u{e9}\u{e9}", 5, "\u{e9}\u{e9}"),
-        ] {
-            let mut text = given.to_owned();
-            make_printable(&mut text, max);
-            assert_eq!(text, printable);
-        }
     }
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use mobula_core::limits;
+use mobula_core::{limits, text};
 use mobula_transport::unix::Directory;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -43,7 +43,7 @@ impl Audit {
 
     /// Writes one line. `detail` is escaped and cut; it may come from a peer. That nothing can be written is logged, and stops nobody.
     pub fn record(&self, at: UnixTime, what: &str, from: Option<SocketAddr>, detail: &str) {
-        let line = Line { at, what, from, detail: cut(detail) };
+        let line = Line { at, what, from, detail: text::cut(detail, limits::PEER_TEXT_BYTES_MAX) };
         let written = serde_json::to_string(&line).map_err(|error| error.to_string()).and_then(|mut line| {
             line.push('\n');
             self.append(line.as_bytes()).map_err(|error| error.to_string())
@@ -63,14 +63,6 @@ impl Audit {
         }
         file.write_all(line).map_err(failed)
     }
-}
-
-fn cut(text: &str) -> &str {
-    let mut end = text.len().min(limits::PEER_TEXT_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits;
+use crate::{limits, text};
 
 /// A value that is not valid: which flag, what it was, why, and what is.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error, Serialize, Deserialize)]
@@ -21,13 +21,9 @@ pub struct BadFlag {
 impl BadFlag {
     /// Says so.
     pub fn new(flag: &str, value: &str, reason: &str, valid: &str) -> Self {
-        let mut end = value.len().min(limits::PEER_TEXT_BYTES_MAX);
-        while !value.is_char_boundary(end) {
-            end -= 1;
-        }
         BadFlag {
             flag: flag.to_owned(),
-            value: value[..end].to_owned(),
+            value: text::cut(value, limits::PEER_TEXT_BYTES_MAX).to_owned(),
             reason: reason.to_owned(),
             valid: valid.to_owned(),
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mobula_core::cluster::{JobId, Revision, Running, RunningWorker, WorkerId, WorkerPhase, WorkerPolicy, WorkerSpec};
 use mobula_core::planted::{self, Bug};
-use mobula_core::{NodeUid, backoff, limits};
+use mobula_core::{NodeUid, backoff, limits, text};
 
 use super::Head;
 use super::state::Slot;
@@ -29,11 +29,7 @@ impl Head {
     pub fn worker_ended(&mut self, uid: WorkerId, reason: &str, reaped: bool, moment: Moment) {
         self.tick(moment);
         if let Some(place) = self.workers.get(&uid).copied() {
-            let mut cut = reason.len().min(limits::PEER_TEXT_BYTES_MAX);
-            while !reason.is_char_boundary(cut) {
-                cut -= 1;
-            }
-            let reason = &reason[..cut];
+            let reason = text::cut(reason, limits::PEER_TEXT_BYTES_MAX);
             if reaped || planted::is(Bug::WorkerTwice) {
                 self.worker_is_over(place, reason, moment);
             } else if let Some(slot) = self.slots.get_mut(&place) {

@@ -2,8 +2,8 @@
 
 use mobula_core::codec::DecodeError;
 use mobula_core::frame::FrameError;
-use mobula_core::limits;
 use mobula_core::packing::PackError;
+use mobula_core::{limits, text};
 
 use crate::credit::CreditViolation;
 use crate::resume::ResumeError;
@@ -78,10 +78,6 @@ pub(super) fn bad_body(what: &'static str) -> impl FnOnce(DecodeError) -> Sessio
 }
 
 /// Peer text that reaches logs and errors is bounded and has no control characters.
-pub(crate) fn cut(text: String) -> String {
-    let mut end = text.len().min(limits::PEER_TEXT_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+pub(crate) fn cut(peer: String) -> String {
+    text::printable(&peer, limits::PEER_TEXT_BYTES_MAX)
 }
