@@ -39,7 +39,7 @@ pub enum FileFault {
         mode: u32,
     },
     /// It is larger than it can be.
-    #[error("it has {bytes} bytes, at most {FILE_BYTES_MAX} are read")]
+    #[error("it has {bytes} bytes, at most {FILE_BYTES_MAX} can be kept")]
     TooLarge {
         /// Its size.
         bytes: u64,
@@ -143,6 +143,11 @@ fn draft(path: &Path, bytes: &[u8]) -> Result<std::path::PathBuf, IdentityError>
     let mut draft = path.as_os_str().to_owned();
     draft.push(".new");
     let draft = std::path::PathBuf::from(draft);
+    // Nobody would read it again.
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        let fault = FileFault::TooLarge { bytes: bytes.len() as u64 };
+        return Err(IdentityError::File { path: path.to_owned(), fault });
+    }
     // Left by a crash.
     match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("cannot remove", &draft)(error)),
@@ -204,7 +209,13 @@ mod tests {
             assert_eq!(fault(&path), FileFault::Owner { owner: 65_534, ours: 0 });
             std::os::unix::fs::chown(&path, Some(0), None).expect("root may");
         }
-        replace(&path, &vec![0; FILE_BYTES_MAX as usize + 1]).expect("written");
+        let (largest, too_large) = (vec![7; FILE_BYTES_MAX as usize], vec![0; FILE_BYTES_MAX as usize + 1]);
+        replace(&path, &largest).expect("written");
+        // One that could not be read again is not written.
+        let refused = replace(&path, &too_large).expect_err("too large");
+        assert!(refused.to_string().contains("1048577 bytes, at most 1048576"), "{refused}");
+        assert_eq!(read(&path).expect("safe").as_deref(), Some(&largest));
+        fs::write(&path, too_large).expect("ours");
         assert_eq!(fault(&path), FileFault::TooLarge { bytes: FILE_BYTES_MAX + 1 });
     }
 
