@@ -118,7 +118,7 @@ async fn login(what: String, login: Login) -> Check {
     let (role, until) = (login.kept().joined.role, login.kept().joined.until);
     let until = humantime::format_rfc3339_seconds(until.system());
     let answered = match login.target().await {
-        Ok(target) => Client::new(target).ask_within(View {}, Duration::from_secs(5)).await,
+        Ok((target, _)) => Client::new(target).ask_within(View {}, Duration::from_secs(5)).await,
         Err(error) => Err(error.into()),
     };
     match answered {

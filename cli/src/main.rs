@@ -96,7 +96,10 @@ async fn client(said: Option<(&'static str, Address)>, home: &Path) -> Result<Cl
         Whom::There(login) => {
             // The key is in this process. Without that the command works as well.
             let _ = hide_from_dumps();
-            Ok(Client::new(login.target().await?))
+            let (target, renewal) = login.target().await?;
+            // What is followed may take longer than the certificate is good for.
+            tokio::spawn(renewal.keep());
+            Ok(Client::new(target))
         }
         _ => Err(Failure::usage(format!("{place} local: there is no cluster to ask"))),
     }

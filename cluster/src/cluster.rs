@@ -119,6 +119,12 @@ impl Cluster {
         }
         match driver::wanted(builder.address.as_deref()).await? {
             Wanted::This(target) => Driver::connect(builder, target).await.map(Some),
+            Wanted::There(target, renewal) => {
+                let cluster = Driver::connect(builder, target).await?;
+                // The driver has a certificate of its own, but not for what the login alone may ask.
+                cluster.node().control_runtime().spawn(renewal.keep());
+                Ok(Some(cluster))
+            }
             Wanted::Maybe(target) => match Driver::connect(builder, target).await {
                 Err(ClusterError::Control(ControlError::NoneHere { .. })) => Ok(None),
                 connected => connected.map(Some),

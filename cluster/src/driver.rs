@@ -9,8 +9,8 @@ use mobula_actors::{Node, NodeConfig};
 use mobula_control::handover::PeerWorker;
 use mobula_control::{
     ADDRESS_VARIABLE, Address, BeatDriver, BeginDriver, Client, CloseKeeper, ControlError, DriverBegun, EndDriver,
-    Heads, Home, LogPart, RenewDriver, SharedCredentials, Target, WatchJob, WatchRevocations, Whom, follow, hand_in,
-    read_logs, whom,
+    Heads, Home, LogPart, RenewDriver, Renewal, SharedCredentials, Target, WatchJob, WatchRevocations, Whom, follow,
+    hand_in, read_logs, whom,
 };
 use mobula_core::cluster::{DriverStatus, JobId, JobPhase, JobView, UnixTime, WorkerPhase};
 use mobula_core::{NodeId, NodeUid, limits};
@@ -41,6 +41,8 @@ const END_WITHIN: Duration = Duration::from_secs(1);
 pub(crate) enum Wanted {
     /// One has to be there.
     This(Target),
+    /// One to which this user has logged in.
+    There(Target, Box<Renewal>),
     /// If it is there.
     Maybe(Target),
     /// None.
@@ -65,7 +67,10 @@ pub(crate) async fn wanted(address: Option<&str>) -> Result<Wanted, ClusterError
     match whom(said.as_ref(), &Home::default_path()).await.map_err(ControlError::from)? {
         Whom::Here(home) if said.is_none() => Ok(Wanted::Maybe(Target::Local(home))),
         Whom::Here(home) => Ok(Wanted::This(Target::Local(home))),
-        Whom::There(login) => Ok(Wanted::This(login.target().await.map_err(ControlError::from)?)),
+        Whom::There(login) => {
+            let (target, renewal) = login.target().await.map_err(ControlError::from)?;
+            Ok(Wanted::There(target, Box::new(renewal)))
+        }
         _ => Ok(Wanted::Embedded),
     }
 }

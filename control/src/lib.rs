@@ -27,7 +27,7 @@ pub use executable::{hand_in, identify};
 pub use follow::follow;
 pub use heads::Heads;
 pub use local::{HOME_VARIABLE, Home, SOCKET};
-pub use logins::{Login, LoginError, Logins};
+pub use logins::{Login, LoginError, Logins, Renewal};
 pub use logs::read_logs;
 pub use request::*;
 pub use server::{Peer, Reply, Service, serve_certified, serve_local};

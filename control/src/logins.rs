@@ -8,14 +8,16 @@ use std::sync::Arc;
 
 use mobula_core::cluster::UnixTime;
 use mobula_identity::{
-    IdentityError, JoinError, Kept, KeptLock, Role, first_that_leads, read_private, renew, replace_private,
+    IdentityError, JoinError, Kept, KeptLock, Role, first_that_leads, keep_renewed, read_private, renew,
+    replace_private,
 };
 use mobula_transport::tls::{self, TlsError};
 use mobula_transport::unix::{Directory, UnixError};
 use parking_lot::RwLock;
+use tokio::sync::Mutex;
 
 use crate::address::{BadAddress, is_name, resolve};
-use crate::client::{Client, Target};
+use crate::client::{Client, SharedCredentials, Target};
 use crate::heads::Heads;
 use crate::local::Home;
 use crate::request::ListHeads;
@@ -224,12 +226,14 @@ impl Logins {
         }
     }
 
-    /// The login to the cluster whose heads are there: one that was made with one of these addresses, else one whose authority the head there shows.
+    /// The login to the cluster whose heads are there: one that was made with one of these addresses, the current one before others, else one whose
+    /// authority the head there shows.
     ///
     /// # Errors
     /// [`LoginError::NotLoggedIn`], or what is in the way.
     pub async fn to_heads(&self, heads: &[String]) -> Result<Login, LoginError> {
-        let logins = self.all()?;
+        let (mut logins, current) = (self.all()?, self.current()?);
+        logins.sort_by_key(|login| Some(&login.name) != current.as_ref());
         let known = logins.iter().position(|login| login.kept.heads.iter().any(|head| heads.contains(head)));
         let found = match known {
             Some(known) => Some(known),
@@ -318,53 +322,64 @@ impl Login {
         &self.kept
     }
 
-    /// Whom to ask with it. A certificate of whose life two thirds are over is renewed first, and kept, unless another process does so at this
-    /// moment, or no head answers: it is good until its end.
+    /// Whom to ask with it, and what keeps it good for longer than one question takes. A certificate of whose life two thirds are over is renewed first,
+    /// and kept, unless another process does so at this moment, or no head answers: it is good until its end.
     ///
     /// # Errors
     /// [`LoginError::Over`], [`LoginError::NotRenewed`], or what is in the way. Cancel-safe: what was renewed may not be kept, and is again the next time.
-    pub async fn target(mut self) -> Result<Target, LoginError> {
+    pub async fn target(mut self) -> Result<(Target, Renewal), LoginError> {
         if self.kept.is_over(UnixTime::now()) {
             let (name, role) = (self.name, self.kept.joined.role);
             return Err(LoginError::Over { name, role, heads: self.kept.heads.join(",") });
         }
         let heads = self.heads().await?;
-        if self.kept.is_due(UnixTime::now()) {
-            self.renew(&heads).await?;
+        match self.renew(&heads).await {
+            Err(NotYet::Login(error)) => return Err(error),
+            Err(NotYet::Head(error)) => {
+                tracing::debug!(login = self.name, %error, "the credential cannot be renewed yet");
+            }
+            Ok(_) => {}
         }
-        Ok(self.ask(heads))
+        let credentials = self.share();
+        let target = self.ask(heads.clone(), Arc::clone(&credentials));
+        Ok((target, Renewal { login: Mutex::new(self), heads, credentials }))
     }
 
-    async fn renew(&mut self, heads: &Heads) -> Result<(), LoginError> {
-        let Some(lock) = KeptLock::try_take(&self.path)? else { return Ok(()) };
+    /// Renews what is due. False if it is not this user's any more, or another one by now.
+    async fn renew(&mut self, heads: &Heads) -> Result<bool, NotYet> {
+        if !self.kept.is_due(UnixTime::now()) {
+            return Ok(true);
+        }
+        let Some(lock) = KeptLock::try_take(&self.path)? else { return Ok(true) };
         // Another process may have renewed it, or have logged out.
         match Kept::read(&self.path)? {
-            Some(kept) => self.kept = kept,
-            None => return Ok(()),
+            Some(kept) if kept.joined.uid == self.kept.joined.uid => self.kept = kept,
+            _ => return Ok(false),
         }
         let now = UnixTime::now();
-        if !self.kept.is_due(now) || self.kept.is_over(now) {
-            return Ok(());
+        if !self.kept.is_due(now) {
+            return Ok(true);
+        }
+        if self.kept.is_over(now) {
+            return Ok(false);
         }
         match first_that_leads(&heads.all(), |head| renew(head, &self.kept.joined)).await {
             Ok((_, joined)) => self.kept.joined = joined,
             Err(JoinError::JoinRejected { .. }) => {
-                return Err(LoginError::NotRenewed { name: self.name.clone(), role: self.kept.joined.role });
+                return Err(LoginError::NotRenewed { name: self.name.clone(), role: self.kept.joined.role }.into());
             }
-            Err(error) => {
-                tracing::debug!(login = self.name, %error, "the credential cannot be renewed yet");
-                return Ok(());
-            }
+            Err(error) => return Err(NotYet::Head(error)),
         }
         self.learn_heads().await;
-        Ok(self.kept.write_locked(&lock)?)
+        self.kept.write_locked(&lock)?;
+        Ok(true)
     }
 
     /// Where heads are by now, as far as its role may ask.
     async fn learn_heads(&mut self) {
         let Ok(heads) = self.heads().await else { return };
         let known = heads.all();
-        let Ok(more) = Client::new(self.ask(heads)).ask(ListHeads {}).await else { return };
+        let Ok(more) = Client::new(self.ask(heads, self.share())).ask(ListHeads {}).await else { return };
         let new = more.iter().filter(|head| !known.contains(head)).map(SocketAddr::to_string);
         let known = &mut self.kept.heads;
         known.extend(new);
@@ -372,16 +387,69 @@ impl Login {
         known.truncate(mobula_core::limits::HEADS_MAX);
     }
 
-    fn ask(&self, heads: Heads) -> Target {
-        let own = &self.kept.joined.credentials;
-        let credentials =
-            tls::Credentials { chain: own.chain.clone(), key: own.key.clone_key(), authority: own.authority.clone() };
-        let credentials = Arc::new(RwLock::new(Arc::new(credentials)));
+    fn ask(&self, heads: Heads, credentials: SharedCredentials) -> Target {
         Target::Remote { heads, credentials, life: self.kept.joined.uid, job: None }
+    }
+
+    fn share(&self) -> SharedCredentials {
+        Arc::new(RwLock::new(Arc::new(self.credentials())))
+    }
+
+    fn credentials(&self) -> tls::Credentials {
+        let own = &self.kept.joined.credentials;
+        tls::Credentials { chain: own.chain.clone(), key: own.key.clone_key(), authority: own.authority.clone() }
     }
 
     async fn heads(&self) -> Result<Heads, LoginError> {
         look_up(self.at.as_ref().unwrap_or(&self.kept.heads)).await
+    }
+}
+
+/// Why a login that is due was not renewed.
+#[derive(Debug, thiserror::Error)]
+enum NotYet {
+    /// No head could be asked: the next try may be better.
+    #[error(transparent)]
+    Head(JoinError),
+    /// It will not be.
+    #[error(transparent)]
+    Login(#[from] LoginError),
+}
+
+impl From<IdentityError> for NotYet {
+    fn from(error: IdentityError) -> Self {
+        NotYet::Login(error.into())
+    }
+}
+
+/// Keeps a login good for who asks with it for long: see [`keep`](Self::keep).
+pub struct Renewal {
+    login: Mutex<Login>,
+    heads: Heads,
+    credentials: SharedCredentials,
+}
+
+impl Renewal {
+    /// Renews the login whenever two thirds of its certificate's life are over, for its [`Target`] and in its file, whose renewal by other processes
+    /// it notices; while no head answers it tries again. Ends when the user has logged out, or in anew.
+    ///
+    /// # Cancel safety
+    /// It is for as long as somebody asks, and may be dropped at any time.
+    pub async fn keep(self) {
+        let Renewal { login, heads, credentials } = &self;
+        let (whose, until) = {
+            let login = login.lock().await;
+            (format!("the login {}", login.name), login.kept.joined.until)
+        };
+        let renew = || async {
+            let mut login = login.lock().await;
+            if !login.renew(heads).await? || login.kept.is_over(UnixTime::now()) {
+                return Ok(None);
+            }
+            *credentials.write() = Arc::new(login.credentials());
+            Ok::<_, NotYet>(Some(login.kept.joined.until))
+        };
+        keep_renewed(&whose, until, renew).await;
     }
 }
 
