@@ -1,6 +1,7 @@
 //! The program with which the tests of the command have detached actors. Its first argument says what its driver does:
 //!
 //! - `create NAME NODE`: a detached counter on that node; says where it is, and then waits to be killed.
+//! - `create-alone NAME NODE`: the same, with a process of its own.
 //! - `create-with NAME CPUS`: the same, with so many cores, anywhere.
 //! - `add NAME BY`: finds it, and adds to it.
 //! - `everywhere NAME`: hands a reference to it to an actor on each node, which adds one.
@@ -57,8 +58,10 @@ async fn main() -> mobula::Result<ExitCode> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let cluster = Cluster::connect().await?;
     match words[..] {
-        ["create", name, node] => {
-            let hits = cluster.spawn(Hits::actor(0).name(name).on_node(node).detached()).await?;
+        [how @ ("create" | "create-alone"), name, node] => {
+            let spec = Hits::actor(0).name(name).on_node(node).detached();
+            let spec = if how == "create" { spec } else { spec.isolated() };
+            let hits = cluster.spawn(spec).await?;
             println!("created on {}, process {}", hits.node().name, hits.process().await?);
             std::future::pending::<()>().await;
         }

@@ -16,7 +16,11 @@ fn ask(cluster: &Cluster, arguments: &[&str]) -> Ended {
 }
 
 fn create(cluster: &Cluster, name: &str, node: &str) -> (Program, Process) {
-    let mut driver = Program::start(program(&cluster.head.home).args(["create", name, node]));
+    create_as(cluster, "create", name, node)
+}
+
+fn create_as(cluster: &Cluster, how: &str, name: &str, node: &str) -> (Program, Process) {
+    let mut driver = Program::start(program(&cluster.head.home).args([how, name, node]));
     let said = driver.line("that it is created", |line| line.starts_with("created on"));
     let (place, pid) = said.split_once(", process ").expect("both");
     assert_eq!(place, format!("created on {node}"));
@@ -101,6 +105,33 @@ fn the_end_of_a_detached_actors_process_is_told_to_its_callers_and_frees_its_nam
     cluster.run(&["job", "stop", keeper.as_str().expect("a job")]).ok();
     until("it ends with its keeper", || (!again.is_running()).then_some(()));
     until("its name is free", || names(&cluster).is_empty().then_some(()));
+}
+
+#[test]
+fn a_detached_actor_with_a_process_of_its_own_takes_nobody_with_it() {
+    let cluster = Cluster::of(1);
+    let (mut driver, together) = create(&cluster, "together", "node-1");
+    driver.kill();
+    let (mut driver, alone) = create_as(&cluster, "create-alone", "alone", "node-1");
+    driver.kill();
+    assert_ne!(alone.pid, together.pid);
+    let of_one_actor = |view: &serde_json::Value| {
+        let workers = view["workers"].as_array().expect("a list").iter();
+        workers.filter(|worker| worker["lease"].is_object()).map(|worker| worker["pid"].as_u64()).collect::<Vec<_>>()
+    };
+    cluster.wait_for("its jobs are over, and it is not", |view| {
+        view["summary"]["jobs"] == 1 && of_one_actor(view) == [Some(u64::from(alone.pid))]
+    });
+    assert_eq!(ask(&cluster, &["add", "alone", "2"]).ok(), "hits: 2\n");
+    alone.signal(Signal::KILL);
+    until("its name is free", || (names(&cluster) == ["together"]).then_some(()));
+    assert_eq!(ask(&cluster, &["add", "together", "1"]).ok(), "hits: 1\n");
+    assert!(together.is_running());
+    cluster.wait_for("its process is not started again", |view| of_one_actor(view).is_empty());
+    let (_driver, again) = create_as(&cluster, "create-alone", "alone", "node-1");
+    assert_ne!(again.pid, alone.pid);
+    assert_eq!(ask(&cluster, &["stop", "alone"]).ok(), "stopped\n");
+    until("its process ends with it", || (!again.is_running()).then_some(()));
 }
 
 #[test]
