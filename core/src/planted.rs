@@ -72,6 +72,13 @@ bugs! {
     MuteGivenUp: "mute-given-up", "a peer whose thread is at work is given up";
     IsolatedKept: "isolated-kept", "the process of a lease that was given back goes on";
     LeaseUnwritten: "lease-unwritten", "the head gives a lease and does not write it down";
+    NameHeldTwice: "name-held-twice", "the names of a keeper that is about to end are free at once";
+    NameUnwritten: "name-unwritten", "the head gives a name and does not write it down";
+    NameKept: "name-kept", "of a name that is given back the head forgets only the record";
+    KeeperCutShort: "keeper-cut-short", "a keeper ends although it keeps actors";
+    IsolatedRoomEarly: "isolated-room-early", "what an isolated lease had is free before its process has ended";
+    IsolatedRoomLost: "isolated-room-lost", "what an isolated lease had stays taken";
+    IsolatedUncounted: "isolated-uncounted", "a node takes any number of isolated workers";
     NodeForgotten: "node-forgotten", "a node that was away while the head was is taken for dead at once";
     AnsweredTwice: "answered-twice", "an ask that has ended takes another answer";
     DrainCuts: "drain-cuts", "the news that a node drains fails what is under way to it";
@@ -101,6 +108,13 @@ pub const HEAD_BUGS: &[Bug] = &[
     Bug::IsolatedKept,
     Bug::LeaseUnwritten,
     Bug::NodeForgotten,
+    Bug::NameHeldTwice,
+    Bug::NameUnwritten,
+    Bug::NameKept,
+    Bug::KeeperCutShort,
+    Bug::IsolatedRoomEarly,
+    Bug::IsolatedRoomLost,
+    Bug::IsolatedUncounted,
 ];
 
 /// Those of what nodes do around the decisions, which only whole nodes show.

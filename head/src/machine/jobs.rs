@@ -99,6 +99,9 @@ impl Head {
         self.dirty(Key::Job(id));
         self.touch_job(id);
         self.pending_drivers.remove(&id);
+        if planted::is(Bug::NameHeldTwice) {
+            self.forget_keeper(id);
+        }
         self.unsettle_job(id);
         if let Some(node) = self.jobs.get(&id).and_then(|job| job.record.driver_node) {
             self.touch_node(node);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use mobula_core::NodeUid;
 use mobula_core::cluster::{DetachedRow, JobId, JobKind, JobPhase, NewJob, Refused, Resources, WorkerPolicy};
 use mobula_core::limits;
+use mobula_core::planted::{self, Bug};
 
 use super::Head;
 use super::state::{Job, PastEnd};
@@ -96,7 +97,9 @@ impl Head {
             return Err(Refused::Full { what: "detached actors".to_owned(), limit });
         }
         self.enter_name(NameRecord { keeper, number, name: name.to_owned() });
-        self.dirty(Key::Name(keeper, number));
+        if !planted::is(Bug::NameUnwritten) {
+            self.dirty(Key::Name(keeper, number));
+        }
         self.changes.view = true;
         Ok(())
     }
@@ -127,7 +130,7 @@ impl Head {
         }
         let is_idle = moment.now.saturating_sub(job.used) >= limits::KEEPER_IDLE;
         let keeps = self.names_held.range((keeper, 0)..=(keeper, u64::MAX)).next().is_some();
-        if keeps || !is_idle {
+        if (keeps && !planted::is(Bug::KeeperCutShort)) || !is_idle {
             return Ok(job.record.outcome.is_some());
         }
         self.end_job(keeper, JobPhase::Succeeded, moment);
@@ -179,7 +182,9 @@ impl Head {
 
     fn drop_name(&mut self, keeper: JobId, number: u64) {
         let Some(record) = self.names_held.remove(&(keeper, number)) else { return };
-        self.detached.remove(&record.name);
+        if !planted::is(Bug::NameKept) {
+            self.detached.remove(&record.name);
+        }
         self.dirty(Key::Name(keeper, number));
         self.changes.view = true;
     }

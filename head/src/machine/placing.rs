@@ -93,7 +93,7 @@ impl Head {
         let job = self.jobs.get_mut(&id.job).ok_or(Refused::NoSuchJob { job: id.job })?;
         job.past.insert(id.number, PastEnd::Released);
         self.stop_waiting(id);
-        if !self.release_isolated(id) {
+        if !self.release_isolated(id) || planted::is(Bug::IsolatedRoomEarly) {
             self.end_lease(id);
         }
         self.wind_up(moment);
@@ -212,7 +212,7 @@ impl Head {
         let Some(Lease { record }) = self.leases.remove(&id) else { return };
         if let Some(node) = self.nodes.get_mut(&record.node) {
             node.leases.remove(&id);
-            if record.bundle.is_none() {
+            if record.bundle.is_none() && !(record.isolated && planted::is(Bug::IsolatedRoomLost)) {
                 node.room.put(&record.resources, &record.gpus);
             }
         }

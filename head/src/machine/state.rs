@@ -104,7 +104,8 @@ impl Node {
 
     /// Its isolated workers are fewer than it may have.
     pub(super) fn takes_isolated(&self) -> bool {
-        self.slots.iter().filter(|place| place.lease.is_some()).count() < limits::ISOLATED_WORKERS_MAX
+        let isolated = self.slots.iter().filter(|place| place.lease.is_some()).count();
+        isolated < limits::ISOLATED_WORKERS_MAX || planted::is(Bug::IsolatedUncounted)
     }
 
     /// It has said something, the `number`th of its life. False if that is a copy that was late or repeated: it was true once, and nobody

@@ -18,6 +18,8 @@ pub struct Counts {
     pub kills: u64,
     /// Leases that clients were given.
     pub leases: u64,
+    /// Names that keepers were given.
+    pub names: u64,
 }
 
 /// What came of one.
@@ -43,13 +45,16 @@ impl kind::Kind for Kind {
     fn size(params: &Params) -> usize {
         let drifts = params.rates.iter().filter(|rate| **rate != 1_000_000).count();
         let kills = usize::from(params.kill_one_in > 0);
-        params.faults.len() + (params.hosts + params.clients) as usize + drifts + kills
+        let wishes = usize::from(params.keepers) + usize::from(params.crowd_at.is_some());
+        params.faults.len() + (params.hosts + params.clients) as usize + drifts + kills + wishes
     }
 
     fn smaller(best: Params, fails: &mut dyn FnMut(&Params) -> bool) -> Params {
         let mut best = fewer(best, |params| &mut params.faults, fails);
         best = change(best, |params| params.kill_one_in = 0, fails);
         best = change(best, |params| params.rates.fill(1_000_000), fails);
+        best = change(best, |params| params.keepers = false, fails);
+        best = change(best, |params| params.crowd_at = None, fails);
         for _ in 1..best.clients {
             best = change(best, without_client, fails);
         }
@@ -76,7 +81,7 @@ fn without_host(params: &mut Params) {
         | What::Crash { host }
         | What::Drain { host }
         | What::Remove { host } => host != last,
-        What::PauseHead | What::CrashHead => true,
+        What::PauseHead | What::CrashHead | What::KillKeepers => true,
     });
     for fault in &mut params.faults {
         if let What::Cut { peer, .. } = &mut fault.what {
@@ -91,9 +96,10 @@ impl kind::Counts for Counts {
     fn add(&mut self, other: Self) {
         self.kills += other.kills;
         self.leases += other.leases;
+        self.names += other.names;
     }
 
     fn named(&self) -> Vec<(&'static str, u64)> {
-        vec![("heads_killed", self.kills), ("leases", self.leases)]
+        vec![("heads_killed", self.kills), ("leases", self.leases), ("names", self.names)]
     }
 }

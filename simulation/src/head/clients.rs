@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mobula_core::NodeUid;
 use mobula_core::cluster::{
     Executable, ExecutableHash, JobId, JobKind, JobRow, LeaseId, NewJob, Place, PlaceStrategy, Placing, Refused,
     WorkerPolicy,
 };
+use mobula_core::{NodeUid, limits};
 
 use super::fact::Fact;
+use super::keepers::NAMES;
 use super::params::MS;
 use super::{Branch, CALM, Event, Reply, Request, World, parts};
 use crate::params::{SECOND, Time};
@@ -36,6 +37,8 @@ pub(super) struct Client {
     wants: BTreeMap<LeaseId, (Place, Time)>,
     has: BTreeMap<LeaseId, NodeUid>,
     gives_back: BTreeMap<LeaseId, Time>,
+    /// It has asked for more isolated workers than a node may have.
+    has_crowded: bool,
 }
 
 impl Client {
@@ -57,6 +60,7 @@ impl Client {
             wants: BTreeMap::new(),
             has: BTreeMap::new(),
             gives_back: BTreeMap::new(),
+            has_crowded: false,
         };
         client.begins_anew(0, random);
         client
@@ -130,8 +134,11 @@ impl World {
 
     fn client_talks(&mut self, number: u32, job: JobId) {
         let (now, calm, peer) = (self.now, self.now >= self.params.calm_at, self.params.hosts + number);
+        let keepers = self.params.keepers;
+        let crowds = number == 0 && !calm && self.params.crowd_at.is_some_and(|at| now >= at);
+        let crowded = self.hosts[0].believes().filter(|_| crowds);
         let client = &mut self.clients[number as usize];
-        let mut requests = Vec::new();
+        let (mut requests, mut asked) = (Vec::new(), Vec::new());
         if now >= client.beat_at + 500 * MS {
             client.beat_at = now;
             if client.ending {
@@ -154,7 +161,22 @@ impl World {
                 for_new_nodes: self.random.one_in(2),
                 isolated: self.random.one_in(3),
             };
+            asked.push((lease, place.resources.cpus.as_parts()));
             client.wants.insert(lease, (place, 0));
+        }
+        if let Some(node) = crowded.filter(|_| client.may_crowd()) {
+            client.has_crowded = true;
+            for _ in 0..=limits::ISOLATED_WORKERS_MAX {
+                let lease = LeaseId { job, number: client.next_number };
+                client.next_number += 1;
+                asked.push((lease, 0));
+                client.wants.insert(lease, (isolated_on(node, lease), 0));
+            }
+        }
+        if keepers && !client.ending && !calm && client.wants_actors() && self.random.one_in(5) {
+            let name = self.random.pick(&NAMES);
+            let finds = self.random.one_in(4);
+            requests.push(if finds { Request::FindDetached(job, name) } else { Request::OpenKeeper(job, name) });
         }
         for (place, asked_at) in client.wants.values_mut().filter(|(_, asked_at)| now >= asked_at + 800 * MS) {
             *asked_at = now;
@@ -171,6 +193,7 @@ impl World {
             client.gives_back.insert(lease, 0);
             self.fact(Fact::LeaseReturned { lease, done: false });
         }
+        asked.into_iter().for_each(|(lease, parts)| self.fact(Fact::LeaseAsked { lease, parts }));
         requests.into_iter().for_each(|request| self.ask(peer, request));
     }
 
@@ -231,6 +254,10 @@ impl World {
             Reply::Released(lease) if client.gives_back.remove(&lease).is_some() => {
                 self.fact(Fact::LeaseReturned { lease, done: true });
             }
+            Reply::Opened { by, name, answer: Ok(keeper) } if client.job == Some(by) => {
+                let way = self.random.between(1, 50) * MS;
+                self.after(way, Event::ToKeeper(keeper, name));
+            }
             Reply::Stopped(job) if client.job == Some(job) && client.ending => {
                 client.begins_anew(self.now, &mut self.random);
             }
@@ -239,7 +266,29 @@ impl World {
     }
 }
 
+/// A process of its own on this very node, which takes nothing else.
+fn isolated_on(node: NodeUid, lease: LeaseId) -> Place {
+    Place {
+        lease,
+        resources: parts(0),
+        strategy: PlaceStrategy::Node { node, soft: false },
+        near: None,
+        wait: Duration::from_secs(4),
+        for_new_nodes: false,
+        isolated: true,
+    }
+}
+
 impl Client {
+    fn may_crowd(&self) -> bool {
+        !self.has_crowded && !self.submits && !self.ending
+    }
+
+    /// Not every job does, so that keepers have some rest.
+    fn wants_actors(&self) -> bool {
+        !(self.request + u64::from(self.number)).is_multiple_of(3)
+    }
+
     fn new_job(&self) -> NewJob {
         let kind = if self.submits {
             JobKind::OnCluster { resources: parts(0) }
@@ -250,7 +299,7 @@ impl Client {
             request: self.request,
             kind,
             entrypoint: String::new(),
-            executable: Executable { hash: ExecutableHash([0; 32]), bytes: 0 },
+            executable: Executable { hash: ExecutableHash([(self.number % 2) as u8; 32]), bytes: 0 },
             arguments: Vec::new(),
             environment: BTreeMap::new(),
             submitter: format!("client-{}", self.number),

@@ -1,6 +1,6 @@
 //! What has happened, for the trace and for the oracles.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mobula_core::NodeUid;
 use mobula_core::cluster::{JobId, LeaseId};
@@ -16,6 +16,8 @@ pub(crate) enum Fact {
         leases: BTreeMap<LeaseId, NodeUid>,
         /// Its jobs, and whether each is over or about to be.
         jobs: BTreeMap<JobId, bool>,
+        /// What it knows of detached actors.
+        kept: Kept,
     },
     /// The head was killed.
     HeadEnds,
@@ -86,6 +88,13 @@ pub(crate) enum Fact {
         /// Which.
         job: JobId,
     },
+    /// A client wants a lease.
+    LeaseAsked {
+        /// Which.
+        lease: LeaseId,
+        /// Cores, in ten-thousandths.
+        parts: u64,
+    },
     /// A client has been given a lease.
     LeaseGiven {
         /// Which.
@@ -101,6 +110,54 @@ pub(crate) enum Fact {
         lease: LeaseId,
         /// The head has said that it is so.
         done: bool,
+    },
+    /// The head has said which job keeps the detached actors of the program of another.
+    KeeperGiven {
+        /// Who may call them.
+        by: JobId,
+        /// Which keeps them.
+        keeper: JobId,
+    },
+    /// A keeper wants a name for an actor.
+    NameAsked {
+        /// Who.
+        keeper: JobId,
+        /// The number that it has drawn.
+        number: u64,
+        /// Which.
+        name: &'static str,
+    },
+    /// The head has said that the name is the keeper's.
+    NameGiven {
+        /// Whose.
+        keeper: JobId,
+        /// The number that it has drawn.
+        number: u64,
+        /// Which.
+        name: &'static str,
+    },
+    /// The actor of a name begins.
+    ActorBegins {
+        /// Whose.
+        keeper: JobId,
+        /// The number of its name.
+        number: u64,
+        /// In which process.
+        process: NodeUid,
+    },
+    /// The actor of a name has ended, or nobody wants it any more, and its name is given back.
+    NameLetGo {
+        /// Whose.
+        keeper: JobId,
+        /// The number of its name.
+        number: u64,
+    },
+    /// The head has said that the name is free again.
+    NameReturned {
+        /// Whose it was.
+        keeper: JobId,
+        /// Its number.
+        number: u64,
     },
     /// A node may lose its workers: it is drained or removed.
     NodeMayEnd {
@@ -130,9 +187,26 @@ pub(crate) enum Fact {
         leases: BTreeMap<LeaseId, NodeUid>,
         /// The workers of isolated leases, as the head sees them, and where.
         isolated: BTreeMap<LeaseId, (NodeUid, NodeUid)>,
-        /// Requests of clients without an answer.
+        /// What the head knows of detached actors; the keepers are those that run.
+        kept: Kept,
+        /// The names of actors that live, and their keepers.
+        served: BTreeMap<String, JobId>,
+        /// For each node: what of its cores the head takes for given, and what is given by leases that are held.
+        given: BTreeMap<NodeUid, (u64, u64)>,
+        /// Requests of clients and keepers without an answer.
         unanswered: u32,
     },
+}
+
+/// What a head knows of detached actors.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kept {
+    /// The jobs that keep them, and whether each is over or about to be.
+    pub keepers: BTreeMap<JobId, bool>,
+    /// Their names, and who keeps each.
+    pub names: BTreeMap<String, JobId>,
+    /// Which jobs may call those of which keepers.
+    pub guests: BTreeSet<(JobId, JobId)>,
 }
 
 /// A machine at rest.

@@ -1,11 +1,13 @@
 //! The head's process: it serves, writes before it answers, and is killed at its writes.
 
+use std::collections::BTreeMap;
+
 use futures::FutureExt;
-use mobula_core::cluster::{DeathProof, JobPhase, Refused, UnixTime};
+use mobula_core::cluster::{DeathProof, JobId, JobPhase, JobRow, Refused, UnixTime};
 use mobula_head::store::{Clock, Kill, MemoryStore, MetadataStore, Transaction, take_over};
 use mobula_head::{Effect, Head, HeadConfig, Moment};
 
-use super::fact::Fact;
+use super::fact::{Fact, Kept};
 use super::params::MS;
 use super::{Branch, Event, Peer, Reply, Request, World};
 use crate::params::{SECOND, Time};
@@ -30,7 +32,30 @@ impl HeadProcess {
     }
 }
 
+/// Who submits the jobs that keep detached actors.
+const KEEPER: &str = "keeper";
+
+/// A job is over, or about to be.
+fn ends(row: &JobRow) -> bool {
+    row.phase.is_over() || row.phase == JobPhase::Stopping
+}
+
+/// What a head knows of detached actors.
+pub(super) fn kept(head: &Head) -> Kept {
+    let rows = head.jobs();
+    let keepers: BTreeMap<JobId, bool> =
+        rows.iter().filter(|row| row.submitter == KEEPER).map(|row| (row.id, ends(row))).collect();
+    let names = head.detached().into_iter().map(|row| (row.name, row.keeper)).collect();
+    let pairs = rows.iter().flat_map(|row| keepers.keys().map(|keeper| (row.id, *keeper)));
+    let guests = pairs.filter(|(by, keeper)| head.may_call(*by, *keeper)).collect();
+    Kept { keepers, names, guests }
+}
+
 impl HeadProcess {
+    pub(super) fn job_phase(&self, job: JobId) -> Option<JobPhase> {
+        self.head.as_ref()?.job(job).map(|row| row.phase)
+    }
+
     /// It is not killed any more.
     pub(super) fn spare(&self) {
         self.store.kill_at(Kill::Before(u64::MAX));
@@ -53,9 +78,8 @@ impl World {
             None => panic!("a store in memory does not wait"),
         };
         let leases = head.leases().into_iter().map(|lease| (lease.id, lease.node)).collect();
-        let ends = |phase: &JobPhase| phase.is_over() || *phase == JobPhase::Stopping;
-        let jobs = head.jobs().into_iter().map(|job| (job.id, ends(&job.phase))).collect();
-        let (term, rows) = (head.term(), head.jobs());
+        let (term, rows, kept) = (head.term(), head.jobs(), kept(&head));
+        let jobs = rows.iter().filter(|row| row.submitter != KEEPER).map(|row| (row.id, ends(row))).collect();
         self.head.head = Some(head);
         self.jobs_are_made(&rows);
         if self.params.kill_one_in > 0 && self.now < self.params.calm_at {
@@ -64,7 +88,7 @@ impl World {
             self.head.store.kill_at(kill);
         }
         self.line(|| format!("term {term}"));
-        self.fact(Fact::HeadBegins { leases, jobs });
+        self.fact(Fact::HeadBegins { leases, jobs, kept });
         self.drained.clone().into_iter().for_each(|uid| self.drivers_may_end(uid));
         self.settle();
         self.head_wakes();
@@ -163,6 +187,10 @@ impl World {
             }
             Fact::Accepted { uid, is_news }
         });
+        if let Request::CloseKeeper(job, driver) = request {
+            // A head that is killed over it may have written it.
+            self.keeper_may_end(job, driver);
+        }
         let reply = self.head_does(|head, moment| match request {
             Request::Register(new) => Reply::Registered(Box::new(head.register_node(*new, moment))),
             Request::Beat(uid, beat) => Reply::Beat(head.beat(uid, &beat, moment)),
@@ -204,9 +232,20 @@ impl World {
                 let _ = head.stop_job(job, moment);
                 Reply::Stopped(job)
             }
+            Request::OpenKeeper(by, name) => Reply::Opened { by, name, answer: head.open_keeper(by, moment) },
+            Request::FindDetached(by, name) => Reply::Found(by, head.find_detached(by, name, moment)),
+            Request::HoldName { keeper, process, number, name } => {
+                Reply::Held { keeper, process, number, name, answer: head.hold_name(keeper, number, name, moment) }
+            }
+            Request::ReleaseName { keeper, process, number } => {
+                head.release_name(keeper, number, moment);
+                Reply::NameFree { keeper, process, number }
+            }
+            Request::CloseKeeper(job, driver) => Reply::Closed(driver, head.close_keeper(job, driver, moment)),
         });
         let Some(reply) = reply else { return };
         self.reach_by_reply(&reply);
+        self.keeper_is_answered(&reply);
         if let Reply::Created(request, answer) = &reply
             && let Ok(row) = &**answer
         {

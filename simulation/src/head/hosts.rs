@@ -1,6 +1,7 @@
 //! Hosts: a daemon with the real lease of a node, and processes that do what their names say.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use mobula_core::cluster::{
     Beat, DriverStatus, JobId, Labels, Refused, Registration, Revision, Running, RunningWorker, Usage,
@@ -69,6 +70,18 @@ impl Host {
     /// The life that it has, registered or not, or had last.
     pub(super) fn uid(&self) -> Option<NodeUid> {
         self.node.as_ref().map(|node| node.uid)
+    }
+
+    /// A process has not ended, whether its node lives or stands still.
+    pub(super) fn has(&self, process: NodeUid) -> bool {
+        self.node.as_ref().is_some_and(|node| node.processes.contains_key(&process))
+    }
+
+    /// A process may do something, at `local` by the host's clock.
+    pub(super) fn runs(&self, process: NodeUid, local: Instant) -> bool {
+        let node = self.node.as_ref().filter(|node| node.lease.holds(local));
+        let running = node.and_then(|node| node.processes.get(&process));
+        running.is_some_and(|running| !running.lost)
     }
 
     pub(super) fn processes(&self) -> BTreeMap<NodeUid, (JobId, Role)> {
@@ -231,7 +244,7 @@ impl World {
                 let away = self.random.between(500, 3_000) * MS;
                 self.host_ends(number, now + away);
             }
-            _ => {}
+            reply => self.keeper_hears(number, reply),
         }
     }
 
@@ -258,6 +271,8 @@ impl World {
             };
             (worker.uid, (worker.job, role))
         });
+        let keepers = assignment.drivers.iter().filter(|driver| driver.keeper).map(|driver| driver.uid);
+        let keepers: BTreeSet<NodeUid> = keepers.collect();
         let drivers = assignment.drivers.iter().map(|driver| (driver.uid, (driver.job, Role::Driver)));
         let wanted: BTreeMap<NodeUid, (JobId, Role)> = workers.chain(drivers).collect();
         let extra: Vec<NodeUid> =
@@ -278,6 +293,9 @@ impl World {
             node.processes.insert(process, Process { job, role, ready_at: now + starts, dies_at, lost: false });
             self.fact(Fact::Begins { process, node: uid, host: number, job, role });
             self.after(starts, Event::Acts { host: number, life, process });
+            if keepers.contains(&process) {
+                self.keeper_begins(process, job, number, starts);
+            }
         }
     }
 
@@ -315,7 +333,7 @@ impl World {
         }
     }
 
-    fn process_ends(&mut self, number: u32, process: NodeUid, told: bool) {
+    pub(super) fn process_ends(&mut self, number: u32, process: NodeUid, told: bool) {
         let Some(node) = &mut self.hosts[number as usize].node else { return };
         let Some(ended) = node.processes.remove(&process) else { return };
         let is_driver = ended.role == Role::Driver;

@@ -7,6 +7,7 @@ mod clients;
 mod fact;
 mod head_process;
 mod hosts;
+mod keepers;
 mod oracles;
 mod params;
 mod reach;
@@ -16,8 +17,8 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::{Duration, Instant};
 
 use mobula_core::cluster::{
-    Amount, Assignment, Beat, BeatAnswer, DriverStatus, JobId, JobRow, LeaseId, NewJob, Place, Placing, Refused,
-    Registered, Registration, Resources, Revision, WorkerId,
+    Amount, Assignment, Beat, BeatAnswer, DriverStatus, JobId, JobRow, LeaseId, NewJob, NodePhase, Place, Placing,
+    Refused, Registered, Registration, Resources, Revision, WorkerId,
 };
 use mobula_core::{NodeUid, limits};
 
@@ -29,6 +30,7 @@ use self::clients::Client;
 use self::fact::{Fact, RestHost};
 use self::head_process::HeadProcess;
 use self::hosts::Host;
+use self::keepers::Keeper;
 use self::oracles::Oracle;
 use self::params::MS;
 use crate::judge::Violation;
@@ -75,7 +77,7 @@ pub fn run(params: &Params, traced: bool) -> Report {
         hash: world.hash,
         facts: world.facts,
         lasted: world.now,
-        counts: Counts { kills: world.head.kills, leases: world.leases_given },
+        counts: Counts { kills: world.head.kills, leases: world.leases_given, names: world.names_given },
         reached: world.reached,
         lines: world.lines.unwrap_or_default(),
     }
@@ -87,8 +89,15 @@ enum Request {
     Register(Box<Registration>),
     Beat(NodeUid, Box<Beat>),
     Assignment(NodeUid),
-    WorkerEnded { uid: WorkerId, reaped: bool },
-    DriverEnded { job: JobId, uid: NodeUid, status: DriverStatus },
+    WorkerEnded {
+        uid: WorkerId,
+        reaped: bool,
+    },
+    DriverEnded {
+        job: JobId,
+        uid: NodeUid,
+        status: DriverStatus,
+    },
     Leave(NodeUid),
     Create(Box<NewJob>),
     DriverBeat(JobId, NodeUid),
@@ -96,6 +105,22 @@ enum Request {
     Place(Box<Place>),
     Release(LeaseId),
     Stop(JobId),
+    /// Of a job, which wants an actor of this name.
+    OpenKeeper(JobId, &'static str),
+    FindDetached(JobId, &'static str),
+    HoldName {
+        keeper: JobId,
+        process: NodeUid,
+        number: u64,
+        name: &'static str,
+    },
+    ReleaseName {
+        keeper: JobId,
+        process: NodeUid,
+        number: u64,
+    },
+    /// Of a job, by its driver.
+    CloseKeeper(JobId, NodeUid),
 }
 
 /// An answer of the head.
@@ -112,6 +137,25 @@ enum Reply {
     Place(LeaseId, u64, Box<Result<Placing, Refused>>),
     Released(LeaseId),
     Stopped(JobId),
+    Opened {
+        by: JobId,
+        name: &'static str,
+        answer: Result<JobId, Refused>,
+    },
+    Found(JobId, Result<Option<JobId>, Refused>),
+    Held {
+        keeper: JobId,
+        process: NodeUid,
+        number: u64,
+        name: &'static str,
+        answer: Result<(), Refused>,
+    },
+    NameFree {
+        keeper: JobId,
+        process: NodeUid,
+        number: u64,
+    },
+    Closed(NodeUid, Result<bool, Refused>),
     /// Nobody asked: it is worth to look again.
     LookAgain,
 }
@@ -141,6 +185,9 @@ enum Event {
     ClientWakes(u32),
     HeadWakes(u64),
     HeadBegins,
+    KeeperWakes(NodeUid),
+    /// A process of another job wants an actor of a keeper's.
+    ToKeeper(JobId, &'static str),
     /// Nothing goes wrong any more.
     Calm,
     Acts {
@@ -169,11 +216,16 @@ struct World {
     next_uid: u64,
     /// Nodes whose drains are over.
     drained: BTreeSet<NodeUid>,
+    /// The drivers of keepers.
+    keepers: BTreeMap<NodeUid, Keeper>,
+    /// When jobs that keep actors were last asked for, or had a name.
+    used: BTreeMap<JobId, Time>,
     oracles: Vec<Box<dyn Oracle>>,
     violation: Option<Violation>,
     hash: u64,
     facts: u64,
     leases_given: u64,
+    names_given: u64,
     reached: Reached<Branch>,
     /// The number of the newest registration or heartbeat of each life that has come to the head.
     said: BTreeMap<NodeUid, u64>,
@@ -224,6 +276,9 @@ impl World {
             hash: 0xcbf2_9ce4_8422_2325,
             facts: 0,
             leases_given: 0,
+            names_given: 0,
+            keepers: BTreeMap::new(),
+            used: BTreeMap::new(),
             reached: Reached::default(),
             said: BTreeMap::new(),
             lines: traced.then(Vec::new),
@@ -297,6 +352,8 @@ impl World {
                 }
             }
             Event::HeadBegins => self.head_begins(),
+            Event::KeeperWakes(process) => self.keeper_wakes(process),
+            Event::ToKeeper(job, name) => self.keeper_is_asked(job, name),
             Event::Calm => self.head.spare(),
             Event::Fault(number) => self.fault(number),
             Event::Heals(number) => self.heals(number),
@@ -420,6 +477,7 @@ impl World {
             What::PauseHead => self.head.paused_until = self.head.paused_until.max(until),
             What::Crash { host } => self.host_crashes(host, until),
             What::CrashHead => self.head_ends(until),
+            What::KillKeepers => self.keepers_end(),
             // A head that comes back gives the whole time again; it has to pass before the end.
             What::Drain { host } => self.operator(host, Some(Duration::from_micros(lasts.min(6 * SECOND)))),
             What::Remove { host } => self.operator(host, None),
@@ -451,9 +509,7 @@ impl World {
         let hosts = self.hosts.iter().enumerate().map(|(number, host)| RestHost {
             host: number as u32,
             uid: host.believes(),
-            is_up: rows
-                .iter()
-                .any(|row| Some(row.uid) == host.believes() && row.phase == mobula_core::cluster::NodePhase::Up),
+            is_up: rows.iter().any(|row| Some(row.uid) == host.believes() && row.phase == NodePhase::Up),
             processes: host.processes(),
         });
         let hosts = hosts.collect();
@@ -469,9 +525,20 @@ impl World {
                 workers.insert(row.node, row.uid);
             }
         }
-        let leases = head.leases().into_iter().map(|lease| (lease.id, lease.node)).collect();
-        let unanswered = self.clients.iter().map(Client::unanswered).sum();
-        self.fact(Fact::Rest { hosts, jobs, leases, isolated, unanswered });
+        let leases = head.leases();
+        let on_node = |node| leases.iter().filter(move |lease| lease.node == node);
+        let up = rows.iter().filter(|row| row.phase == NodePhase::Up);
+        let given = up.map(|row| {
+            let taken = row.total.cpus.as_parts() - row.available.cpus.as_parts();
+            (row.uid, (taken, on_node(row.uid).map(|lease| lease.resources.cpus.as_parts()).sum()))
+        });
+        let given = given.collect();
+        let leases = leases.iter().map(|lease| (lease.id, lease.node)).collect();
+        let mut kept = head_process::kept(head);
+        kept.keepers.retain(|keeper, _| jobs.contains_key(keeper));
+        let served = self.served();
+        let unanswered = self.clients.iter().map(Client::unanswered).sum::<u32>() + self.keepers_unanswered();
+        self.fact(Fact::Rest { hosts, jobs, leases, isolated, kept, served, given, unanswered });
     }
 }
 

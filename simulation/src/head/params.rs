@@ -23,6 +23,10 @@ pub struct Params {
     pub kill_one_in: u64,
     /// From here on nothing goes wrong any more.
     pub calm_at: Time,
+    /// Jobs want detached actors.
+    pub keepers: bool,
+    /// When a client wants more isolated workers on a node than that may have, if one does.
+    pub crowd_at: Option<Time>,
 }
 
 /// Something goes wrong.
@@ -62,6 +66,8 @@ pub enum What {
     },
     /// The head is killed between two writes.
     CrashHead,
+    /// The drivers of all jobs that keep detached actors are killed.
+    KillKeepers,
     /// An operator drains a host's node.
     Drain {
         /// Which.
@@ -77,6 +83,13 @@ pub enum What {
 impl Params {
     /// The world of a seed.
     pub fn draw(seed: u64) -> Self {
+        let mut params = Params::draw_plain(seed);
+        params.add_wishes();
+        params
+    }
+
+    /// The world of a seed without detached actors, and with no more isolated workers than chance brings: what the seed meant before they were added.
+    pub fn draw_plain(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let hosts = random.between(1, 4) as u32;
         let clients = random.between(1, 3) as u32;
@@ -87,7 +100,24 @@ impl Params {
         let mut faults: Vec<Fault> = (0..count).map(|_| fault(&mut random, hosts, clients, calm_at)).collect();
         faults.sort_by_key(|fault| fault.at);
         let kill_one_in = if random.one_in(2) { random.between(20, 200) } else { 0 };
-        Params { seed, hosts, clients, rates, faults, kill_one_in, calm_at }
+        Params { seed, hosts, clients, rates, faults, kill_one_in, calm_at, keepers: false, crowd_at: None }
+    }
+
+    /// Draws detached actors and isolated workers, from a stream of their own: the rest of the world is drawn as it was without them.
+    fn add_wishes(&mut self) {
+        let mut random = Random::new(self.seed ^ 0x6b65_6570);
+        self.keepers = random.one_in(2);
+        self.crowd_at = random.one_in(12).then(|| random.between(2 * SECOND, self.calm_at));
+        if self.keepers && self.hosts > 1 && !random.one_in(4) {
+            // Seldom together by chance: a keeper is lost while some of its actors live where nobody hears of it.
+            let at = random.between(3 * SECOND, self.calm_at - SECOND);
+            let peer = random.below(u64::from(self.hosts)) as u32;
+            let lasts = random.between(3_000, 14_000) * MS;
+            self.faults.push(Fault { at, lasts, what: What::Cut { peer, from: true, to: true } });
+            let at = at + random.between(50, 1_500) * MS;
+            self.faults.push(Fault { at, lasts: 0, what: What::KillKeepers });
+            self.faults.sort_by_key(|fault| fault.at);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The rare branches of this world.
 
-use mobula_core::cluster::{Placing, Refused};
+use mobula_core::cluster::{JobId, JobPhase, Placing, Refused};
 
 use super::fact::Role;
 use super::{Fact, Reply, World};
@@ -31,6 +31,18 @@ branches! {
     Placed: "a request for resources is granted",
     Waits: "a request for resources waits",
     NoRoom: "a request for resources is refused",
+    KeeperRuns: "the driver of a keeper begins",
+    KeeperClosed: "a keeper ends, since it has nothing to keep",
+    KeeperLost: "a keeper's driver is lost, and it has actors",
+    KeeperEnded: "a keeper wants a name after its job has ended",
+    NameGiven: "a detached actor is given its name",
+    NamesKept: "a head comes back, with names among its records",
+    NameHeld: "a name is refused, since another keeper has it",
+    NameOfEnding: "a name is refused, since a keeper has it that is about to end",
+    NameUsedUp: "a request for a name comes after it was given back",
+    ActorLost: "a detached actor is lost with its process",
+    ActorFound: "a detached actor is found by its name",
+    Crowded: "an isolated worker is refused, since its node has as many as it may have",
     Stuck: "a request was stuck for long, and comes all the same",
 }
 
@@ -42,6 +54,12 @@ impl World {
     pub(super) fn reach_by_fact(&mut self, fact: &Fact) {
         let branch = match fact {
             Fact::HeadEnds => Branch::Killed,
+            Fact::HeadBegins { kept, leases, .. } if !kept.names.is_empty() => {
+                if !leases.is_empty() {
+                    self.reach(Branch::Leases);
+                }
+                Branch::NamesKept
+            }
             Fact::HeadBegins { leases, .. } if !leases.is_empty() => Branch::Leases,
             Fact::HeadBegins { jobs, .. } if !jobs.is_empty() => Branch::CameBack,
             Fact::Fenced { .. } => Branch::Fenced,
@@ -52,6 +70,7 @@ impl World {
             Fact::Begins { role: Role::Isolated(_), .. } => Branch::IsolatedRuns,
             Fact::Ends { told: true, .. } => Branch::ToldToEnd,
             Fact::JobHasEnded { .. } => Branch::JobLost,
+            Fact::NameGiven { .. } => Branch::NameGiven,
             _ => return,
         };
         self.reach(branch);
@@ -67,8 +86,24 @@ impl World {
                     Ok(Placing::Placed(_)) => Branch::Placed,
                     Ok(_) => Branch::Waits,
                     Err(Refused::ProcessEnded { .. }) => Branch::ProcessEnded,
+                    Err(Refused::Full { .. }) => Branch::Crowded,
                     Err(_) => Branch::NoRoom,
                 });
+            }
+            Reply::Found(_, answer) => match answer {
+                Ok(Some(_)) => return self.reach(Branch::ActorFound),
+                Ok(None) => None,
+                Err(refused) => Some(refused),
+            },
+            Reply::Held { keeper, answer: Err(refused), .. } => {
+                let ends = |other: &JobId| self.head.job_phase(*other) == Some(JobPhase::Stopping);
+                return match refused {
+                    Refused::NameHeld { keeper: other, .. } if ends(other) => self.reach(Branch::NameOfEnding),
+                    Refused::NameHeld { keeper: other, .. } if other != keeper => self.reach(Branch::NameHeld),
+                    Refused::JobEnded { .. } => self.reach(Branch::KeeperEnded),
+                    Refused::OtherRequest => self.reach(Branch::NameUsedUp),
+                    _ => {}
+                };
             }
             _ => None,
         };

@@ -17,9 +17,12 @@ impl Oracle for Views {
     }
 
     fn fact(&mut self, fact: &Fact, _: Time) -> Result<(), String> {
-        let Fact::Rest { hosts, jobs, leases, isolated, unanswered } = fact else { return Ok(()) };
+        let Fact::Rest { hosts, jobs, leases, isolated, kept, served, unanswered, .. } = fact else { return Ok(()) };
         if *unanswered > 0 {
             return Err(format!("{unanswered} requests have no answer"));
+        }
+        if *served != kept.names {
+            return Err(format!("actors are called {served:?}, and the head has {:?}", kept.names));
         }
         for host in hosts {
             let Some(uid) = host.uid.filter(|_| host.is_up) else {
