@@ -297,6 +297,9 @@ pub const JOBS_KEPT: usize = 1000;
 /// 256 KiB: arguments and environment of a job together. Every one of its nodes is sent them.
 pub const JOB_TEXT_BYTES_MAX: usize = 256 * 1024;
 
+/// 1 KiB: what the head shows of a job's command, and keeps of how the job has failed; the rest is cut.
+pub const JOB_ROW_TEXT_BYTES_MAX: usize = 1024;
+
 /// Heads of a cluster that nodes and drivers remember. Each is a try more when none of them answers.
 pub const HEADS_MAX: usize = 16;
 

@@ -120,7 +120,7 @@ pub struct JobRow {
     pub id: JobId,
     /// How it is doing.
     pub phase: JobPhase,
-    /// The command as its user gave it.
+    /// The command as its user gave it, cut at [`JOB_ROW_TEXT_BYTES_MAX`](crate::limits::JOB_ROW_TEXT_BYTES_MAX).
     pub entrypoint: String,
     /// Who asked for it.
     pub submitter: String,

@@ -3,6 +3,7 @@
 use mobula_core::cluster::{Executable, JobId, JobKind, JobPhase, JobRow, NewJob, Refused};
 use mobula_core::limits;
 use mobula_core::planted::{self, Bug};
+use mobula_core::text::cut;
 
 use super::Head;
 use super::state::Job;
@@ -95,7 +96,13 @@ impl Head {
         if job.record.outcome.is_some() {
             return;
         }
-        job.record.outcome = Some(outcome);
+        // It may be a driver's own words.
+        job.record.outcome = Some(match outcome {
+            JobPhase::Failed { reason } => {
+                JobPhase::Failed { reason: cut(&reason, limits::JOB_ROW_TEXT_BYTES_MAX).to_owned() }
+            }
+            outcome => outcome,
+        });
         self.dirty(Key::Job(id));
         self.touch_job(id);
         self.pending_drivers.remove(&id);

@@ -8,6 +8,7 @@ use mobula_core::cluster::{
     Resources, Revision, Summary, WorkerRow,
 };
 use mobula_core::limits;
+use mobula_core::text::cut;
 
 use super::Head;
 use super::state::{Group, Job, Node, Slot};
@@ -141,7 +142,7 @@ impl Head {
     fn job_row(&self, job: &Job) -> JobRow {
         let record = &job.record;
         let mut row = JobRow::new(record.id, job.phase(), record.executable);
-        row.entrypoint.clone_from(&record.entrypoint);
+        cut(&record.entrypoint, limits::JOB_ROW_TEXT_BYTES_MAX).clone_into(&mut row.entrypoint);
         row.submitter.clone_from(&record.submitter);
         row.driver = record.driver;
         row.driver_node = record.driver_node.filter(|_| matches!(record.kind, JobKind::OnCluster { .. }));

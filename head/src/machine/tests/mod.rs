@@ -3,4 +3,5 @@ mod cases;
 mod harness;
 mod isolated;
 mod keepers;
+mod large;
 mod model;
