@@ -333,6 +333,13 @@ pub const GROUPS_MAX: usize = 16_384;
 /// Bundles of one placement group.
 pub const BUNDLES_MAX: usize = 1024;
 
+/// 256 KiB: the bundles of one placement group, as they are written down. A bundle takes about 40 bytes, and the names of its custom resources.
+pub const GROUP_BYTES_MAX: usize = 256 * 1024;
+
+/// 64 MiB: the bundles of all placement groups together, as they are written down. A view of the cluster has them all; see
+/// [`CONTROL_ANSWER_BYTES_MAX`].
+pub const GROUPS_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// Nodes of which the refusal of a request says why they do not fit.
 pub const SHORTFALLS_MAX: usize = 16;
 

@@ -6,7 +6,7 @@ use mobula_core::cluster::{GroupId, GroupStrategy, Infeasible, NewGroup, Placeme
 use mobula_core::limits;
 
 use super::Head;
-use super::state::{Group, Lease, Node, PastEnd};
+use super::state::{Group, Lease, Node, PastEnd, bytes_of};
 use crate::Moment;
 use crate::records::{GroupRecord, Key};
 use crate::scheduler::{Candidate, Layout, ShareRoom, lay_out};
@@ -18,7 +18,8 @@ impl Head {
     ///
     /// # Errors
     /// [`Refused::Infeasible`] if a bundle, or all of them together, can never have room on the nodes that there are, unless new ones are waited
-    /// for; [`Refused::OtherRequest`], [`Refused::JobEnded`], [`Refused::NoSuchJob`], [`Refused::Full`], [`Refused::Bad`].
+    /// for; [`Refused::OtherRequest`], [`Refused::JobEnded`], [`Refused::NoSuchJob`], [`Refused::Full`],
+    /// [`Refused::TooLong`], [`Refused::Bad`].
     pub fn create_group(&mut self, new: NewGroup, moment: Moment) -> Result<PlacementGroupRow, Refused> {
         self.tick(moment);
         let id = new.group;
@@ -38,7 +39,7 @@ impl Head {
         let places = vec![None; new.bundles.len()];
         let rooms = new.bundles.iter().map(|_| None).collect();
         let record = GroupRecord { id, bundles: new.bundles, strategy: new.strategy, places, removed: false };
-        self.groups.insert(id, Group { record, rooms });
+        self.groups.insert(id, Group::new(record, rooms));
         if let Some(job) = self.jobs.get_mut(&id.job) {
             job.groups.insert(id);
         }
@@ -159,6 +160,14 @@ impl Head {
             return Err(full("bundles in a group, and one at least", limits::BUNDLES_MAX));
         }
         new.bundles.iter().try_for_each(Resources::check)?;
+        let bytes = bytes_of(&new.bundles);
+        if bytes > limits::GROUP_BYTES_MAX {
+            let (what, limit) = ("the bundles of a placement group".to_owned(), limits::GROUP_BYTES_MAX as u64);
+            return Err(Refused::TooLong { what, bytes: bytes as u64, limit });
+        }
+        if bytes + self.groups.values().map(Group::bytes).sum::<usize>() > limits::GROUPS_BYTES_MAX {
+            return Err(full("bytes of bundles in placement groups", limits::GROUPS_BYTES_MAX));
+        }
         if new.for_new_nodes {
             return Ok(());
         }

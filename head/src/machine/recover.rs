@@ -175,7 +175,7 @@ impl Head {
             node.bundles.insert((id, at as u32));
             rooms.push(Some(ShareRoom::of(bundle, &place.gpus)));
         }
-        self.groups.insert(id, Group { record, rooms });
+        self.groups.insert(id, Group::new(record, rooms));
         Ok(())
     }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use mobula_core::NodeUid;
 use mobula_core::cluster::{
-    GroupId, HeadTime, JobId, JobPhase, LeaseId, NodePhase, Place, Usage, WorkerId, WorkerPhase,
+    GroupId, HeadTime, JobId, JobPhase, LeaseId, NodePhase, Place, Resources, Usage, WorkerId, WorkerPhase,
 };
 use mobula_core::planted::{self, Bug};
-use mobula_core::{LeaseTimes, limits};
+use mobula_core::{LeaseTimes, codec, limits};
 
 use crate::records::{GoneRecord, GroupRecord, JobRecord, LeaseRecord, NodeRecord, SlotRecord, WorkerPlace};
 use crate::scheduler::{Candidate, Room, ShareRoom};
@@ -207,12 +207,29 @@ impl Slot {
     }
 }
 
+/// What bundles take where they are written down.
+pub(super) fn bytes_of(bundles: &[Resources]) -> usize {
+    codec::encode(bundles).map_or(usize::MAX, |bytes| bytes.len())
+}
+
 /// A placement group.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) record: GroupRecord,
+    /// What its bundles take where they are written down.
+    bytes: usize,
     /// What of each bundle is free, if it has a place.
     pub(super) rooms: Vec<Option<ShareRoom>>,
+}
+
+impl Group {
+    pub(super) fn new(record: GroupRecord, rooms: Vec<Option<ShareRoom>>) -> Self {
+        Group { bytes: bytes_of(&record.bundles), record, rooms }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 /// A lease.
