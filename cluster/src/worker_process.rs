@@ -19,7 +19,7 @@ const MEETING: Duration = Duration::from_secs(5);
 /// Serves as a worker until the node that has started it ends.
 pub(crate) fn run(socket: UnixStream) -> ExitCode {
     begin_process();
-    let mut receiver = Receiver::new(&socket);
+    let mut receiver = Receiver::of_node(&socket);
     let part = match receiver.receive() {
         Ok(ToWorker::Begin(part)) => part,
         Ok(_) => return fail(&socket, "it was told something before it had a part"),
@@ -85,7 +85,7 @@ fn begin(part: Part) -> Result<(Node, Arc<Mesh>), String> {
 
 /// Hears what the node says, however busy the arbiters are. Its end is the end of this process.
 fn hear(socket: &UnixStream, node: &Node, mesh: &Arc<Mesh>, mut is_to_meet: bool) {
-    let mut receiver = Receiver::new(socket);
+    let mut receiver = Receiver::of_node(socket);
     while let Ok(message) = receiver.receive() {
         match message {
             ToWorker::Peers(peers) => {

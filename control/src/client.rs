@@ -20,7 +20,7 @@ use crate::heads::Heads;
 use crate::local::{Home, SOCKET};
 use crate::request::{ListHeads, Question, Request, Subscribe};
 use crate::server::Hello;
-use crate::wire::{self, Answered, ByteStream};
+use crate::wire::{self, Answer, ByteStream};
 
 /// Credentials that several use, and one renews.
 pub type SharedCredentials = Arc<RwLock<Arc<Credentials>>>;
@@ -142,6 +142,8 @@ impl Client {
                 false
             }
             ControlError::Refused(_) => false,
+            // The question is too large, whoever is asked.
+            ControlError::Broken { error, .. } if error.kind() == io::ErrorKind::InvalidInput => false,
             error => {
                 heads.failed(at);
                 error.outcome() == Outcome::NotSent && self.has_several_heads()
@@ -173,13 +175,13 @@ impl Client {
                 connection
             }
         };
-        let answered = wire::read(&mut connection.stream).await.map_err(|error| self.broken(error, true))?;
+        let answered = wire::read_answer(&mut connection.stream).await.map_err(|error| self.broken(error, true))?;
         let answer = match answered {
-            Some(Answered::Item(bytes)) => {
-                codec::decode(&bytes).map_err(|error| self.broken(io::Error::other(error), true))
+            Some(Answer::Item(bytes)) => {
+                codec::decode_large(&bytes).map_err(|error| self.broken(io::Error::other(error), true))
             }
-            Some(Answered::Refused(refusal)) => Err(ControlError::Refused(refusal)),
-            Some(Answered::End) => Err(self.broken(io::Error::other("a subscription ended that was none"), true)),
+            Some(Answer::Refused(refusal)) => Err(ControlError::Refused(refusal)),
+            Some(Answer::End) => Err(self.broken(io::Error::other("a subscription ended that was none"), true)),
             None => return Err(self.broken(io::ErrorKind::UnexpectedEof.into(), true)),
         };
         *idle = Some(connection);
@@ -280,7 +282,7 @@ impl<T: serde::de::DeserializeOwned> Subscription<T> {
     /// [`ControlError`]; the subscription is over then.
     pub async fn next(&mut self) -> Result<Option<T>, ControlError> {
         let broken = |error| ControlError::Broken { peer: self.peer.clone(), error, sent: true };
-        let read = wire::read(&mut self.stream);
+        let read = wire::read_answer(&mut self.stream);
         let answered = match &self.heads {
             None => read.await,
             Some((heads, from)) => tokio::select! {
@@ -289,17 +291,17 @@ impl<T: serde::de::DeserializeOwned> Subscription<T> {
                 () = heads.moved_from(*from) => Err(io::Error::other("another head is asked now")),
             },
         };
-        if let (Ok(Some(Answered::Refused(Refusal::NotLeading { leader }))), Some((heads, from))) =
+        if let (Ok(Some(Answer::Refused(Refusal::NotLeading { leader }))), Some((heads, from))) =
             (&answered, &self.heads)
         {
             heads.refused(*from, *leader);
         }
         match answered.map_err(broken)? {
-            Some(Answered::Item(bytes)) => {
-                codec::decode(&bytes).map(Some).map_err(|error| broken(io::Error::other(error)))
+            Some(Answer::Item(bytes)) => {
+                codec::decode_large(&bytes).map(Some).map_err(|error| broken(io::Error::other(error)))
             }
-            Some(Answered::Refused(refusal)) => Err(ControlError::Refused(refusal)),
-            Some(Answered::End) => Ok(None),
+            Some(Answer::Refused(refusal)) => Err(ControlError::Refused(refusal)),
+            Some(Answer::End) => Ok(None),
             None => Err(broken(io::ErrorKind::UnexpectedEof.into())),
         }
     }

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::logins::LoginError;
 
-/// The answer of one who was asked and does not do it. Nothing has changed, but for [`Failed`](Self::Failed) and [`InDoubt`](Self::InDoubt).
+/// The answer of one who was asked and does not do it. Nothing has changed, but for [`Failed`](Self::Failed), [`InDoubt`](Self::InDoubt) and
+/// [`AnswerTooLarge`](Self::AnswerTooLarge).
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -52,6 +53,12 @@ pub enum Refusal {
     /// It was begun and failed on the other side.
     #[error("{0}")]
     Failed(String),
+    /// What there is to say is more than fits into an answer, however often it is asked for. What was asked for may have been done.
+    #[error("AnswerTooLarge: the answer takes more than {limit} bytes, which is the limit; ask for less of it")]
+    AnswerTooLarge {
+        /// [`CONTROL_ANSWER_BYTES_MAX`](mobula_core::limits::CONTROL_ANSWER_BYTES_MAX).
+        limit: u64,
+    },
 }
 
 /// A request that was not answered as wanted.
@@ -117,7 +124,9 @@ impl ControlError {
     /// What is known of the request: whether it may be repeated.
     pub fn outcome(&self) -> Outcome {
         match self {
-            ControlError::Refused(Refusal::Failed(_) | Refusal::InDoubt(_)) => Outcome::Unknown,
+            ControlError::Refused(Refusal::Failed(_) | Refusal::InDoubt(_) | Refusal::AnswerTooLarge { .. }) => {
+                Outcome::Unknown
+            }
             ControlError::Refused(_) => Outcome::NotStarted,
             ControlError::Executable { .. }
             | ControlError::NoneHere { .. }

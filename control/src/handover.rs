@@ -168,12 +168,16 @@ pub struct PeerWorker {
 /// Sends one message, with a descriptor where it speaks of one.
 ///
 /// # Errors
-/// What the socket says; part of the message may have been sent then.
+/// `InvalidInput` for one of more than [`limits::CONTROL_ANSWER_BYTES_MAX`], of which nothing was sent, or what the socket says; part of the
+/// message may have been sent then.
 pub fn send<T: Serialize>(socket: &UnixStream, message: &T, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    let mut bytes = vec![0; 4];
-    bytes.extend_from_slice(&codec::encode(message).map_err(io::Error::other)?);
-    let length = u32::try_from(bytes.len() - 4).map_err(io::Error::other)?;
-    bytes[..4].copy_from_slice(&length.to_be_bytes());
+    let limit = limits::CONTROL_ANSWER_BYTES_MAX;
+    let Some(body) = codec::encode_within(message, limit).map_err(io::Error::other)? else {
+        return Err(too_large(io::ErrorKind::InvalidInput, limit));
+    };
+    // The limit fits.
+    let mut bytes = (body.len() as u32).to_be_bytes().to_vec();
+    bytes.extend_from_slice(&body);
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let descriptors: Vec<_> = descriptor.into_iter().collect();
@@ -195,16 +199,27 @@ pub fn send<T: Serialize>(socket: &UnixStream, message: &T, descriptor: Option<B
     Ok(())
 }
 
+fn too_large(kind: io::ErrorKind, limit: usize) -> io::Error {
+    io::Error::new(kind, format!("ControlMessageTooLarge: at most {limit} bytes are accepted"))
+}
+
 /// Receives messages, and the descriptors that come with them.
 pub struct Receiver<'a> {
     socket: &'a UnixStream,
+    bytes_max: usize,
     descriptors: VecDeque<OwnedFd>,
 }
 
 impl<'a> Receiver<'a> {
-    /// Of this socket, which nobody else reads.
-    pub fn new(socket: &'a UnixStream) -> Self {
-        Receiver { socket, descriptors: VecDeque::new() }
+    /// What a worker process says, on a socket that nobody else reads: messages of [`limits::CONTROL_MESSAGE_BYTES_MAX`] at most.
+    pub fn of_worker(socket: &'a UnixStream) -> Self {
+        Receiver { socket, bytes_max: limits::CONTROL_MESSAGE_BYTES_MAX, descriptors: VecDeque::new() }
+    }
+
+    /// What the node says, on a socket that nobody else reads: messages of [`limits::CONTROL_ANSWER_BYTES_MAX`] at most, since a job may have
+    /// workers on all nodes.
+    pub fn of_node(socket: &'a UnixStream) -> Self {
+        Receiver { bytes_max: limits::CONTROL_ANSWER_BYTES_MAX, ..Receiver::of_worker(socket) }
     }
 
     /// The next message. The end of the socket is `UnexpectedEof`.
@@ -215,14 +230,17 @@ impl<'a> Receiver<'a> {
         let mut length = [0; 4];
         self.fill(&mut length)?;
         let length = u32::from_be_bytes(length) as usize;
-        if length > limits::CONTROL_MESSAGE_BYTES_MAX {
-            let max = limits::CONTROL_MESSAGE_BYTES_MAX;
-            let text = format!("ControlMessageTooLarge: {length} bytes, at most {max} are accepted");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        if length > self.bytes_max {
+            return Err(too_large(io::ErrorKind::InvalidData, self.bytes_max));
         }
-        let mut body = vec![0; length];
-        self.fill(&mut body)?;
-        codec::decode(&body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+        let mut body = Vec::new();
+        // Memory grows with what has arrived.
+        while body.len() < length {
+            let (from, to) = (body.len(), length.min(body.len() + limits::CONTROL_MESSAGE_BYTES_MAX));
+            body.resize(to, 0);
+            self.fill(body.get_mut(from..).unwrap_or_default())?;
+        }
+        codec::decode_large(&body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
     /// The descriptor that came with the last message that speaks of one.
@@ -262,6 +280,8 @@ impl<'a> Receiver<'a> {
 mod tests {
     use std::io::{Read, Write};
 
+    use mobula_core::cluster::Amount;
+
     use super::*;
 
     #[test]
@@ -272,7 +292,7 @@ mod tests {
         send(&node, &ToWorker::Connection, Some(near.as_fd())).expect("room");
         send(&node, &ToWorker::Peers(Vec::new()), None).expect("room");
         drop(near);
-        let mut receiver = Receiver::new(&worker);
+        let mut receiver = Receiver::of_node(&worker);
         assert!(matches!(receiver.receive().expect("sent"), ToWorker::Peers(_)));
         assert!(receiver.descriptor().is_none());
         assert!(matches!(receiver.receive().expect("sent"), ToWorker::Connection));
@@ -292,7 +312,47 @@ mod tests {
     fn an_announced_gigabyte_is_refused() {
         let (node, worker) = UnixStream::pair().expect("a pair of sockets");
         (&node).write_all(&(1_u32 << 30).to_be_bytes()).expect("room");
-        let refused = Receiver::new(&worker).receive::<ToWorker>().err().map(|error| error.kind());
+        let refused = Receiver::of_node(&worker).receive::<ToWorker>().err().map(|error| error.kind());
+        assert_eq!(refused, Some(io::ErrorKind::InvalidData));
+    }
+
+    /// As many as a cluster may have nodes.
+    fn peers() -> Vec<PeerWorker> {
+        let peer = |number: u32| PeerWorker {
+            id: NodeId::new("node-name-of-some-length", NodeUid(u64::MAX - u64::from(number))),
+            number,
+            pid: number,
+            cpus: 64,
+            address: SocketAddr::from(([255, 255, 255, 255], 65_535)),
+            host: NodeUid(u64::from(number)),
+            resources: Resources::cpus(Amount::units(64)),
+            labels: Labels::new(),
+            ready: true,
+            isolated: false,
+        };
+        (0..limits::NODES_MAX as u32).map(peer).collect()
+    }
+
+    #[test]
+    fn a_worker_hears_of_peers_on_all_nodes_that_there_may_be() {
+        let (node, worker) = UnixStream::pair().expect("a pair of sockets");
+        let sending = std::thread::spawn(move || {
+            send(&node, &ToWorker::Peers(peers()), None).expect("it is read");
+            node
+        });
+        let heard = Receiver::of_node(&worker).receive().expect("sent");
+        assert!(matches!(heard, ToWorker::Peers(heard) if heard == peers()));
+        drop(sending.join().expect("no panic"));
+    }
+
+    #[test]
+    fn a_node_takes_no_large_message_of_a_worker() {
+        let (node, worker) = UnixStream::pair().expect("a pair of sockets");
+        let text = "a".repeat(limits::CONTROL_MESSAGE_BYTES_MAX);
+        // More than there is room for, and nobody reads it.
+        worker.set_nonblocking(true).expect("a socket");
+        assert!(send(&worker, &FromWorker::Failed(text), None).is_err());
+        let refused = Receiver::of_worker(&node).receive::<FromWorker>().err().map(|error| error.kind());
         assert_eq!(refused, Some(io::ErrorKind::InvalidData));
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use mobula_core::cluster::JobId;
-use mobula_core::{NodeUid, codec, limits};
+use mobula_core::{NodeUid, limits};
 use mobula_identity::{Capability, Role, job_name, line_of};
 use mobula_transport::tls::{ControlStream, node_name, role_name};
 use serde::{Deserialize, Serialize};
@@ -102,13 +102,14 @@ pub struct Reply<'a> {
 }
 
 impl Reply<'_> {
-    /// The answer to a question.
+    /// The answer to a question. One of more than [`limits::CONTROL_ANSWER_BYTES_MAX`] is refused instead.
     ///
     /// # Errors
-    /// What the stream says: the connection is over.
+    /// What the stream says, or `TimedOut` if a large answer is not taken: the connection is over.
     pub async fn answer<Q: Question>(&mut self, answer: Result<Q::Answer, Refusal>) -> io::Result<()> {
         match answer {
-            Ok(answer) => self.item(&answer).await,
+            // Whoever has asked may ask something else.
+            Ok(answer) => wire::write_item(self.stream, &answer).await.map(drop),
             Err(refusal) => self.refuse(refusal).await,
         }
     }
@@ -116,10 +117,10 @@ impl Reply<'_> {
     /// An item of a subscription.
     ///
     /// # Errors
-    /// As for [`answer`](Self::answer).
+    /// As for [`answer`](Self::answer), and `InvalidInput` for one that was refused, with which the subscription ends.
     pub async fn item(&mut self, item: &impl Serialize) -> io::Result<()> {
-        let bytes = codec::encode(item).map_err(io::Error::other)?;
-        wire::write(self.stream, &Answered::Item(bytes)).await
+        let written = wire::write_item(self.stream, item).await?;
+        written.map_err(|refusal| io::Error::new(io::ErrorKind::InvalidInput, refusal))
     }
 
     /// Nothing was done.

@@ -207,9 +207,18 @@ pub const ACTORS_TOLD_WITHIN: Duration = Duration::from_secs(2);
 /// 8 KiB: what one who joins may send. A request with its certificate request takes about 700 bytes.
 pub const JOIN_REQUEST_BYTES_MAX: usize = 8 * 1024;
 
-/// 1 MiB: a message between a driver, a node or the command line and the head. A view of 1,000 nodes takes about 300 KiB. Memory grows with
-/// what has arrived.
+/// 1 MiB: a message between a driver, a node or the command line and the head. What the head answers may be larger, up to
+/// [`CONTROL_ANSWER_BYTES_MAX`]: it travels in several messages. Memory grows with what has arrived.
 pub const CONTROL_MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// 1 MiB less 1 KiB: an answer of the head that is larger travels in parts of this size; part of the protocol. With its head a part is within
+/// [`CONTROL_MESSAGE_BYTES_MAX`].
+pub const CONTROL_PART_BYTES: usize = CONTROL_MESSAGE_BYTES_MAX - 1024;
+
+/// 256 MiB: the largest answer of the head, and the largest thing that a node tells a worker process; a larger one is refused with
+/// `AnswerTooLarge`. A million leases take about 130 MiB, a view of 16,384 nodes with ten workers each about 32 MiB. Costs the head as much
+/// memory until the asker has taken it, which has [`CONTROL_DEADLINE`] for each part.
+pub const CONTROL_ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// 256 KiB: the part of an executable that travels in one message.
 pub const EXECUTABLE_PART_BYTES: usize = 256 * 1024;

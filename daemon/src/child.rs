@@ -75,7 +75,7 @@ impl Child {
             begun.map_err(|error| format!("it cannot be handed its part: {error}"))?;
             // Whatever it does instead of getting ready, its end is seen.
             let _ = ours.set_read_timeout(Some(limits::NODE_START_DEADLINE));
-            match Receiver::new(&ours).receive() {
+            match Receiver::of_worker(&ours).receive() {
                 Ok(FromWorker::Ready) => {
                     tell(News::Ready);
                     Ok(ours)
@@ -282,6 +282,11 @@ fn hand_over(socket: &UnixStream, part: Part, to_send: &mpsc::Receiver<ToSend>) 
             match error.kind() {
                 // It has ended, which is told by who reaps it.
                 io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {}
+                // Nothing of it was sent: what comes next is understood.
+                io::ErrorKind::InvalidInput => {
+                    tracing::warn!(%error, "a worker cannot be told something");
+                    continue;
+                }
                 _ => tracing::warn!(%error, "a worker does not take what it is handed"),
             }
             return;

@@ -85,6 +85,8 @@ fn the_bundles_of_placement_groups_are_bounded_one_by_one_and_together() {
         house.ask(|head, moment| head.create_group(new(number, bundles.clone()), moment)).expect("within the bounds");
     }
     assert!(largest_record(&house) < limits::STORE_VALUE_BYTES_MAX / 2, "a store would not take it");
+    let shown = house.head.groups();
+    assert!(shown.len() as u64 == count && bytes(&shown) < limits::CONTROL_ANSWER_BYTES_MAX / 2);
     house.restart();
     let full = |house: &mut House| {
         let answer = house.ask(|head, moment| head.create_group(new(count + 1, bundles.clone()), moment));
