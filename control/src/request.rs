@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mobula_core::cluster::{
-    ActorRow, Assignment, Beat, BeatAnswer, DetachedRow, DriverStatus, Executable, JobId, JobRow, JobView, LeaseId,
-    LeaseRow, NewGroup, NodeRow, Place, Placed, PlacementGroupRow, Registered, Registration, Resources, Revision,
-    Summary, UnixTime, WorkerId, WorkerRow,
+    ActorRow, Assignment, Beat, BeatAnswer, DetachedRow, DriverStatus, Executable, JobId, JobRow, JobView, Launch,
+    LeaseId, LeaseRow, NewGroup, NodeRow, Place, Placed, PlacementGroupRow, Registered, Registration, Resources,
+    Revision, Summary, UnixTime, WorkerId, WorkerRow,
 };
 use mobula_core::{LeaseTimes, NodeUid};
 use mobula_identity::{Capability, Certified, CredentialInfo, Revocations, Role, TokenId, TokenInfo};
@@ -158,6 +158,8 @@ requests! {
     ReleaseName needs Call to "keep detached actors", answers ();
     /// See [`CloseKeeper`].
     CloseKeeper needs Call to "keep detached actors", answers bool;
+    /// See [`GetLaunch`].
+    GetLaunch needs BeANode to "be a node", answers Launch;
 }
 
 /// The cluster as it is now.
@@ -630,4 +632,13 @@ pub struct CloseKeeper {
     pub job: JobId,
     /// Its life.
     pub driver: NodeUid,
+}
+
+/// What the processes of a job are started with, for a node on which one is to run. The same for all of them, as long as the job lives.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct GetLaunch {
+    /// The node that asks.
+    pub node: NodeUid,
+    /// Which job.
+    pub job: JobId,
 }

@@ -303,7 +303,7 @@ pub const JOBS_MAX: usize = 4096;
 /// Jobs that are over and still shown, the latest.
 pub const JOBS_KEPT: usize = 1000;
 
-/// 256 KiB: arguments and environment of a job together. Every one of its nodes is sent them.
+/// 256 KiB: command, arguments and environment of a job together. A node asks for them when it starts a process of the job.
 pub const JOB_TEXT_BYTES_MAX: usize = 256 * 1024;
 
 /// 1 KiB: what the head shows of a job's command, and keeps of how the job has failed; the rest is cut.

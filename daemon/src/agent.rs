@@ -279,6 +279,7 @@ mod tests {
             home: home.directory().path().to_owned(),
             cpus: 1,
             arbiters: 1,
+            resources: Resources::new(),
             labels: Labels::new(),
         };
         let output = Output::start(Arc::clone(&client), uid);

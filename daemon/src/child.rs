@@ -14,7 +14,7 @@ use std::time::Duration;
 use mobula_control::handover::{
     FromWorker, Keeper, Part, PeerWorker, Proof, Receiver, ToWorker, WORKER_VARIABLE, send,
 };
-use mobula_core::cluster::DriverStatus;
+use mobula_core::cluster::{DriverStatus, Launch};
 use mobula_core::limits;
 use mobula_identity::Revocations;
 use parking_lot::Mutex;
@@ -295,16 +295,12 @@ fn hand_over(socket: &UnixStream, part: Part, to_send: &mpsc::Receiver<ToSend>) 
 }
 
 /// The command of a process of a job.
-pub(crate) fn command(
-    program: &Path,
-    arguments: &[String],
-    environment: &std::collections::BTreeMap<String, String>,
-) -> Command {
+pub(crate) fn command(program: &Path, launch: &Launch) -> Command {
     let mut command = Command::new(program);
-    command.args(arguments);
+    command.args(&launch.arguments);
     for name in ["MOBULA_ADDRESS", "MOBULA_DRIVER", "MOBULA_NODE", WORKER_VARIABLE] {
         command.env_remove(name);
     }
-    command.envs(environment);
+    command.envs(&launch.environment);
     command
 }

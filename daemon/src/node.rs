@@ -208,6 +208,7 @@ impl Beginning {
             home: self.home.directory().path().to_owned(),
             cpus: u32::try_from(self.resources.cpus.whole()).unwrap_or(u32::MAX).max(1),
             arbiters: 1,
+            resources: self.resources.clone(),
             labels: self.labels.clone(),
         };
         let client = || Arc::new(Client::new(target.clone()));

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use mobula_cluster::private::{FollowedKeepers, driver_variable, live_workers};
 use mobula_control::handover::{Keeper, Part, PeerWorker, Proof};
-use mobula_control::{Certify, Client, ControlError, WatchJob, WatchRevocations, WorkerEnded, follow};
+use mobula_control::{Certify, Client, ControlError, GetLaunch, WatchJob, WatchRevocations, WorkerEnded, follow};
 use mobula_core::cluster::{
-    Assignment, DriverSpec, DriverStatus, JobId, JobView, Labels, Revision, Running, RunningWorker, UnixTime,
-    VISIBLE_DEVICES, WorkerSpec, visible_devices,
+    Assignment, DriverSpec, DriverStatus, JobId, JobView, Labels, Launch, Resources, Revision, Running, RunningWorker,
+    UnixTime, VISIBLE_DEVICES, WorkerSpec, visible_devices,
 };
 use mobula_core::{LeaseTimes, NodeId, NodeUid, limits};
 use mobula_identity::{Certified, KeyRequest, Revocations, keep_renewed};
@@ -37,6 +37,8 @@ pub(crate) struct NodeFacts {
     /// Task slots of each worker.
     pub(crate) cpus: u32,
     pub(crate) arbiters: usize,
+    /// What it gives.
+    pub(crate) resources: Resources,
     /// What is said of it.
     pub(crate) labels: Labels,
 }
@@ -227,6 +229,7 @@ impl Processes {
 
     async fn start_worker(self: &Arc<Self>, spec: WorkerSpec, mut peers: watch::Receiver<Peers>) -> Result<(), String> {
         let text = |error: ControlError| error.to_string();
+        let launch = self.launch(spec.uid, spec.job).await.map_err(text)?;
         let program = self.programs.get(&spec.executable, &self.head).await.map_err(text)?;
         let (proof, until) = self.prove(spec.uid).await?;
         let driver = match peers.wait_for(|peers| peers.driver.is_some()).await {
@@ -241,16 +244,16 @@ impl Processes {
             driver: NodeId::new("driver", driver),
             cpus: if spec.isolated.is_some() { 1 } else { facts.cpus },
             host: facts.uid,
-            resources: spec.resources.clone(),
+            resources: facts.resources.clone(),
             labels: facts.labels.clone(),
             arbiters: facts.arbiters,
             lease: self.times(),
-            snapshots: spec.environment.get("MOBULA_SNAPSHOTS").cloned(),
+            snapshots: launch.environment.get("MOBULA_SNAPSHOTS").cloned(),
             proof,
             isolated: spec.isolated.is_some(),
             keeper: spec.keeper,
         };
-        let mut command = child::command(&program, &spec.arguments, &spec.environment);
+        let mut command = child::command(&program, &launch);
         if let Some(isolated) = &spec.isolated {
             let seen = std::env::var(VISIBLE_DEVICES).ok();
             command.env(VISIBLE_DEVICES, visible_devices(&isolated.gpus, seen.as_deref()));
@@ -278,6 +281,17 @@ impl Processes {
         tokio::spawn(Arc::clone(self).renew_worker(Arc::downgrade(&child), spec.uid, source.clone(), until));
         self.look_after(child, spec.uid, spec.job, source, news);
         Ok(())
+    }
+
+    /// What a process of a job is started with. A head that is away comes back: until then it is asked again, as long as the process is wanted,
+    /// since a driver has no second start.
+    async fn launch(&self, process: NodeUid, job: JobId) -> Result<Launch, ControlError> {
+        loop {
+            match self.head.ask(GetLaunch { node: self.facts.uid, job }).await {
+                Err(error) if !error.is_final() && !self.is_unwanted(process) => tokio::time::sleep(RETRY).await,
+                asked => return asked,
+            }
+        }
     }
 
     /// What proves who a process is that the head wants here, and how long.
@@ -312,8 +326,10 @@ impl Processes {
     }
 
     async fn start_driver(self: &Arc<Self>, spec: DriverSpec) -> Result<(), String> {
-        let program = self.programs.get(&spec.executable, &self.head).await.map_err(|error| error.to_string())?;
-        let mut command = child::command(&program, &spec.arguments, &spec.environment);
+        let text = |error: ControlError| error.to_string();
+        let launch = self.launch(spec.uid, spec.job).await.map_err(text)?;
+        let program = self.programs.get(&spec.executable, &self.head).await.map_err(text)?;
+        let mut command = child::command(&program, &launch);
         let (name, value) = driver_variable(spec.job, spec.uid, spec.keeper);
         command.env(name, value).env("MOBULA_ADDRESS", &self.facts.home);
         let (tell, news) = tokio::sync::mpsc::unbounded_channel();

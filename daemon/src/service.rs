@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mobula_control::{
-    ActorTable, BeginDriver, Certify, ClusterView, DriverBegun, HasExecutable, HoldName, ListActors, Peer, ReadLogs,
-    Refusal, ReleaseName, RenewDriver, Reply, Request, Service, SubmitJob,
+    ActorTable, BeginDriver, Certify, ClusterView, DriverBegun, GetLaunch, HasExecutable, HoldName, ListActors, Peer,
+    ReadLogs, Refusal, ReleaseName, RenewDriver, Reply, Request, Service, SubmitJob,
 };
 use mobula_core::cluster::{
     DriverStatus, JobId, JobKind, JobPhase, JobRow, Labels, NewJob, Place, Placed, Placing, Refused, UnixTime,
@@ -324,6 +324,15 @@ impl Service for HeadService {
                     Err(refusal) => Err(refusal),
                 };
                 reply.answer::<mobula_control::CloseKeeper>(answer).await
+            }
+            Request::GetLaunch(GetLaunch { node, job }) => {
+                let launch = match peer.must_be(node) {
+                    Ok(()) => self.keeper.look(|head, _| head.launch(node, job)).await.ok_or_else(|| {
+                        Refusal::NotFound { what: format!("process of {job} that is wanted on this node") }
+                    }),
+                    Err(refusal) => Err(refusal),
+                };
+                reply.answer::<GetLaunch>(launch).await
             }
             _ => reply.refuse(Refusal::Invalid("this head does not know the request".to_owned())).await,
         }

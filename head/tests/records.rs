@@ -127,7 +127,8 @@ fn records_of_version_1_are_read() {
     assert_eq!((&jobs[0].phase, jobs[0].created), (&JobPhase::Running, UnixTime(1_800_000_002)));
     assert_eq!((jobs[0].driver, jobs[0].executable.hash), (Some(NodeUid(77)), ExecutableHash([0xab; 32])));
     let worker = &head.assignment(NodeUid(1)).expect("known").workers[0];
-    assert_eq!((worker.arguments.join(" "), worker.environment["LEVEL"].as_str()), ("--n 100".to_owned(), "debug"));
+    let launch = head.launch(NodeUid(1), worker.job).expect("it is to run there");
+    assert_eq!((launch.arguments.join(" "), launch.environment["LEVEL"].as_str()), ("--n 100".to_owned(), "debug"));
     assert_eq!(head.groups()[0].phase, GroupPhase::Ready);
     assert_eq!(head.leases()[0].gpus[0].amount, Amount::parts(5_000));
     let detached = &head.detached()[0];

@@ -43,6 +43,40 @@ fn traffic_goes_on_while_the_head_is_dead_and_nothing_is_forgotten() {
 }
 
 #[test]
+fn nodes_outlive_the_head_with_jobs_whose_variables_are_more_than_a_message() {
+    const JOBS: usize = 6;
+    // As much as the command line takes in one word, twice.
+    let (first, second) = (format!("FIRST={}", "x".repeat(100 * 1024)), format!("SECOND={}", "y".repeat(100 * 1024)));
+    let mut cluster = Cluster::patient(1);
+    let program = crate::common::job_program().display().to_string();
+    let over = cluster.path("over").display().to_string();
+    let submit = ["job", "submit", "--no-wait", "--env", &first, "--env", &second, &program, "--", "rounds", &over];
+    for _ in 0..JOBS {
+        cluster.run(&submit).ok();
+    }
+    let all_ready = |view: &serde_json::Value| {
+        let ready = view["workers"].as_array().expect("a list").iter().filter(|worker| worker["phase"] == "ready");
+        ready.count() == 2 * JOBS
+    };
+    cluster.wait_for("a worker of each job on both nodes", all_ready);
+    let pids = |cluster: &mut Cluster| -> std::collections::BTreeSet<u32> {
+        cluster.node("node-1").job_processes().iter().map(|process| process.pid).collect()
+    };
+    let before = pids(&mut cluster);
+    assert_eq!(before.len(), 2 * JOBS, "a worker and a driver of each: {}", cluster.node("node-1").log());
+
+    cluster.head.kill();
+    cluster.head.start_again(None);
+    cluster.wait_for_nodes(2);
+    cluster.wait_for("a worker of each job on both nodes again", all_ready);
+    assert_eq!(pids(&mut cluster), before, "{}", cluster.node("node-1").log());
+    std::fs::write(&over, "").expect("writable");
+    for job in 1..=JOBS {
+        cluster.wait_for_job(&format!("job-{job}"), "succeeded");
+    }
+}
+
+#[test]
 fn a_command_that_waits_for_a_job_goes_on_when_the_head_is_back() {
     let mut cluster = Cluster::patient(2);
     let over = cluster.path("over");

@@ -24,8 +24,8 @@ pub use job::{
 };
 pub use labels::{LabelRule, LabelSelector, Labels};
 pub use node::{
-    Assignment, Beat, BeatAnswer, DeathProof, DriverSpec, IsolatedWorker, NodePhase, NodeRow, Registered, Registration,
-    Running, RunningWorker, Usage, WorkerSpec,
+    Assignment, Beat, BeatAnswer, DeathProof, DriverSpec, IsolatedWorker, Launch, NodePhase, NodeRow, Registered,
+    Registration, Running, RunningWorker, Usage, WorkerSpec,
 };
 pub use placing::{
     GpuShare, GroupPhase, GroupStrategy, Infeasible, LeaseRow, NewGroup, Place, PlaceStrategy, Placed,

@@ -106,7 +106,8 @@ pub struct Usage {
     pub memory_total_bytes: u64,
 }
 
-/// All that is to run on a node. The node starts what is missing, ends what is too much, and says what really runs.
+/// All that is to run on a node. The node starts what is missing, ends what is too much, and says what really runs. What processes are started with
+/// ([`Launch`]) it asks for when it starts them: so this is small however much that is, and may be sent with every change.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Assignment {
     /// Of this state.
@@ -132,12 +133,6 @@ pub struct WorkerSpec {
     pub order: u32,
     /// The job's program.
     pub executable: Executable,
-    /// Of the program, without its name.
-    pub arguments: Vec<String>,
-    /// Added to the environment.
-    pub environment: BTreeMap<String, String>,
-    /// What its node has: what the job may use of it is said by its leases.
-    pub resources: Resources,
     /// It is for the actor of one lease alone.
     #[serde(default)]
     pub isolated: Option<IsolatedWorker>,
@@ -164,13 +159,18 @@ pub struct DriverSpec {
     pub job: JobId,
     /// The job's program.
     pub executable: Executable,
+    /// The program is to keep detached actors, and its `main` is not to run.
+    #[serde(default)]
+    pub keeper: bool,
+}
+
+/// What the processes of a job are started with, all of them. At most [`JOB_TEXT_BYTES_MAX`](crate::limits::JOB_TEXT_BYTES_MAX).
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Launch {
     /// Of the program, without its name.
     pub arguments: Vec<String>,
     /// Added to the environment.
     pub environment: BTreeMap<String, String>,
-    /// The program is to keep detached actors, and its `main` is not to run.
-    #[serde(default)]
-    pub keeper: bool,
 }
 
 /// How a node is doing.

@@ -38,6 +38,8 @@ mod tests {
         assert_eq!(many, (wanted.to_vec(), true));
         let revoke = whats(include_bytes!("../../corpus/control/revoke-credential"));
         assert_eq!(revoke, (vec!["revoke credentials"], true));
+        let launch = whats(include_bytes!("../../corpus/control/get-launch"));
+        assert_eq!(launch, (vec!["be a node"], true));
         assert_eq!(whats(include_bytes!("../../corpus/control/cut")), (vec!["stop jobs"], false));
         assert_eq!(whats(include_bytes!("../../corpus/control/too-long")), (vec![], false));
         assert_eq!(whats(include_bytes!("../../corpus/control/unknown")), (vec![], false));

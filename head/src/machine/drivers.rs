@@ -143,14 +143,7 @@ impl Head {
         if record.outcome.is_some() || record.driver_over {
             return None;
         }
-        Some(DriverSpec {
-            uid: record.driver?,
-            job: id,
-            executable: record.executable,
-            arguments: record.arguments.clone(),
-            environment: record.environment.clone(),
-            keeper: record.keeper,
-        })
+        Some(DriverSpec { uid: record.driver?, job: id, executable: record.executable, keeper: record.keeper })
     }
 }
 

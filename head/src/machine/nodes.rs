@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use mobula_core::cluster::{
-    Assignment, BadFlag, Beat, BeatAnswer, DeathProof, HeadTime, JobPhase, NodePhase, Refused, Registered,
-    Registration, Revision,
+    Assignment, BadFlag, Beat, BeatAnswer, DeathProof, HeadTime, JobId, JobPhase, Launch, NodePhase, Refused,
+    Registered, Registration, Revision,
 };
 use mobula_core::planted::{self, Bug};
 use mobula_core::{NodeUid, limits};
@@ -149,6 +149,18 @@ impl Head {
             assignment.drivers = node.drivers.keys().filter_map(|job| self.driver_spec(*job)).collect();
         }
         Some(assignment)
+    }
+
+    /// What the processes of a job are started with, for a node on which one is to run; none for any other.
+    pub fn launch(&self, uid: NodeUid, job: JobId) -> Option<Launch> {
+        let node = self.nodes.get(&uid).filter(|node| !node.lost)?;
+        let works = || node.slots.iter().any(|place| place.job == job && self.worker_spec(*place).is_some());
+        let drives = || node.drivers.contains_key(&job) && self.driver_spec(job).is_some();
+        if !works() && !drives() {
+            return None;
+        }
+        let record = &self.jobs.get(&job)?.record;
+        Some(Launch { arguments: record.arguments.clone(), environment: record.environment.clone() })
     }
 
     fn assignment_revision(&self, uid: NodeUid) -> Revision {

@@ -269,9 +269,6 @@ impl Head {
             job: place.job,
             order: slot.record.order,
             executable: record.executable,
-            arguments: record.arguments.clone(),
-            environment: record.environment.clone(),
-            resources: self.nodes.get(&place.node)?.record.resources.clone(),
             isolated: self.isolated_spec(place),
             keeper: record.keeper,
         })

@@ -1,12 +1,13 @@
 //! As much as the head accepts, and what comes of it for those who are told.
 
 use mobula_core::cluster::{
-    Amount, DriverStatus, GroupStrategy, JobKind, JobPhase, NewGroup, NewJob, Refused, Resources,
+    Amount, DriverStatus, GpuShare, GroupStrategy, JobId, JobKind, JobPhase, Launch, NewGroup, NewJob, Place, Placing,
+    Refused, Registration, Resources,
 };
-use mobula_core::{codec, limits};
+use mobula_core::{NodeUid, codec, limits};
 use serde::Serialize;
 
-use super::harness::{House, cpus, group, new_job};
+use super::harness::{House, cpus, group, new_job, place, registration, s};
 
 fn bytes(value: &impl Serialize) -> usize {
     codec::encode(value).expect("plain data").len()
@@ -25,6 +26,74 @@ fn job_of(request: u64, text_bytes: usize) -> NewJob {
     job.environment = (0..text_bytes / 1024).map(variable).collect();
     job.environment.entry("V000".to_owned()).and_modify(|value| value.truncate(1018 - 4));
     job
+}
+
+#[test]
+fn what_a_node_is_told_is_small_whatever_its_jobs_are_started_with() {
+    let mut house = House::new();
+    house.node(1, cpus(1).with_gpus(Amount::units(limits::GPUS_MAX as u64)));
+    let large = |request| if request <= 32 { limits::JOB_TEXT_BYTES_MAX } else { 0 };
+    let jobs: Vec<JobId> = (1..=limits::JOBS_MAX as u64)
+        .map(|request| house.ask(|head, moment| head.create_job(job_of(request, large(request)), moment)))
+        .map(|row| row.expect("a job").id)
+        .collect();
+    let full = house.ask(|head, moment| head.create_job(job_of(5000, 0), moment));
+    assert!(matches!(full, Err(Refused::Full { .. })), "{full:?}");
+    let gpus = Resources::new().with_gpus(Amount::units((limits::GPUS_MAX / limits::ISOLATED_WORKERS_MAX) as u64));
+    for number in 1..=limits::ISOLATED_WORKERS_MAX as u64 {
+        let isolated = Place { isolated: true, ..place(jobs[0], number, gpus.clone()) };
+        let placed = house.ask(|head, moment| head.place(isolated, moment)).expect("room");
+        assert!(matches!(placed, Placing::Placed(_)), "{placed:?}");
+    }
+    house.beat(1).expect("it lives");
+
+    let told = house.head.assignment(NodeUid(1)).expect("known");
+    assert_eq!(told.drivers.len(), limits::JOBS_MAX);
+    assert_eq!(told.workers.len(), limits::JOBS_MAX + limits::ISOLATED_WORKERS_MAX);
+    let shares: Vec<GpuShare> =
+        told.workers.iter().filter_map(|worker| worker.isolated.clone()).flat_map(|own| own.gpus).collect();
+    assert_eq!(shares.len(), limits::GPUS_MAX);
+    // Four times as many jobs as fit in a message, and far from the bound of an answer.
+    assert!(bytes(&told) < 3 * limits::CONTROL_MESSAGE_BYTES_MAX, "{}", bytes(&told));
+
+    // All that a process is started with fits in a message.
+    let launches = |house: &House| -> Vec<Launch> {
+        jobs.iter().map(|job| house.head.launch(NodeUid(1), *job).expect("it is to run there")).collect()
+    };
+    let before = launches(&house);
+    assert_eq!(before[0].environment["V255"].len(), 1018);
+    let largest = before.iter().map(bytes).max().expect("some");
+    assert!((limits::JOB_TEXT_BYTES_MAX..limits::CONTROL_PART_BYTES).contains(&largest), "{largest}");
+
+    // The next head says the same to a node that comes back to it.
+    house.restart();
+    let running = house.obedient(1);
+    let again = registration(1, cpus(1).with_gpus(Amount::units(limits::GPUS_MAX as u64)));
+    let again = Registration { running, ..again };
+    assert!(bytes(&again) < limits::CONTROL_MESSAGE_BYTES_MAX / 2, "{}", bytes(&again));
+    let registered = house.ask(|head, moment| head.register_node(again, moment)).expect("the same life");
+    let back = &registered.assignment;
+    assert_eq!((&back.workers, &back.drivers), (&told.workers, &told.drivers));
+    assert!(bytes(&registered) < 3 * limits::CONTROL_MESSAGE_BYTES_MAX);
+    assert!(launches(&house) == before, "other arguments or variables");
+}
+
+#[test]
+fn a_node_is_told_what_its_own_processes_are_started_with() {
+    let mut house = House::new();
+    house.node(1, cpus(1));
+    house.node(2, cpus(1));
+    house.ask(|head, moment| head.drain(NodeUid(2), s(60), moment)).expect("known");
+    let job = house.ask(|head, moment| head.create_job(job_of(1, 2048), moment)).expect("a job").id;
+    let launch = house.head.launch(NodeUid(1), job).expect("a worker and the driver are to run there");
+    assert_eq!((launch.arguments, launch.environment.len()), (vec!["--n".to_owned()], 2));
+    assert_eq!(house.head.launch(NodeUid(2), job), None, "nothing of it is to run there");
+    assert_eq!(house.head.launch(NodeUid(3), job), None, "nobody knows it");
+    assert_eq!(house.head.launch(NodeUid(1), JobId(9)), None, "there is none");
+    house.ask(|head, moment| head.stop_job(job, moment)).expect("known");
+    assert_eq!(house.head.launch(NodeUid(1), job), None, "it is to end");
+    house.ask(|head, moment| head.remove(NodeUid(1), moment)).expect("known");
+    assert_eq!(house.head.launch(NodeUid(1), job), None);
 }
 
 #[test]
