@@ -439,7 +439,10 @@ fn read(members: &dyn Members) -> Result<State, IdentityError> {
     let corrupt = |reason| IdentityError::Corrupt { path: members.place(), reason };
     let state: State = codec::decode(&bytes).map_err(|error| corrupt(error.to_string()))?;
     if state.version != 1 {
-        return Err(corrupt(format!("it has version {}, this program reads version 1", state.version)));
+        return Err(corrupt(format!(
+            "it has version {}, this program reads version 1: use a newer one",
+            state.version
+        )));
     }
     Ok(state)
 }

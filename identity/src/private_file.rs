@@ -95,10 +95,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, IdentityEr
     let file = match open.open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
-            return Err(IdentityError::File { path: path.to_owned(), fault: FileFault::Symlink });
-        }
-        Err(error) => return Err(failed("cannot open", path)(error)),
+        Err(error) => return Err(not_opened(path, error)),
     };
     check(&file, path)?;
     let mut bytes = Zeroizing::new(Vec::new());
@@ -110,9 +107,21 @@ pub(crate) fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, IdentityEr
 pub(crate) fn append(path: &Path) -> Result<File, IdentityError> {
     let mut open = OpenOptions::new();
     open.append(true).create(true).mode(0o600).custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32);
-    let file = open.open(path).map_err(failed("cannot open", path))?;
+    let file = open.open(path).map_err(|error| not_opened(path, error))?;
     check_kind(&file, path)?;
     Ok(file)
+}
+
+/// What is wrong with a file that was to be opened without following links or waiting.
+fn not_opened(path: &Path, error: io::Error) -> IdentityError {
+    use rustix::io::Errno;
+    let fault = match Errno::from_io_error(&error) {
+        Some(Errno::LOOP) => FileFault::Symlink,
+        // A directory that is opened for writing, or a pipe that nobody reads.
+        Some(Errno::ISDIR | Errno::NXIO) => FileFault::NotAFile,
+        _ => return failed("cannot open", path)(error),
+    };
+    IdentityError::File { path: path.to_owned(), fault }
 }
 
 fn check(file: &File, path: &Path) -> Result<(), IdentityError> {
@@ -201,7 +210,12 @@ mod tests {
         let link = directory.path().join("link");
         symlink(&path, &link).expect("a link");
         assert_eq!(fault(&link), FileFault::Symlink);
-        assert!(append(&link).is_err());
+        let fault_of_log = |path: &Path| match append(path) {
+            Err(IdentityError::File { fault, .. }) => fault,
+            other => panic!("a faulty log: {:?}", other.map(drop)),
+        };
+        assert_eq!(fault_of_log(&link), FileFault::Symlink);
+        assert_eq!(fault_of_log(directory.path()), FileFault::NotAFile);
         assert_eq!(fault(directory.path()), FileFault::NotAFile);
         fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("ours");
         if rustix::process::geteuid().is_root() {
