@@ -277,7 +277,8 @@ impl Led {
         let (cut_off, cut) = mpsc::unbounded_channel();
         let begun = mobula_transport::now();
         let store = RedbStore::open(&node.home.file("head.redb"), Clock::new(move || begun.elapsed()));
-        let store = Arc::new(store.map_err(TakeOverError::from)?);
+        // A home may be a copy that an operator has brought back: then its file knows of earlier terms only than the nodes do.
+        let store = Arc::new(store.map_err(TakeOverError::from)?.with_terms_from(UnixTime::now().0));
         let keeper = Keeper::open(HeadConfig::new(times), store, cut_off).await?;
         let logs = Arc::new(JobLogs::new(node.home.inside("logs")?));
         let (programs, stop, started) = (Arc::clone(&node.programs), node.stop.clone(), UnixTime::now());

@@ -107,6 +107,12 @@ async fn what_is_in_a_file_is_there_again() {
     let store = opened(&path, &hand).await;
     assert_eq!(store.range("").await.expect("it is open"), before);
     assert_eq!(store.lead().await, Ok(2), "no term comes back");
+    let store = store.with_terms_from(1_000);
+    assert_eq!(
+        [store.lead().await, store.lead().await],
+        [Ok(1_000), Ok(1_001)],
+        "also of those that a copy has not seen"
+    );
     assert_ne!(store.grant(Duration::from_secs(10)).await, Ok(lease));
     let error = store.watch("", 0).await.expect("it is open").next().await.expect_err("of an earlier process");
     assert!(matches!(error, StoreError::Compacted { from: 0, oldest } if oldest == before.revision));

@@ -28,6 +28,7 @@ const FORMAT: u64 = 1;
 #[derive(Clone, Debug)]
 pub struct RedbStore {
     inner: Arc<Inner>,
+    term_min: u64,
 }
 
 struct Inner {
@@ -81,7 +82,15 @@ impl RedbStore {
         let table = read(&database, path, clock.now())?;
         let history = History::new(table.revision);
         let state = Mutex::new(State { table, failed: false });
-        Ok(RedbStore { inner: Arc::new(Inner { path: path.to_owned(), clock, database, state, history }) })
+        let inner = Arc::new(Inner { path: path.to_owned(), clock, database, state, history });
+        Ok(RedbStore { inner, term_min: 0 })
+    }
+
+    /// Leads in terms from `term` on, and later ones. A file that is an older copy does not know in which terms it was led after it was copied, and nodes take
+    /// what was said in an earlier term than they have heard of for old: with a number that only grows, as seconds since 1970, no term comes twice.
+    #[must_use]
+    pub fn with_terms_from(self, term: u64) -> Self {
+        RedbStore { term_min: term, ..self }
     }
 
     /// The file.
@@ -237,8 +246,9 @@ fn read(database: &impl ReadableDatabase, path: &Path, now: Duration) -> Result<
 
 impl MetadataStore for RedbStore {
     fn lead(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
-        self.change(|table, _| {
-            table.term += 1;
+        let term_min = self.term_min;
+        self.change(move |table, _| {
+            table.term = (table.term + 1).max(term_min);
             Ok((table.term, Change::default()))
         })
     }
