@@ -1,11 +1,17 @@
 //! Command lines, files and ports that are not as they should be: the text and the exit code.
 
 use std::fs;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use crate::common::{Cluster, Ended, Node, Program, Root, mobula};
+use mobula_head::store::{Clock, MetadataStore, RedbStore, Transaction};
+use redb::{Database, TableDefinition};
+use serde_json::Value;
+
+use crate::common::{Cluster, Ended, Node, Program, Root, mobula, until};
 
 struct Place(Root);
 
@@ -231,6 +237,189 @@ fn corrupt_files_end_with_78_and_are_left_as_they_are() {
         set_mode(&path, 0o600);
     }
     place.start_head().unwrap_or_else(|ended| panic!("{ended:?}"));
+}
+
+/// What a file of ours says of its version, and what the next version would say.
+const VERSION: (&[u8], &[u8]) = (b"\xa7version\x01", b"\xa7version\x02");
+
+/// The file, as a program of the next version would have written it.
+fn of_the_next_version(path: &Path) -> Vec<u8> {
+    let mut bytes = fs::read(path).expect("it was written");
+    let at = bytes.windows(VERSION.0.len()).position(|window| window == VERSION.0).expect("it says its version");
+    bytes[at..at + VERSION.1.len()].copy_from_slice(VERSION.1);
+    bytes
+}
+
+#[test]
+fn state_of_a_newer_version_ends_with_78_and_is_left_as_it_is() {
+    let mut cluster = Cluster::of(1);
+    cluster.node("node-1").run(&["stop"]).ok();
+    cluster.node("node-1").end().ok();
+    cluster.run(&["stop"]).ok();
+    cluster.head.end().ok();
+    let newer = "it has version 2, this program reads version 1: use a newer one";
+    for name in ["authority", "members"] {
+        let path = cluster.head.home.join("identity").join(name);
+        let (good, bad) = (fs::read(&path).expect("written"), of_the_next_version(&path));
+        fs::write(&path, &bad).expect("room");
+        let ended = cluster.head.fails_to_start_again(None);
+        ended.fails(78, &[&path.display().to_string(), newer, "was left as it is"]);
+        assert_eq!(fs::read(&path).expect("there"), bad, "{name}");
+        fs::write(&path, good).expect("room");
+    }
+
+    // The file of records: one record in it, then the file itself.
+    let path = cluster.head.home.join("head.redb");
+    let good = fs::read(&path).expect("written");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(async {
+        let store = RedbStore::open(&path, Clock::new(|| Duration::ZERO)).expect("the head's");
+        let mut meta = store.range("meta").await.expect("readable").entries.remove(0);
+        meta.value[0] = 2;
+        let writes = vec![mobula_head::Write::Put { key: meta.key, value: meta.value }];
+        store.commit(Transaction { writes, ..Transaction::default() }).await.expect("written");
+    });
+    drop(runtime);
+    let refused = |cluster: &mut Cluster, words: &[&str]| {
+        let bad = fs::read(&path).expect("there");
+        cluster.head.fails_to_start_again(None).fails(78, words);
+        assert_eq!(fs::read(&path).expect("there").len(), bad.len());
+    };
+    let record =
+        "record meta has version 2, this program reads versions up to 1: start a newer one; nothing was changed";
+    refused(&mut cluster, &[record]);
+    fs::write(&path, &good).expect("room");
+    let database = Database::open(&path).expect("a database");
+    let change = database.begin_write().expect("nobody else has it");
+    let numbers: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
+    change.open_table(numbers).expect("the head's").insert("format", 2).expect("room");
+    change.commit().expect("written");
+    drop(database);
+    let format = "head.redb has format 2, this program reads 1: start a newer one; the file was not changed";
+    refused(&mut cluster, &[format]);
+    fs::write(&path, good).expect("room");
+    cluster.head.start_again(None);
+
+    let node = cluster.node("node-1");
+    let path = node.home.join("membership");
+    let (good, bad) = (fs::read(&path).expect("written"), of_the_next_version(&path));
+    fs::write(&path, &bad).expect("room");
+    node.fails_to_start_again(None).fails(78, &[&path.display().to_string(), newer, "was left as it is"]);
+    assert_eq!(fs::read(&path).expect("there"), bad);
+    fs::write(&path, good).expect("room");
+    node.start_again(None);
+    cluster.wait_for_nodes(2);
+}
+
+#[test]
+fn files_of_an_identity_that_are_not_safe_end_with_77_and_what_to_do() {
+    let mut cluster = Cluster::of(1);
+    cluster.node("node-1").run(&["stop"]).ok();
+    cluster.node("node-1").end().ok();
+    cluster.run(&["stop"]).ok();
+    cluster.head.end().ok();
+    let Cluster { head, nodes, .. } = &mut cluster;
+    let elsewhere = head.home.with_file_name("elsewhere");
+    for name in ["identity/authority", "identity/members", "identity/audit.log", "membership"] {
+        let node = if name == "membership" { &mut nodes[0] } else { &mut *head };
+        let path = node.home.join(name);
+        let named = path.display().to_string();
+        let mut refused = |words: &[&str]| {
+            node.fails_to_start_again(None).fails(77, &[&[named.as_str(), "is not safe for secrets"], words].concat());
+        };
+        set_mode(&path, 0o604);
+        refused(&["its mode is 0604; chmod 0600 it"]);
+        set_mode(&path, 0o600);
+        fs::rename(&path, &elsewhere).expect("ours");
+        symlink(&elsewhere, &path).expect("room");
+        refused(&["it is a symbolic link"]);
+        fs::remove_file(&path).expect("ours");
+        fs::create_dir(&path).expect("room");
+        refused(&["it is not a regular file"]);
+        fs::remove_dir(&path).expect("ours");
+        // Nobody ever writes to it, and nobody waits for that.
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, rustix::fs::Mode::from_raw_mode(0o600), 0).expect("room");
+        refused(&["it is not a regular file"]);
+        fs::remove_file(&path).expect("ours");
+        fs::rename(&elsewhere, &path).expect("ours");
+        if rustix::process::geteuid().is_root() {
+            chown(&path, Some(1), None).expect("root may");
+            refused(&["it belongs to user 1; chown it to 0"]);
+            chown(&path, Some(0), None).expect("root may");
+        } else {
+            eprintln!("skipped: the file of another user takes root");
+        }
+    }
+    head.start_again(None);
+    nodes[0].start_again(None);
+    cluster.wait_for_nodes(2);
+}
+
+/// A node that says all that it has to say, and where it is.
+fn talkative(place: &Place, name: &str, how: &[&str], token: Option<&str>) -> (Program, SocketAddr) {
+    let start = ["start", "--block", "--json", "--listen", "127.0.0.1", "--advertise", "127.0.0.1", "--port", "0"];
+    let mut command = mobula(&place.path(name));
+    let mut node = Program::start_with(command.env("MOBULA_LOG", "debug").args(start).args(how), token);
+    let line = node.line("that it is ready", |line| line.starts_with(r#"{"Ready""#));
+    let told: Value = serde_json::from_str(&line).expect("JSON");
+    (node, told["Ready"]["address"].as_str().and_then(|at| at.parse().ok()).expect("an address"))
+}
+
+/// What comes back for `bytes` until the other side closes, which it does by itself; how long that takes, and to whom it was said.
+#[expect(clippy::disallowed_methods, reason = "how long that takes is told")]
+fn answer_to(bytes: &[u8], at: SocketAddr) -> (Vec<u8>, Duration, SocketAddr) {
+    let mut stream = TcpStream::connect(at).expect("it listens");
+    let own = stream.local_addr().expect("connected");
+    stream.set_read_timeout(Some(crate::common::LONG)).expect("a timeout");
+    let begun = Instant::now();
+    stream.write_all(bytes).expect("room");
+    let mut answer = Vec::new();
+    // It may have closed before it has read all: that is a reset.
+    match stream.read_to_end(&mut answer) {
+        Err(error) if error.kind() != std::io::ErrorKind::ConnectionReset => panic!("it does not close: {error}"),
+        _ => (answer, begun.elapsed(), own),
+    }
+}
+
+#[test]
+fn what_does_not_speak_tls_gets_no_byte_of_an_application_and_one_line_in_the_log() {
+    let place = Place::new();
+    let (head, at_head) = talkative(&place, "home", &["--head", "--name", "head"], None);
+    let token = place.run(&["token", "create"]).ok().trim().to_owned();
+    let join = ["--address", &at_head.to_string(), "--token-file", "-", "--name", "node"];
+    let (node, at_node) = talkative(&place, "node", &join, Some(&token));
+    let strangers: [&[u8]; 8] = [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST /api/jobs/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}",
+        b"OPTIONS * HTTP/1.1\r\nOrigin: http://localhost\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        // It begins as the name of a process does.
+        b"MKCOL /x HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"MOBULA>\n\0\0\0\0\0\0\0\x07",
+        &[0xff; 64],
+    ];
+    for (what, node, at) in [("head", &head, at_head), ("node", &node, at_node)] {
+        for bytes in strangers {
+            let text = String::from_utf8_lossy(bytes);
+            let (answer, took, own) = answer_to(bytes, at);
+            // A TLS alert is a record of the type 21, of two bytes.
+            let is_alert = matches!(answer[..], [21, 3, _, 0, 2, 2, _]);
+            assert!(answer.is_empty() || is_alert, "{what}, {text:?}: {answer:?}");
+            // Long before the time that a handshake may take.
+            assert!(took < Duration::from_secs(3), "{what}, {text:?}: {took:?}");
+            let is_of_it = |line: &&str| match bytes.starts_with(b"MOBULA>") {
+                true => line.contains("a connection to a process that is not here target=0000000000000007"),
+                false => line.contains(&format!("connection refused address={own} ")),
+            };
+            let lines = || node.stderr().lines().filter(is_of_it).map(str::to_owned).collect::<Vec<_>>();
+            let lines = until(&format!("a line of {text:?}"), || Some(lines()).filter(|lines| !lines.is_empty()));
+            assert!(matches!(&lines[..], [line] if !line.contains("localhost") && !line.contains("SSH")), "{lines:?}");
+        }
+        assert!(!node.stderr().contains("panicked"), "{what}: {}", node.stderr());
+    }
+    assert!(place.run(&["status"]).ok().contains("2 of 2 nodes up"));
 }
 
 #[test]
