@@ -4,6 +4,7 @@
 //! - `panic`, `exit CODE`: a driver that fails.
 //! - `worker-panic`: an actor that fails, which its driver survives.
 //! - `rounds FILE`: asks an actor on each node, again and again, until FILE is there; tells which nodes have answered whenever that changes.
+//! - `asks FILE NODE`: asks an actor on each node but NODE, as fast as they answer, until FILE is there; tells how many answers there are, and which ask fails.
 //! - `at ADDRESS ..`: the same as the rest says, on the cluster that is named.
 //! - `strays FILE`: starts a process in a session of its own, here and on each node, says which, and waits until FILE is there.
 //! - `env NAME`: what the environment says, here and on each node.
@@ -11,18 +12,27 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use mobula::prelude::*;
 
 struct Guest {
     node: String,
+    asked: u64,
 }
 
 #[mobula::actor]
 impl Guest {
     fn new(node: String) -> Self {
-        Guest { node }
+        Guest { node, asked: 0 }
+    }
+
+    /// How often it was asked, this time included.
+    fn count(&mut self) -> u64 {
+        self.asked += 1;
+        self.asked
     }
 
     fn greet(&self) -> u32 {
@@ -71,6 +81,7 @@ async fn main() -> mobula::Result<ExitCode> {
         ["exit", code] => return Ok(ExitCode::from(code.parse::<u8>()?)),
         ["worker-panic"] => worker_panic(&cluster).await?,
         ["rounds", file] => rounds(&cluster, Path::new(file)).await,
+        ["asks", file, but] => asks(&cluster, Path::new(file), but).await?,
         ["strays", file] => strays(&cluster, Path::new(file)).await?,
         ["env", name] => env(&cluster, name).await?,
         _ => return Err(format!("{words:?} is nothing that this program does").into()),
@@ -135,6 +146,60 @@ async fn rounds(cluster: &Cluster, end: &Path) {
         tokio::time::sleep(PAUSE).await;
     }
     println!("the rounds are over");
+}
+
+/// What one caller has had so far.
+#[derive(Default)]
+struct Asked {
+    answers: AtomicU64,
+    longest_us: AtomicU64,
+    is_over: AtomicBool,
+}
+
+async fn asks(cluster: &Cluster, end: &Path, but: &str) -> mobula::Result<()> {
+    let (mut all, mut callers) = (BTreeMap::new(), Vec::new());
+    while !end.exists() {
+        let others = cluster.nodes().into_iter().filter(|node| node.alive && *node.id.name != *but);
+        // Its first life on each: what comes later is another actor.
+        for id in others.map(|node| node.id).filter(|id| !all.contains_key(&*id.name)).collect::<Vec<_>>() {
+            let name = id.name.to_string();
+            if let Ok(guest) = cluster.spawn(Guest::actor(name.clone()).node_affinity(&id)).await {
+                let asked = Arc::new(Asked::default());
+                callers.push(tokio::spawn(ask_on(name.clone(), guest, Arc::clone(&asked))));
+                all.insert(name, asked);
+            }
+        }
+        let counts = all.iter().map(|(name, asked)| format!("{name}={}", asked.answers.load(Ordering::Relaxed)));
+        println!("asked: {}", counts.collect::<Vec<_>>().join(" "));
+        tokio::time::sleep(PAUSE).await;
+    }
+    all.values().for_each(|asked| asked.is_over.store(true, Ordering::Relaxed));
+    for caller in callers {
+        caller.await?;
+    }
+    let longest = all.values().map(|asked| asked.longest_us.load(Ordering::Relaxed)).max().unwrap_or_default();
+    println!("the longest ask took {longest} us");
+    Ok(())
+}
+
+/// Asks one actor until it fails, or has forgotten how often it was asked.
+#[expect(clippy::disallowed_methods, reason = "a measure reads the clock")]
+async fn ask_on(name: String, guest: ActorRef<Guest>, asked: Arc<Asked>) {
+    while !asked.is_over.load(Ordering::Relaxed) {
+        let begun = Instant::now();
+        let answer = guest.count().await;
+        let took = begun.elapsed();
+        let expected = asked.answers.load(Ordering::Relaxed) + 1;
+        match answer {
+            Ok(count) if count == expected => {}
+            Ok(count) => return println!("failed: {name} counts {count} and not {expected}"),
+            Err(error) => return println!("failed: {name} after {} ms: {error}", took.as_millis()),
+        }
+        asked.answers.store(expected, Ordering::Relaxed);
+        asked.longest_us.fetch_max(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        // The machine is for others, too.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 /// Its id.

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
-use crate::common::{Ended, Program, Root, job_program, until};
+use crate::common::{Ended, LONG, Process, Program, Root, job_program, running_from, until, wait_until};
+use crate::failures::asked;
 use serde_json::Value;
 
 const NODES: usize = 4;
@@ -45,6 +47,20 @@ impl Network {
 
     fn name(&self, number: usize) -> String {
         format!("{}-{number}", self.prefix)
+    }
+
+    /// From now on nothing that `from` sends to `to` arrives, and nobody is told: it goes to a network card that is not there.
+    fn cut(&self, from: usize, to: usize) {
+        let (name, to) = (self.name(from), address(to));
+        let neigh = ["-n", &name, "neigh", "replace", &to];
+        let nobody = ["lladdr", "02:00:00:00:00:01", "dev", "wire", "nud", "permanent"];
+        ip(&[&neigh[..], &nobody].concat()).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// What `from` sends to `to` arrives again.
+    fn heal(&self, from: usize, to: usize) {
+        let known = ["-n", &self.name(from), "neigh", "del", &address(to), "dev", "wire"];
+        ip(&known).unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// A command on a node; 0 is the switch, which is a host of the network as well.
@@ -135,13 +151,26 @@ impl Hosts {
     }
 
     fn join(&mut self, node: usize, how: &[&str], token: Option<&str>) {
+        let program = self.begin(node, how, token);
+        self.nodes.push(program);
+    }
+
+    /// A node that is ready.
+    fn begin(&self, node: usize, how: &[&str], token: Option<&str>) -> Program {
         let (name, own) = (format!("node-{node}"), address(node));
         let mut command = self.mobula(node, &["start", "--block", "--json", "--num-cpus", "1", "--name", &name]);
         let mut program = Program::start_with(command.args(["--advertise", &own]).args(how), token);
         let line = program.line("that it is ready", |line| line.starts_with(r#"{"Ready""#));
         let told: Value = serde_json::from_str(&line).expect("JSON");
         assert_eq!(told["Ready"]["address"], format!("{own}:{}", if node == 1 { 6379 } else { 6380 }));
-        self.nodes.push(program);
+        program
+    }
+
+    /// What lists say of the newest life of a node.
+    fn row(&self, node: usize) -> Value {
+        let view = self.ask(1, &["status", "--json"]).json();
+        let rows = view["nodes"].as_array().expect("a list").iter().filter(|row| row["name"] == format!("node-{node}"));
+        rows.min_by_key(|row| row["phase"] == "down").cloned().unwrap_or_default()
     }
 
     /// What the kernel of a host says of its connections.
@@ -260,4 +289,99 @@ fn a_host_that_is_no_node_asks_submits_and_drives_and_opens_no_port() {
     hosts.ask(LAPTOP, &["logout"]).ok();
     hosts.ask(LAPTOP, &["status"]).fails(69, &["mobula login --address"]);
     hosts.stop();
+}
+
+/// Lease and margin as they are by default: so long after its last word a node is down at the latest.
+const LEASE: Duration = Duration::from_secs(8);
+const MARGIN: Duration = Duration::from_secs(2);
+/// For a heartbeat that is under way, the command that looks, and a busy machine.
+const SLACK: Duration = Duration::from_secs(3);
+
+/// The third of three hosts is cut off from both others: what it sends is lost, or what is sent to it, or both.
+#[expect(clippy::disallowed_methods, reason = "how long things take is told")]
+fn a_cut_host_is_down_in_time(what: &str, out: bool, into: bool) {
+    const CUT: usize = 3;
+    let network = match Network::make(CUT) {
+        Ok(network) => network,
+        Err(reason) => return eprintln!("skipped: {reason}"),
+    };
+    let mut hosts = Hosts::start(network, CUT);
+    let over = hosts.root.path().join("over");
+    let mut command = hosts.network.command(1, &job_program().display().to_string());
+    command.env("MOBULA_HOME", hosts.home(1)).env("MOBULA_ADDRESS", "auto");
+    let mut driver = Program::start(command.arg("asks").arg(&over).arg("node-1"));
+    let both = |counts: &[(String, u64)]| counts.len() == 2 && counts.iter().all(|(_, count)| *count > 0);
+    until("answers of both", || asked(&driver).filter(|counts| both(counts)));
+    let workers = running_from(&hosts.home(CUT));
+    assert!(!workers.is_empty(), "a worker of the job");
+    let before = hosts.row(CUT)["uid"].clone();
+
+    let others = || 1..CUT;
+    let begun = Instant::now();
+    for other in others() {
+        if out {
+            hosts.network.cut(CUT, other);
+        }
+        if into {
+            hosts.network.cut(other, CUT);
+        }
+    }
+    let (mut down, mut told, mut fenced) = (None, None, None);
+    wait_until(LONG, "it is down, its callers know, and it has ended what it ran", || {
+        let now = Some(begun.elapsed());
+        if fenced.is_none() && hosts.nodes[CUT - 1].has_ended() {
+            fenced = now;
+        }
+        if told.is_none() && driver.stdout().lines().any(|line| line.starts_with("failed: node-3")) {
+            told = now;
+        }
+        if down.is_none() && hosts.row(CUT)["phase"] == "down" {
+            down = now;
+        }
+        down.is_some() && told.is_some() && fenced.is_some()
+    });
+    let text = driver.stdout();
+    let failed: Vec<_> = text.lines().filter(|line| line.starts_with("failed: ")).collect();
+    let [down, told, fenced] = [down, told, fenced].map(|at| at.expect("that was waited for"));
+    println!("{what}: down after {down:?}, told to its caller after {told:?}, fenced after {fenced:?}; {failed:?}");
+    assert!(down <= LEASE + MARGIN + SLACK, "down after {down:?}");
+    // Two lives of it at a time are none: it has ended what it ran before others take over.
+    assert!(fenced <= LEASE + SLACK, "fenced after {fenced:?}");
+    assert!(told <= LEASE + MARGIN + SLACK, "told after {told:?}");
+    hosts.nodes[CUT - 1].end().fails(70, &["lost its lease"]);
+    until("its workers have ended", || (!workers.iter().any(Process::is_running)).then_some(()));
+    // The caller knows what has become of its ask, and of others nothing was lost.
+    assert!(matches!(failed[..], [line] if line.starts_with("failed: node-3 after ")), "{failed:?}");
+
+    for other in others() {
+        if out {
+            hosts.network.heal(CUT, other);
+        }
+        if into {
+            hosts.network.heal(other, CUT);
+        }
+    }
+    hosts.nodes[CUT - 1] = hosts.begin(CUT, &[], None);
+    let after = until("it is back", || Some(hosts.row(CUT)).filter(|row| row["phase"] == "up"));
+    assert_ne!(after["uid"], before, "another life");
+    let earlier = asked(&driver).expect("it tells");
+    until("the other one answers", || asked(&driver).filter(|now| now[0].1 > earlier[0].1));
+    std::fs::write(&over, "").expect("room");
+    driver.end().ok();
+    hosts.stop();
+}
+
+#[test]
+fn a_host_whose_link_is_cut_is_down_in_time_and_comes_back_as_another_life() {
+    a_cut_host_is_down_in_time("cut in both directions", true, true);
+}
+
+#[test]
+fn a_host_that_is_not_heard_any_more_is_down_in_time_and_comes_back_as_another_life() {
+    a_cut_host_is_down_in_time("cut on the way out", true, false);
+}
+
+#[test]
+fn a_host_that_hears_nothing_any_more_is_down_in_time_and_comes_back_as_another_life() {
+    a_cut_host_is_down_in_time("cut on the way in", false, true);
 }

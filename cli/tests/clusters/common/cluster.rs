@@ -172,7 +172,7 @@ impl Drop for Root {
 }
 
 /// Processes whose program lies in `directory`, also if it has been removed.
-pub(super) fn running_from(directory: &Path) -> Vec<Process> {
+pub(crate) fn running_from(directory: &Path) -> Vec<Process> {
     let entries = fs::read_dir("/proc").expect("Linux").flatten();
     let pids = entries.filter_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-pub(crate) use cluster::{Cluster, Root};
+pub(crate) use cluster::{Cluster, Root, running_from};
 pub(crate) use mobula_integration_tests::process::{Process, Signal, wait_until};
 pub(crate) use node::Node;
 pub(crate) use program::{Ended, Program};
