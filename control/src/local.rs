@@ -8,7 +8,7 @@
 //!   cgroup           where the cgroups of its jobs' processes are, or why there are none
 //!   head.redb        of a head: what it has acknowledged
 //!   executables/     by BLAKE3 hash
-//!   logs/            what drivers and workers have printed, a directory a job
+//!   logs/            what drivers and workers have printed, a file a job
 //!   node.log         what the node itself has to say
 //!   logins/          of a person: credentials for clusters, see [`Logins`](crate::Logins)
 //! ```
