@@ -16,7 +16,7 @@ pub mod store;
 
 pub use config::HeadConfig;
 pub use effect::{Effect, Write};
-pub use machine::Head;
+pub use machine::{Head, Printer};
 pub use moment::Moment;
 pub use node_lease::NodeLease;
 pub use records::{RECORD_VERSION, RecordError};

@@ -3,7 +3,7 @@
 //! A record is one byte for its version, and a MessagePack map. A field may be added with a default; whatever else changes is another version.
 //! `head/tests/records.rs` keeps the bytes of every version that ever was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -189,6 +189,9 @@ pub(crate) struct JobRecord {
     /// Jobs that do, whose actors its processes may call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) keepers: Vec<JobId>,
+    /// Nodes that had workers of it and have none any more: what those have printed may still come.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) printed_on: BTreeSet<NodeUid>,
 }
 
 /// The name of a detached actor.

@@ -212,6 +212,19 @@ fn what_isolated_leases_add_is_written_byte_for_byte_and_read() {
 }
 
 #[test]
+fn a_job_that_is_over_says_which_nodes_have_had_workers_of_it() {
+    let mut head = filled();
+    let job = head.jobs()[0].id;
+    head.stop_job(job, moment(3)).expect("known");
+    let seen = head.assignment(NodeUid(1)).expect("known").revision;
+    let nothing = Beat { running: Running { seen, ..Running::default() }, ..Beat::default() };
+    head.beat(NodeUid(1), &nothing, moment(3)).expect("it lives");
+    let record = hex(&persisted(&mut head)[&format!("job/{:016x}", job.0)]);
+    // The last field: its name, and a list of one life.
+    assert!(record.ends_with(&format!("{}9101", hex(b"\xaaprinted_on"))), "{record}");
+}
+
+#[test]
 fn rows_are_json_that_people_can_read() {
     let head = Head::recover(HeadConfig::default(), 2, records(VERSION_1), moment(0)).expect("version 1");
     let json = serde_json::to_value(&head.nodes(Duration::ZERO)[0]).expect("plain data");

@@ -1,5 +1,7 @@
 //! Jobs begin and end.
 
+use std::collections::BTreeSet;
+
 use mobula_core::cluster::{Executable, JobId, JobKind, JobPhase, JobRow, NewJob, Refused};
 use mobula_core::limits;
 use mobula_core::planted::{self, Bug};
@@ -58,6 +60,7 @@ impl Head {
             ended: None,
             keeper,
             keepers: Vec::new(),
+            printed_on: BTreeSet::new(),
         };
         self.meta.next_job = id.0 + 1;
         self.dirty(Key::Meta);
@@ -192,7 +195,12 @@ impl Head {
         }
     }
 
-    /// The programs of jobs that are not over: what nodes may keep.
+    /// Jobs that are over and still known, the oldest first.
+    pub fn jobs_over(&self) -> impl Iterator<Item = JobId> {
+        self.over.iter().copied()
+    }
+
+    /// The programs of jobs that are not over: nodes ask for them at any time.
     pub fn executables(&self) -> impl Iterator<Item = Executable> {
         self.jobs.values().filter(|job| !job.record.over).map(|job| job.record.executable)
     }

@@ -6,6 +6,7 @@ mod jobs;
 mod keepers;
 mod nodes;
 mod placing;
+mod printing;
 mod recover;
 mod state;
 mod views;
@@ -22,6 +23,7 @@ use mobula_core::cluster::{GroupId, JobId, LeaseId, Revision, WorkerId};
 use mobula_core::codec::EncodeError;
 use mobula_core::{NodeUid, SplitMix64};
 
+pub use self::printing::Printer;
 use self::state::{Gone, Group, Job, Lease, Node, Slot, Waiting};
 use crate::effect::{Changes, Effect, Write};
 use crate::records::{self, Key, MetaRecord, NameRecord, WorkerPlace};

@@ -319,8 +319,8 @@ impl Head {
             self.end_lease(lease);
         }
         bundles.into_iter().for_each(|(group, bundle)| self.lose_bundle(group, bundle));
-        slots.iter().for_each(|place| self.drop_slot(*place));
         let Some(node) = self.nodes.remove(&uid) else { return };
+        slots.iter().for_each(|place| self.drop_slot(*place));
         if self.names.get(&node.record.name) == Some(&uid) {
             self.names.remove(&node.record.name);
         }

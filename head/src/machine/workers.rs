@@ -237,6 +237,7 @@ impl Head {
         if let Some(node) = self.nodes.get_mut(&place.node) {
             node.slots.remove(&place);
         }
+        self.has_had(place.job, place.node);
         self.dirty(Key::Slot(place));
         self.touch_node(place.node);
         self.touch_job(place.job);

@@ -5,3 +5,4 @@ mod isolated;
 mod keepers;
 mod large;
 mod model;
+mod printing;
