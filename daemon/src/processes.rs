@@ -10,8 +10,8 @@ use mobula_cluster::private::{FollowedKeepers, driver_variable, live_workers};
 use mobula_control::handover::{Keeper, Part, PeerWorker, Proof};
 use mobula_control::{Certify, Client, ControlError, GetLaunch, WatchJob, WatchRevocations, WorkerEnded, follow};
 use mobula_core::cluster::{
-    Assignment, DriverSpec, DriverStatus, JobId, JobView, Labels, Launch, Resources, Revision, Running, RunningWorker,
-    UnixTime, VISIBLE_DEVICES, WorkerSpec, visible_devices,
+    Assignment, DriverSpec, DriverStatus, Executable, JobId, JobView, Labels, Launch, Resources, Revision, Running,
+    RunningWorker, UnixTime, VISIBLE_DEVICES, WorkerSpec, visible_devices,
 };
 use mobula_core::{LeaseTimes, NodeId, NodeUid, limits};
 use mobula_identity::{Certified, KeyRequest, Revocations, keep_renewed};
@@ -21,7 +21,7 @@ use tokio::sync::{Notify, watch};
 use crate::cgroup::Groups;
 use crate::child::{self, Child, News};
 use crate::output::Output;
-use crate::programs::Programs;
+use crate::programs::{Needs, Programs};
 
 /// What a driver has after SIGTERM to end by itself.
 const GRACE: Duration = Duration::from_secs(3);
@@ -69,6 +69,7 @@ struct Table {
 
 struct Entry {
     job: JobId,
+    executable: Executable,
     is_driver: bool,
     pid: Option<u32>,
     ready: bool,
@@ -166,16 +167,17 @@ impl Processes {
             }
         }
         for spec in assignment.workers {
-            if table.enter(spec.uid, spec.job, false, spec.isolated.is_some()) {
+            if table.enter(spec.uid, (spec.job, spec.executable), false, spec.isolated.is_some()) {
                 let peers = self.peers_of(&mut table, spec.job);
                 tokio::spawn(Arc::clone(self).run_worker(spec, peers));
             }
         }
         for spec in assignment.drivers {
-            if table.enter(spec.uid, spec.job, true, false) {
+            if table.enter(spec.uid, (spec.job, spec.executable), true, false) {
                 tokio::spawn(Arc::clone(self).run_driver(spec));
             }
         }
+        self.programs.need(Needs::Node, table.executables());
         drop(table);
         self.changed.notify_one();
     }
@@ -416,6 +418,7 @@ impl Processes {
         }
         let mut table = self.table.lock();
         table.processes.remove(&uid);
+        self.programs.need(Needs::Node, table.executables());
         if table.processes.values().all(|entry| entry.job != job) {
             table.jobs.remove(&job);
         }
@@ -455,10 +458,12 @@ impl Processes {
 
 impl Table {
     /// Notes a process that is about to begin; false if it is here already.
-    fn enter(&mut self, uid: NodeUid, job: JobId, is_driver: bool, isolated: bool) -> bool {
+    fn enter(&mut self, uid: NodeUid, of: (JobId, Executable), is_driver: bool, isolated: bool) -> bool {
+        let (job, executable) = of;
         let is_new = !self.processes.contains_key(&uid);
         self.processes.entry(uid).or_insert(Entry {
             job,
+            executable,
             is_driver,
             pid: None,
             ready: false,
@@ -467,6 +472,11 @@ impl Table {
             child: None,
         });
         is_new
+    }
+
+    /// The programs of all that is here.
+    fn executables(&self) -> impl Iterator<Item = Executable> {
+        self.processes.values().map(|entry| entry.executable)
     }
 }
 

@@ -24,7 +24,7 @@ use tokio::task::block_in_place;
 use crate::job_logs::JobLogs;
 use crate::keeper::Keeper;
 use crate::people::cut_off;
-use crate::programs::Programs;
+use crate::programs::{Needs, Programs};
 use crate::questions::Questions;
 
 /// The head, as those see it who ask.
@@ -123,6 +123,9 @@ impl Service for HeadService {
                 reply.answer::<HasExecutable>(Ok(has)).await
             }
             Request::PutExecutable(put) => {
+                if put.part.offset == 0 {
+                    self.need_programs().await;
+                }
                 let taken = self.programs.take_in(&put.executable, put.part).await;
                 reply.answer::<mobula_control::PutExecutable>(taken).await
             }
@@ -422,11 +425,18 @@ impl HeadService {
         }
     }
 
-    /// The logs of jobs that the head has forgotten go with them.
-    async fn forget_logs(&self) {
+    /// A job has begun. The logs of jobs that the head has forgotten for it go with them.
+    async fn job_begun(&self) {
+        self.need_programs().await;
         let known = self.keeper.look(|head, _| head.jobs().iter().map(|job| job.id).collect()).await;
         let logs = Arc::clone(&self.logs);
         let _ = tokio::task::spawn_blocking(move || logs.keep_only(&known)).await;
+    }
+
+    /// The programs of jobs that are not over stay.
+    pub(crate) async fn need_programs(&self) {
+        let needed: Vec<_> = self.keeper.look(|head, _| head.executables().collect()).await;
+        self.programs.need(Needs::Head, needed);
     }
 
     /// Who has submitted a job may stop it, and who manages all jobs.
@@ -451,7 +461,7 @@ impl HeadService {
             workers: WorkerPolicy::EveryNode,
         };
         let job = self.keeper.decide(|head, moment| head.create_job(new, moment)).await?.id;
-        self.forget_logs().await;
+        self.job_begun().await;
         Ok(job)
     }
 
@@ -476,7 +486,7 @@ impl HeadService {
                     workers: WorkerPolicy::EveryNode,
                 };
                 let row = self.keeper.decide(|head, moment| head.create_job(new, moment)).await?;
-                self.forget_logs().await;
+                self.job_begun().await;
                 if self.is_cut_off(peer) {
                     return Err(cut_off(peer));
                 }

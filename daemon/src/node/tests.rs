@@ -1,6 +1,10 @@
 //! A head with its door, in this process: which lives it hears, and what it does for those that are cut off.
 
-use mobula_control::{BeginDriver, ControlError, DriverBegun, Peer, Question, Refusal, Register};
+use std::io::Write;
+
+use mobula_control::{
+    BeginDriver, ControlError, DriverBegun, Part, Peer, PutExecutable, Question, Refusal, Register, identify,
+};
 use mobula_core::cluster::{
     DriverStatus, Executable, ExecutableHash, JobId, NodePhase, Refused, Registered, Registration, Running,
 };
@@ -9,6 +13,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::membership::copy;
+
+/// Bytes of programs that the house has room for.
+const PROGRAMS: u64 = 1000;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -37,7 +44,7 @@ impl House {
             address,
             resources: Resources::default(),
             labels: Labels::new(),
-            programs: Arc::new(Programs::new(home.inside("executables").expect("room"), 0)),
+            programs: Arc::new(Programs::new(home.inside("executables").expect("room"), PROGRAMS)),
             stop: watch::Sender::new(false),
             home,
         };
@@ -87,11 +94,15 @@ impl House {
 
     /// A driver outside the cluster that this person has begun.
     async fn driver_of(&self, person: &Joined, request: u64) -> (JobId, NodeUid) {
+        self.driver_with(person, request, Executable { hash: ExecutableHash([7; 32]), bytes: 1 }).await
+    }
+
+    async fn driver_with(&self, person: &Joined, request: u64, executable: Executable) -> (JobId, NodeUid) {
         let begin = BeginDriver {
             request,
             submitted: None,
             entrypoint: "program".to_owned(),
-            executable: Executable { hash: ExecutableHash([7; 32]), bytes: 1 },
+            executable,
             csr: KeyRequest::new().expect("random numbers").csr().to_vec(),
         };
         let DriverBegun { job, uid, .. } = self.ask(person, begin).await.unwrap_or_else(|error| panic!("{error}"));
@@ -100,6 +111,27 @@ impl House {
 
     async fn is_over(&self, job: JobId) -> bool {
         self.head.keeper.look(|head, _| head.job(job).is_some_and(|row| row.phase.is_over())).await
+    }
+
+    async fn end(&self, job: JobId, driver: NodeUid) {
+        let end =
+            |head: &mut mobula_head::Head, moment| head.driver_ended(job, driver, DriverStatus::Succeeded, moment);
+        self.head.keeper.decide(end).await.expect("it drives");
+    }
+
+    async fn hand_in(&self, person: &Joined, fill: u8, bytes: usize) -> Result<Executable, ControlError> {
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(&vec![fill; bytes]).expect("room");
+        let executable = identify(&mut file).expect("readable");
+        let part = Part::read(&mut file, 0).expect("readable");
+        self.ask(person, PutExecutable { executable, part }).await.map(|()| executable)
+    }
+
+    /// What was used just now stays in any case: this was not.
+    fn was_used_long_ago(&self, program: &Executable) {
+        let path = self.head.programs.find(program).expect("kept");
+        let old = std::time::SystemTime::now() - HOUR;
+        fs::File::open(path).and_then(|file| file.set_modified(old)).expect("its own");
     }
 
     /// Resolves when the life is on the list of those cut off.
@@ -192,8 +224,7 @@ async fn a_person_is_cut_off_with_its_drivers_also_where_half_of_it_was_done() {
     let now = UnixTime::now();
     let (person, other) = (house.joined(Role::Client).await, house.joined(Role::Client).await);
     let (over, ended) = house.driver_of(&person, 1).await;
-    let end = |head: &mut mobula_head::Head, moment| head.driver_ended(over, ended, DriverStatus::Succeeded, moment);
-    house.head.keeper.decide(end).await.expect("it drives");
+    house.end(over, ended).await;
     assert!(house.is_over(over).await);
     let (running, drives) = house.driver_of(&person, 2).await;
     let (others, goes_on) = house.driver_of(&other, 3).await;
@@ -229,5 +260,37 @@ fn a_head_that_begins_ends_the_drivers_of_those_who_are_cut_off() {
         let house = House::of(Arc::clone(&place)).await;
         assert!(house.is_over(job).await);
         house.until_revoked(driver).await;
+    });
+}
+
+#[test]
+fn programs_of_jobs_that_are_not_over_stay_also_with_the_next_head() {
+    let place = Arc::new(tempfile::tempdir().expect("a directory"));
+    let life = || tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let is_full = |answer: &Result<_, ControlError>| {
+        matches!(answer, Err(ControlError::Refused(Refusal::Head(Refused::Full { limit: PROGRAMS, .. }))))
+    };
+    let first = life();
+    let (person, program, job, driver) = first.block_on(async {
+        let house = House::of(Arc::clone(&place)).await;
+        let person = house.joined(Role::Client).await;
+        let program = house.hand_in(&person, 1, 600).await.expect("room");
+        let (job, driver) = house.driver_with(&person, 1, program).await;
+        house.was_used_long_ago(&program);
+        let refused = house.hand_in(&person, 2, 600).await;
+        assert!(is_full(&refused), "{refused:?}");
+        (person, program, job, driver)
+    });
+    first.shutdown_timeout(Duration::from_secs(60));
+    life().block_on(async {
+        let house = House::of(Arc::clone(&place)).await;
+        house.was_used_long_ago(&program);
+        let refused = house.hand_in(&person, 2, 600).await;
+        assert!(is_full(&refused), "{refused:?}");
+        assert!(house.head.programs.find(&program).is_some());
+        house.end(job, driver).await;
+        house.was_used_long_ago(&program);
+        house.hand_in(&person, 2, 600).await.expect("the job is over");
+        assert!(house.head.programs.find(&program).is_none());
     });
 }
