@@ -5,6 +5,7 @@ mod doctor;
 mod failure;
 mod job;
 mod login;
+mod node_log;
 mod show;
 mod start;
 mod token_input;

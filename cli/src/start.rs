@@ -1,9 +1,8 @@
 //! `mobula start` and `mobula stop`.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -16,12 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::args::Start;
 use crate::failure::Failure;
+use crate::node_log::{LOG, NodeLog};
 use crate::token_input;
-
-/// The file in the home to which a node in the background writes.
-const LOG: &str = "node.log";
-/// The log makes way for a new one beyond this size, when a node starts.
-const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// What a node in the background tells the command that has started it.
 #[derive(Serialize, Deserialize)]
@@ -124,6 +119,10 @@ fn serve(options: NodeOptions, detached: bool, json: bool) -> Result<(), Failure
     let _ =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build()?;
+    if detached {
+        let home = Home::open(&options.home).map_err(|error| Failure::from(DaemonError::from(error)))?;
+        runtime.spawn(NodeLog::of(&home).keep_small());
+    }
     let ended = runtime.block_on(run(options, |ready| {
         let told = Told::Ready {
             address: ready.address,
@@ -203,11 +202,7 @@ fn without_token(args: impl Iterator<Item = std::ffi::OsString>) -> Vec<std::ffi
 
 fn open_log(home: &Path) -> Result<File, Failure> {
     let home = Home::create(home).map_err(|error| Failure::from(DaemonError::from(error)))?;
-    let path = home.file(LOG);
-    if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX) {
-        std::fs::rename(&path, home.file("node.log.1"))?;
-    }
-    Ok(OpenOptions::new().append(true).read(true).create(true).mode(0o600).open(path)?)
+    Ok(NodeLog::of(&home).open()?)
 }
 
 fn wait_until_ready(mut child: std::process::Child, mut log: File, begins_at: u64, json: bool) -> Result<(), Failure> {
