@@ -303,6 +303,20 @@ pub const JOBS_MAX: usize = 4096;
 /// Jobs that are over and still shown, the latest.
 pub const JOBS_KEPT: usize = 1000;
 
+/// 1 MiB: what a job has printed on one node and the head has not taken yet. Beyond, the oldest is given up, with a notice of how many bytes that was; whoever prints
+/// never waits. Costs the node as much for each job that prints faster than the head takes it.
+pub const OUTPUT_WAITING_BYTES_MAX: usize = 1024 * 1024;
+
+/// 64 MiB: the same of all jobs on a node together. Beyond, the job gives up of which most waits.
+pub const OUTPUT_WAITING_BYTES_MAX_TOTAL: usize = 64 * 1024 * 1024;
+
+/// 16 MiB: a file of what a job has printed, on the head's disk. A job has two: one that is full takes the place of the one before.
+pub const JOB_LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// 8 GiB: what all jobs have printed, on the head's disk. Beyond, whole jobs are forgotten that are over, those that ended first before the others; then what
+/// jobs that run have printed longest ago.
+pub const JOB_LOGS_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
+
 /// 256 KiB: command, arguments and environment of a job together. A node asks for them when it starts a process of the job.
 pub const JOB_TEXT_BYTES_MAX: usize = 256 * 1024;
 

@@ -14,6 +14,7 @@ use mobula_core::cluster::{
     RunningWorker, UnixTime, VISIBLE_DEVICES, WorkerSpec, visible_devices,
 };
 use mobula_core::{LeaseTimes, NodeId, NodeUid, limits};
+use mobula_head::Printer;
 use mobula_identity::{Certified, KeyRequest, Revocations, keep_renewed};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -28,6 +29,8 @@ const GRACE: Duration = Duration::from_secs(3);
 /// What a worker that leaves takes beyond its time.
 const LEAVE_MARGIN: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_millis(200);
+/// What a process has printed last is with the head before its end is: a head that is away, or a job that prints faster than it is heard, delays that no longer.
+const SENT_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a node knows of itself.
 pub(crate) struct NodeFacts {
@@ -263,7 +266,7 @@ impl Processes {
         let (tell, news) = tokio::sync::mpsc::unbounded_channel();
         let child = Child::worker(command, part, self.groups.make(spec.uid), move |event| drop(tell.send(event)))
             .map_err(|error| error.to_string())?;
-        let source = format!("worker-{} on {}", spec.order, facts.name);
+        let source = Printer::Worker(spec.order).source(&facts.name);
         let child = Arc::new(child);
         // A program of an older version does not know what keepers are, and never has any.
         let told = Mutex::new(Vec::new());
@@ -337,7 +340,7 @@ impl Processes {
         let (tell, news) = tokio::sync::mpsc::unbounded_channel();
         let child = Child::driver(command, self.groups.make(spec.uid), move |event| drop(tell.send(event)))
             .map_err(|error| error.to_string())?;
-        self.look_after(Arc::new(child), spec.uid, spec.job, "driver".to_owned(), news);
+        self.look_after(Arc::new(child), spec.uid, spec.job, Printer::Driver.source(&self.facts.name), news);
         Ok(())
     }
 
@@ -377,6 +380,7 @@ impl Processes {
                         // What it has printed last comes before its end; what it has left behind may hold the pipes open.
                         let printed = futures_all(std::mem::take(&mut pipes));
                         let _ = tokio::time::timeout(Duration::from_millis(200), printed).await;
+                        let _ = tokio::time::timeout(SENT_WITHIN, this.output.all_sent(job)).await;
                         this.ended(uid, job, status).await;
                     }
                 }
