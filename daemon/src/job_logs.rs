@@ -1,24 +1,22 @@
 //! What the jobs have printed, on the head's disk: a file a job, and the one before it once it has grown.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mobula_control::LogPart;
 use mobula_core::cluster::JobId;
-use mobula_core::{NodeUid, codec};
+use mobula_core::{NodeUid, codec, limits};
 use mobula_transport::unix::Directory;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 /// Files that are kept open beyond those that somebody reads.
 const OPEN_MAX: usize = 256;
-
-/// 16 MiB: a file that is larger makes way for another; with the one before it a job takes twice as much.
-const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// A head has so many bits for the parts of a job.
 const TERM_SHIFT: u32 = 40;
@@ -28,12 +26,20 @@ const NODES_MAX: usize = 65_536;
 
 pub(crate) struct JobLogs {
     directory: Directory,
-    /// The last that each node has sent.
-    heard: Mutex<HashMap<NodeUid, u64>>,
-    open: Mutex<HashMap<JobId, Open>>,
-    /// The numbers of the last parts of jobs whose files are closed.
-    closed: Mutex<HashMap<JobId, u64>>,
+    state: Mutex<State>,
     file_bytes_max: u64,
+    bytes_max: u64,
+}
+
+#[derive(Default)]
+struct State {
+    /// The last that each node has sent, as far as it was heard or found in a file.
+    heard: HashMap<NodeUid, u64>,
+    open: HashMap<JobId, Open>,
+    /// The numbers of the last parts of jobs whose files are closed.
+    closed: HashMap<JobId, u64>,
+    /// In all files.
+    bytes: u64,
 }
 
 struct Open {
@@ -46,10 +52,26 @@ struct Open {
     changed: watch::Sender<u64>,
 }
 
+/// A part, as it lies in a file: with what it was to the node that has sent it.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    source: String,
+    #[serde(with = "serde_bytes")]
+    bytes: Vec<u8>,
+    #[serde(default)]
+    number: u64,
+    /// Who has sent it, and which one of all that it was, if it said so.
+    #[serde(default)]
+    from: Option<(NodeUid, u64)>,
+}
+
 impl JobLogs {
     pub(crate) fn new(directory: Directory) -> Self {
-        let (heard, open, closed) = (Mutex::default(), Mutex::default(), Mutex::default());
-        JobLogs { directory, heard, open, closed, file_bytes_max: FILE_BYTES_MAX }
+        let files = fs::read_dir(directory.path()).into_iter().flatten();
+        let bytes = files.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum();
+        let state = Mutex::new(State { bytes, ..State::default() });
+        let (file_bytes_max, bytes_max) = (limits::JOB_LOG_BYTES_MAX, limits::JOB_LOGS_BYTES_MAX);
+        JobLogs { directory, state, file_bytes_max, bytes_max }
     }
 
     fn path(&self, job: JobId) -> PathBuf {
@@ -61,30 +83,29 @@ impl JobLogs {
     }
 
     /// Adds what a process has printed, as the head of that term. Its number begins with the term: so those of another head, which has nothing of what
-    /// this one has kept, are larger as well.
-    pub(crate) fn append(&self, job: JobId, node: NodeUid, mut part: LogPart, term: u64) -> io::Result<()> {
-        let mut all = self.open.lock();
+    /// this one has kept, are larger as well. What a node sends again is not kept again, also where the head has begun anew in between. True if it is time to
+    /// [make room](Self::make_room).
+    pub(crate) fn append(&self, job: JobId, node: NodeUid, part: LogPart, term: u64) -> io::Result<bool> {
+        let state = &mut *self.state.lock();
+        self.opened(state, job)?;
+        let Some(open) = state.open.get_mut(&job) else { return Ok(false) };
         let sent = part.number;
-        let mut heard = self.heard.lock();
         // Nodes of an earlier version give no numbers.
-        if sent > 0 && heard.get(&node).is_some_and(|last| sent <= *last) {
-            return Ok(());
+        if sent > 0 && state.heard.get(&node).is_some_and(|last| sent <= *last) {
+            return Ok(false);
         }
-        let open = self.opened(&mut all, job)?;
-        part.number = (term << TERM_SHIFT).max(open.last + 1);
+        let number = (term << TERM_SHIFT).max(open.last + 1);
+        let from = (sent > 0).then_some((node, sent));
+        let kept = Kept { source: part.source, bytes: part.bytes, number, from };
         let mut record = vec![0; 4];
-        record.extend_from_slice(&codec::encode(&part).map_err(io::Error::other)?);
+        record.extend_from_slice(&codec::encode(&kept).map_err(io::Error::other)?);
         let length = u32::try_from(record.len() - 4).map_err(io::Error::other)?;
         record[..4].copy_from_slice(&length.to_be_bytes());
         if open.bytes > 0 && open.bytes + record.len() as u64 > self.file_bytes_max {
+            let freed = fs::metadata(self.earlier(job)).map_or(0, |earlier| earlier.len());
             fs::rename(self.path(job), self.earlier(job))?;
-            *open = Open {
-                file: create(&self.path(job))?,
-                bytes: 0,
-                turned: open.turned + 1,
-                last: open.last,
-                changed: open.changed.clone(),
-            };
+            state.bytes = state.bytes.saturating_sub(freed);
+            open.turn(create(&self.path(job))?);
         }
         if let Err(error) = open.file.write_all(&record) {
             // Whatever is behind half a record could not be read.
@@ -92,34 +113,76 @@ impl JobLogs {
             return Err(error);
         }
         open.bytes += record.len() as u64;
-        open.last = part.number;
-        if heard.len() >= NODES_MAX {
-            heard.clear();
+        open.last = number;
+        state.bytes += record.len() as u64;
+        if state.heard.len() >= NODES_MAX {
+            state.heard.clear();
         }
-        heard.insert(node, sent);
+        state.heard.insert(node, sent);
         open.changed.send_modify(|version| *version += 1);
+        Ok(state.bytes > self.bytes_max)
+    }
+
+    /// Keeps to the limit of all jobs together, with some room to go on. Jobs that are `over`, in their order, are forgotten first; then what others have printed
+    /// longest ago, and earlier files before those that are written.
+    pub(crate) fn make_room(&self, over: &[JobId]) -> io::Result<()> {
+        let state = &mut *self.state.lock();
+        let over: HashMap<JobId, usize> = over.iter().enumerate().map(|(at, job)| (*job, at)).collect();
+        let mut files = Vec::new();
+        let mut bytes = 0;
+        for entry in fs::read_dir(self.directory.path())? {
+            let entry = entry?;
+            let (Ok(metadata), path) = (entry.metadata(), entry.path()) else { continue };
+            bytes += metadata.len();
+            let Some(job) = job_of(&path) else { continue };
+            let is_earlier = path.extension().is_some_and(|extension| extension == "1");
+            let at = over.get(&job).copied();
+            files.push((
+                (at.is_none(), at, !is_earlier && at.is_none(), metadata.modified()?),
+                metadata.len(),
+                path,
+                job,
+            ));
+        }
+        files.sort();
+        let enough = self.bytes_max - self.bytes_max / 16;
+        for (_, length, path, job) in files {
+            if bytes <= enough {
+                break;
+            }
+            fs::remove_file(&path)?;
+            bytes -= length;
+            if path == self.path(job)
+                && let Some(open) = state.open.get_mut(&job)
+            {
+                open.turn(create(&path)?);
+            }
+        }
+        state.bytes = bytes;
         Ok(())
     }
 
-    /// Forgets what other jobs have printed, which the head has forgotten. One that is later than all of these is not known here yet.
-    pub(crate) fn keep_only(&self, jobs: &BTreeSet<JobId>) {
-        let Some(newest) = jobs.last() else { return };
-        let is_kept = |job: &JobId| jobs.contains(job) || job > newest;
+    /// Forgets what other jobs have printed.
+    pub(crate) fn keep_only(&self, is_kept: impl Fn(JobId) -> bool) {
+        let state = &mut *self.state.lock();
         let Ok(entries) = fs::read_dir(self.directory.path()) else { return };
-        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-            let job = path.file_name().and_then(|name| name.to_str()?.split('.').next()?.parse().ok());
-            if job.is_some_and(|job| !is_kept(&job)) {
-                let _ = fs::remove_file(path);
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if job_of(&path).is_some_and(|job| !is_kept(job)) {
+                let length = entry.metadata().map_or(0, |metadata| metadata.len());
+                if fs::remove_file(path).is_ok() {
+                    state.bytes = state.bytes.saturating_sub(length);
+                }
             }
         }
-        self.open.lock().retain(|job, _| is_kept(job));
-        self.closed.lock().retain(|job, _| is_kept(job));
+        state.open.retain(|job, _| is_kept(*job));
+        state.closed.retain(|job, _| is_kept(*job));
     }
 
     /// Reads what a job has printed, what has a larger number than `after`, and then what comes.
     pub(crate) fn read(&self, job: JobId, after: u64) -> io::Result<LogReader> {
-        let mut all = self.open.lock();
-        let open = self.opened(&mut all, job)?;
+        let state = &mut *self.state.lock();
+        let open = self.opened(state, job)?;
         let now = File::open(self.path(job))?;
         let files = match File::open(self.earlier(job)) {
             Ok(earlier) => vec![now, earlier],
@@ -133,10 +196,11 @@ impl JobLogs {
     pub(crate) fn next(&self, job: JobId, reader: &mut LogReader) -> io::Result<Option<LogPart>> {
         loop {
             if let Some(part) = reader.part()? {
-                if part.number <= reader.after && reader.after > 0 {
+                let Kept { source, bytes, number, .. } = part;
+                if number <= reader.after && reader.after > 0 {
                     continue;
                 }
-                return Ok(Some(part));
+                return Ok(Some(LogPart { source, bytes, number }));
             }
             if reader.fill()? > 0 {
                 continue;
@@ -145,8 +209,7 @@ impl JobLogs {
                 reader.files.pop();
                 continue;
             }
-            let all = self.open.lock();
-            match all.get(&job) {
+            match self.state.lock().open.get(&job) {
                 Some(open) if open.turned != reader.turned => {
                     // Between the end that was seen and the turn something may have been added: read to the end again, once.
                     let mut rest = Vec::new();
@@ -162,30 +225,34 @@ impl JobLogs {
         }
     }
 
-    fn opened<'a>(&self, all: &'a mut HashMap<JobId, Open>, job: JobId) -> io::Result<&'a mut Open> {
-        if all.len() >= OPEN_MAX && !all.contains_key(&job) {
+    fn opened<'a>(&self, state: &'a mut State, job: JobId) -> io::Result<&'a mut Open> {
+        if state.open.len() >= OPEN_MAX && !state.open.contains_key(&job) {
             // Who prints again opens it again.
-            let mut closed = self.closed.lock();
-            all.retain(|job, open| {
+            state.open.retain(|job, open| {
                 let is_read = open.changed.receiver_count() > 0;
                 if !is_read {
-                    closed.insert(*job, open.last);
+                    state.closed.insert(*job, open.last);
                 }
                 is_read
             });
         }
-        match all.entry(job) {
+        match state.open.entry(job) {
             Entry::Occupied(open) => Ok(open.into_mut()),
             Entry::Vacant(place) => {
                 let file = create(&self.path(job))?;
-                let known = self.closed.lock().remove(&job);
-                let (last, bytes) = match known {
+                let (last, bytes) = match state.closed.remove(&job) {
                     Some(last) => (last, file.metadata()?.len()),
                     None => {
-                        let (last, whole) = scan(&self.path(job))?;
+                        let now = Scanned::of(&self.path(job))?;
+                        let earlier = Scanned::of(&self.earlier(job)).unwrap_or_default();
                         // A head that was killed may have left half a record: whatever came behind it could not be read.
-                        file.set_len(whole)?;
-                        (last.max(scan(&self.earlier(job)).map_or(0, |(last, _)| last)), whole)
+                        state.bytes = state.bytes.saturating_sub(file.metadata()?.len().saturating_sub(now.whole));
+                        file.set_len(now.whole)?;
+                        for (node, sent) in now.heard.into_iter().chain(earlier.heard) {
+                            let heard = state.heard.entry(node).or_default();
+                            *heard = sent.max(*heard);
+                        }
+                        (now.last.max(earlier.last), now.whole)
                     }
                 };
                 Ok(place.insert(Open { file, bytes, turned: 0, last, changed: watch::Sender::new(0) }))
@@ -194,23 +261,55 @@ impl JobLogs {
     }
 }
 
-/// The largest number in a file that an earlier head has written, and how many bytes of it are whole records.
-fn scan(path: &PathBuf) -> io::Result<(u64, u64)> {
-    let (file, changed) = (File::open(path)?, watch::channel(0).1);
-    let mut reader = LogReader { files: vec![file], turned: 0, after: 0, buffer: Vec::new(), changed };
-    let (mut last, mut read) = (0, 0);
-    loop {
-        while let Ok(Some(part)) = reader.part() {
-            last = part.number.max(last);
-        }
-        match reader.fill()? as u64 {
-            0 => return Ok((last, read - reader.buffer.len() as u64)),
-            count => read += count,
+impl Open {
+    /// Goes on in a new file.
+    fn turn(&mut self, file: File) {
+        (self.file, self.bytes) = (file, 0);
+        self.turned += 1;
+    }
+}
+
+/// Whose file it is.
+fn job_of(path: &Path) -> Option<JobId> {
+    path.file_name()?.to_str()?.split('.').next()?.parse().ok()
+}
+
+/// What is found in a file that an earlier head has written.
+#[derive(Default)]
+struct Scanned {
+    /// The largest number.
+    last: u64,
+    /// How many bytes are whole records.
+    whole: u64,
+    /// The last that each node has sent.
+    heard: HashMap<NodeUid, u64>,
+}
+
+impl Scanned {
+    fn of(path: &Path) -> io::Result<Self> {
+        let (file, changed) = (File::open(path)?, watch::channel(0).1);
+        let mut reader = LogReader { files: vec![file], turned: 0, after: 0, buffer: Vec::new(), changed };
+        let (mut scanned, mut read) = (Scanned::default(), 0);
+        loop {
+            while let Ok(Some(kept)) = reader.part() {
+                scanned.last = kept.number.max(scanned.last);
+                if let Some((node, sent)) = kept.from {
+                    let heard = scanned.heard.entry(node).or_default();
+                    *heard = sent.max(*heard);
+                }
+            }
+            match reader.fill()? as u64 {
+                0 => {
+                    scanned.whole = read - reader.buffer.len() as u64;
+                    return Ok(scanned);
+                }
+                count => read += count,
+            }
         }
     }
 }
 
-fn create(path: &PathBuf) -> io::Result<File> {
+fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
@@ -242,7 +341,7 @@ impl LogReader {
     }
 
     /// What the buffer begins with, if it is whole.
-    fn part(&mut self) -> io::Result<Option<LogPart>> {
+    fn part(&mut self) -> io::Result<Option<Kept>> {
         let Some((length, rest)) = self.buffer.split_first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_be_bytes(*length) as usize;
         let Some(body) = rest.get(..length) else { return Ok(None) };
@@ -277,21 +376,17 @@ mod tests {
         let reader = logs.read(JobId(1), 0).expect("there");
         for job in 1..=OPEN_MAX as u64 + 10 {
             logs.append(JobId(job), NODE, part("word\n"), 0).expect("room");
-            assert!(logs.open.lock().len() <= OPEN_MAX);
+            assert!(logs.state.lock().open.len() <= OPEN_MAX);
         }
-        assert!(logs.open.lock().contains_key(&JobId(1)), "somebody reads it");
+        assert!(logs.state.lock().open.contains_key(&JobId(1)), "somebody reads it");
         drop(reader);
-        logs.keep_only(&BTreeSet::from([JobId(2), JobId(265)]));
+        logs.keep_only(|job| [2, 265].contains(&job.0));
         let mut left: Vec<_> = fs::read_dir(parent.path().join("logs"))
             .expect("there")
             .map(|entry| entry.expect("there").file_name().into_string().expect("text"))
             .collect();
         left.sort();
-        assert_eq!(
-            left,
-            ["job-2.log", "job-265.log", "job-266.log"],
-            "the last may be newer than what the head has said"
-        );
+        assert_eq!(left, ["job-2.log", "job-265.log"]);
     }
 
     #[test]
@@ -307,7 +402,9 @@ mod tests {
         for torn in [&[0, 0][..], &[0, 0, 0, 9, 1], &[0, 0, 0, 1, 0xc1]] {
             OpenOptions::new().append(true).open(&path).and_then(|mut file| file.write_all(torn)).expect("room");
             let again = JobLogs::new(directory.clone());
-            assert_eq!(again.opened(&mut again.open.lock(), JobId(1)).expect("readable").last, (3 << TERM_SHIFT) + 1);
+            let state = &mut *again.state.lock();
+            assert_eq!(again.opened(state, JobId(1)).expect("readable").last, (3 << TERM_SHIFT) + 1);
+            assert_eq!(state.bytes, whole, "{torn:?}");
             assert_eq!(fs::metadata(&path).expect("there").len(), whole, "{torn:?}");
         }
         let again = JobLogs::new(directory);
@@ -377,5 +474,65 @@ mod tests {
         let mut reader = other.read(JobId(1), 4).expect("there");
         other.append(JobId(1), NODE, part("five\n"), 1).expect("room");
         assert_eq!(rest(&other, &mut reader), ["five\n"]);
+    }
+
+    #[test]
+    fn what_is_sent_again_to_the_next_head_on_the_same_disk_is_not_kept_twice() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let directory = Directory::create(parent.path().join("logs")).expect("made");
+        let logs = JobLogs { file_bytes_max: 100, ..JobLogs::new(directory.clone()) };
+        let (first, other, last) = (part("first\n"), part("of another node\n"), part("last\n"));
+        logs.append(JobId(1), NODE, first.clone(), 1).expect("room");
+        logs.append(JobId(1), NodeUid(8), other.clone(), 1).expect("room");
+        logs.append(JobId(1), NODE, last.clone(), 1).expect("room");
+        assert!(logs.earlier(JobId(1)).exists(), "two files are looked through");
+        // It was killed before the nodes had its answer.
+        let again = JobLogs::new(directory);
+        for (node, twice) in [(NODE, last), (NodeUid(8), other)] {
+            again.append(JobId(1), node, twice, 2).expect("room");
+        }
+        again.append(JobId(1), NODE, part("next\n"), 2).expect("room");
+        let mut reader = again.read(JobId(1), 0).expect("there");
+        assert_eq!(rest(&again, &mut reader).last_chunk(), Some(&["last\n", "next\n"].map(str::to_owned)));
+    }
+
+    #[test]
+    fn all_logs_together_are_bounded_and_jobs_that_ended_first_go_first() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let directory = Directory::create(parent.path().join("logs")).expect("made");
+        let text = "x".repeat(1000);
+        let small = |logs| JobLogs { file_bytes_max: 2500, bytes_max: 9200, ..logs };
+        let logs = small(JobLogs::new(directory.clone()));
+        let append = |logs: &JobLogs, job| logs.append(JobId(job), NODE, part(&text), 0).expect("room");
+        for job in [1, 2, 3, 4, 4, 4, 5] {
+            assert!(!append(&logs, job));
+        }
+        // Also what an earlier head has left counts.
+        let logs = small(JobLogs::new(directory));
+        let mut reader = logs.read(JobId(4), 0).expect("there");
+        assert!(logs.next(JobId(4), &mut reader).expect("readable").is_some());
+        assert!(!append(&logs, 4));
+        assert!(append(&logs, 5), "there is more than may be");
+        let there = |logs: &JobLogs| {
+            let all = (1..=5).flat_map(|job| [logs.path(JobId(job)), logs.earlier(JobId(job))]);
+            let names =
+                all.filter(|path| path.exists()).filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()));
+            names.collect::<Vec<_>>()
+        };
+        logs.make_room(&[JobId(3), JobId(1)]).expect("removable");
+        assert_eq!(there(&logs), ["job-1.log", "job-2.log", "job-4.log", "job-4.log.1", "job-5.log"]);
+        // Of jobs that run those that have printed longest ago, their earlier files first.
+        let logs = JobLogs { bytes_max: 4000, ..logs };
+        logs.make_room(&[JobId(3), JobId(1)]).expect("removable");
+        assert_eq!(there(&logs), ["job-4.log", "job-5.log"]);
+        // Who reads what has gone hears what comes.
+        let logs = JobLogs { bytes_max: 10, ..logs };
+        logs.make_room(&[]).expect("removable");
+        append(&logs, 4);
+        let mut heard = Vec::new();
+        while let Some(part) = logs.next(JobId(4), &mut reader).expect("readable") {
+            heard.push(part.number);
+        }
+        assert_eq!(heard.last(), Some(&5), "{heard:?}");
     }
 }

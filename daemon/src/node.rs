@@ -286,7 +286,7 @@ impl Led {
         let questions = Questions::of_term(keeper.term);
         let service =
             HeadService { keeper, identity, programs, logs, uid, started, times, has_others, revoked, questions, stop };
-        service.need_programs().await;
+        service.take_up_files().await;
         service.end_drivers_of_the_revoked().await;
         Ok(Led { service: Arc::new(service), endpoint, cut })
     }

@@ -1,5 +1,6 @@
 //! What the head answers. Who may ask for what has been checked: here it is done.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -8,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mobula_control::{
-    ActorTable, BeginDriver, Certify, ClusterView, DriverBegun, GetLaunch, HasExecutable, HoldName, ListActors, Peer,
-    ReadLogs, Refusal, ReleaseName, RenewDriver, Reply, Request, Service, SubmitJob,
+    ActorTable, AppendLog, BeginDriver, Certify, ClusterView, DriverBegun, GetLaunch, HasExecutable, HoldName,
+    ListActors, Peer, ReadLogs, Refusal, ReleaseName, RenewDriver, Reply, Request, Service, SubmitJob,
 };
 use mobula_core::cluster::{
     DriverStatus, JobId, JobKind, JobPhase, JobRow, Labels, NewJob, Place, Placed, Placing, Refused, UnixTime,
@@ -269,13 +270,7 @@ impl Service for HeadService {
                 reply.answer::<mobula_control::WorkerEnded>(answer).await
             }
             Request::Certify(certify) => reply.answer::<Certify>(self.certify(peer, certify).await).await,
-            Request::AppendLog(append) => {
-                let answer = peer.must_be(append.node).and_then(|()| {
-                    let kept = self.logs.append(append.job, append.node, append.part, keeper.term);
-                    kept.map_err(|error| Refusal::Failed(format!("the output cannot be kept: {error}")))
-                });
-                reply.answer::<mobula_control::AppendLog>(answer).await
-            }
+            Request::AppendLog(append) => reply.answer::<AppendLog>(self.append_log(peer, append).await).await,
             Request::ListCredentials(_) => {
                 let credentials = self.identity.credentials_of_people(now);
                 reply.answer::<mobula_control::ListCredentials>(Ok(credentials)).await
@@ -425,18 +420,56 @@ impl HeadService {
         }
     }
 
+    /// Looks after what is on this host's disk for the jobs, before anybody is answered.
+    pub(crate) async fn take_up_files(&self) {
+        let known = self.known_jobs().await;
+        block_in_place(|| self.logs.keep_only(|job| known.contains(&job)));
+        self.need_programs().await;
+    }
+
     /// A job has begun. The logs of jobs that the head has forgotten for it go with them.
     async fn job_begun(&self) {
         self.need_programs().await;
-        let known = self.keeper.look(|head, _| head.jobs().iter().map(|job| job.id).collect()).await;
+        let known = self.known_jobs().await;
         let logs = Arc::clone(&self.logs);
-        let _ = tokio::task::spawn_blocking(move || logs.keep_only(&known)).await;
+        // One that has begun since then is later than all of these.
+        let is_kept = move |job| known.contains(&job) || known.last().is_none_or(|newest| job > *newest);
+        let _ = tokio::task::spawn_blocking(move || logs.keep_only(is_kept)).await;
+    }
+
+    async fn known_jobs(&self) -> BTreeSet<JobId> {
+        self.keeper.look(|head, _| head.jobs().iter().map(|job| job.id).collect()).await
     }
 
     /// The programs of jobs that are not over stay.
-    pub(crate) async fn need_programs(&self) {
+    async fn need_programs(&self) {
         let needed: Vec<_> = self.keeper.look(|head, _| head.executables().collect()).await;
         self.programs.need(Needs::Head, needed);
+    }
+
+    /// Keeps what a process of a job has printed. That is the word of the node that has it, or had it, and of nobody else.
+    async fn append_log(&self, peer: &Peer, append: AppendLog) -> Result<(), Refusal> {
+        let AppendLog { node, job, part } = append;
+        peer.must_be(node)?;
+        let allowed = self.keeper.look(|head, _| match head.may_print(node, job, &part.source) {
+            true => Ok(()),
+            false if head.job(job).is_none() => Err(Refusal::Head(Refused::NoSuchJob { job })),
+            false => Err(Refusal::Unauthorized {
+                role: peer.role().to_string(),
+                what: format!("say what this process of {job} prints"),
+                needed: "the node does that has it, or had it".to_owned(),
+            }),
+        });
+        allowed.await?;
+        let failed = |error: io::Error| Refusal::Failed(format!("the output cannot be kept: {error}"));
+        if block_in_place(|| self.logs.append(job, node, part, self.keeper.term)).map_err(failed)? {
+            let over: Vec<_> = self.keeper.look(|head, _| head.jobs_over().collect()).await;
+            // This part is kept, whatever comes of it.
+            if let Err(error) = block_in_place(|| self.logs.make_room(&over)) {
+                tracing::error!(%error, "what jobs have printed takes more room than it may");
+            }
+        }
+        Ok(())
     }
 
     /// Who has submitted a job may stop it, and who manages all jobs.

@@ -154,7 +154,7 @@ impl Seat {
             questions: Questions::of_term(keeper.term),
             stop: self.stop.clone(),
         });
-        service.need_programs().await;
+        service.take_up_files().await;
         service.end_drivers_of_the_revoked().await;
         *self.leading.write() = Some((leadership.clone(), Arc::clone(&service)));
         tracing::info!(term, "this head leads");

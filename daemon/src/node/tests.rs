@@ -3,7 +3,8 @@
 use std::io::Write;
 
 use mobula_control::{
-    BeginDriver, ControlError, DriverBegun, Part, Peer, PutExecutable, Question, Refusal, Register, identify,
+    AppendLog, BeginDriver, ControlError, DriverBegun, LogPart, Part, Peer, PutExecutable, Question, Refusal, Register,
+    identify,
 };
 use mobula_core::cluster::{
     DriverStatus, Executable, ExecutableHash, JobId, NodePhase, Refused, Registered, Registration, Running,
@@ -117,6 +118,28 @@ impl House {
         let end =
             |head: &mut mobula_head::Head, moment| head.driver_ended(job, driver, DriverStatus::Succeeded, moment);
         self.head.keeper.decide(end).await.expect("it drives");
+    }
+
+    /// A node says that a process has printed this, in its name or that of another.
+    async fn prints(
+        &self,
+        asker: &Joined,
+        node: NodeUid,
+        job: JobId,
+        source: &str,
+        number: u64,
+    ) -> Result<(), ControlError> {
+        let part = LogPart { source: source.to_owned(), bytes: format!("{number}\n").into_bytes(), number };
+        self.ask(asker, AppendLog { node, job, part }).await
+    }
+
+    fn printed(&self, job: JobId) -> String {
+        let mut reader = self.head.logs.read(job, 0).expect("there");
+        let mut text = String::new();
+        while let Some(part) = self.head.logs.next(job, &mut reader).expect("readable") {
+            text.push_str(std::str::from_utf8(&part.bytes).expect("text"));
+        }
+        text
     }
 
     async fn hand_in(&self, person: &Joined, fill: u8, bytes: usize) -> Result<Executable, ControlError> {
@@ -260,6 +283,54 @@ fn a_head_that_begins_ends_the_drivers_of_those_who_are_cut_off() {
         let house = House::of(Arc::clone(&place)).await;
         assert!(house.is_over(job).await);
         house.until_revoked(driver).await;
+    });
+}
+
+fn is_unauthorized<T>(answer: Result<T, ControlError>) -> bool {
+    matches!(answer.err(), Some(ControlError::Refused(Refusal::Unauthorized { .. })))
+}
+
+#[test]
+fn a_node_speaks_for_its_own_processes_alone_and_the_next_head_takes_nothing_twice() {
+    let place = Arc::new(tempfile::tempdir().expect("a directory"));
+    let life = || tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let first = life();
+    let (node, job) = first.block_on(async {
+        let house = House::of(Arc::clone(&place)).await;
+        let (person, node) = (house.joined(Role::Client).await, house.joined(Role::Worker).await);
+        let other = house.joined(Role::Worker).await;
+        house.register(&node, "node", None).await.expect("a node");
+        let (job, driver) = house.driver_of(&person, 1).await;
+        house.register(&other, "other", None).await.expect("a node");
+        let own = "worker-0 on node";
+        house.prints(&node, node.uid, job, own, 1).await.expect("its own worker");
+        house.prints(&other, other.uid, job, "worker-1 on other", 1).await.expect("its own worker");
+        assert!(is_unauthorized(house.prints(&node, other.uid, job, own, 2).await), "for another node");
+        for source in ["driver", "worker-1 on other", "worker-0 on other", "worker-2 on node", "anything"] {
+            assert!(is_unauthorized(house.prints(&node, node.uid, job, source, 2).await), "{source}");
+        }
+        assert!(is_unauthorized(house.prints(&person, node.uid, job, own, 2).await), "no node at all");
+        let unknown = house.prints(&node, node.uid, JobId(77), own, 2).await;
+        let no_job = matches!(unknown, Err(ControlError::Refused(Refusal::Head(Refused::NoSuchJob { .. }))));
+        assert!(no_job && !place.path().join("home/logs/job-77.log").exists(), "{unknown:?}");
+        house.end(job, driver).await;
+        let late = house.joined(Role::Worker).await;
+        house.register(&late, "late", None).await.expect("a node");
+        assert!(
+            is_unauthorized(house.prints(&late, late.uid, job, "worker-0 on late", 1).await),
+            "it never had the job"
+        );
+        house.prints(&node, node.uid, job, own, 2).await.expect("what has ended may be heard late");
+        assert_eq!(house.printed(job), "1\n1\n2\n");
+        (node, job)
+    });
+    first.shutdown_timeout(Duration::from_secs(60));
+    life().block_on(async {
+        let house = House::of(Arc::clone(&place)).await;
+        // It has not heard that the head has it.
+        house.prints(&node, node.uid, job, "worker-0 on node", 2).await.expect("before it has come back");
+        house.prints(&node, node.uid, job, "worker-0 on node", 3).await.expect("also what is new");
+        assert_eq!(house.printed(job), "1\n1\n2\n3\n");
     });
 }
 
