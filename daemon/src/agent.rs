@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::error::DaemonError;
 use crate::host::{self, Load};
+use crate::name_wait::{NameHolder, NameWait};
 use crate::processes::Processes;
 
 const RETRY: Duration = Duration::from_millis(200);
@@ -37,6 +38,16 @@ pub(crate) enum End {
     Fenced,
 }
 
+/// What came of registering.
+enum Registering {
+    /// The head has taken the node.
+    Taken,
+    /// It could not be asked, or does not take the node yet.
+    Later,
+    /// Another node has the name.
+    NameInUse(NameHolder),
+}
+
 pub(crate) struct Agent {
     pub(crate) about: About,
     pub(crate) target: Target,
@@ -53,7 +64,14 @@ impl Agent {
         let (tell, mut assignments) = watch::channel(Assignment::default());
         let mut load = Load::default();
         let mut lease = NodeLease::new(LeaseTimes::default());
-        while let Some(rest) = self.register(&client, &mut lease, &tell).await? {
+        let mut name = NameWait::default();
+        loop {
+            let sent = mobula_transport::now();
+            let rest = match self.register(&client, &mut lease, &tell).await? {
+                Registering::Taken => break,
+                Registering::Later => RETRY,
+                Registering::NameInUse(holder) => name.wait(holder, sent, mobula_transport::now())?,
+            };
             tokio::select! {
                 () = tokio::time::sleep(rest) => {}
                 () = stopped(&self.stop) => return Ok(self.leave(&client).await),
@@ -101,13 +119,13 @@ impl Agent {
         Ok(end)
     }
 
-    /// Registers, for the first time or again. If the head could not be asked or did not take the node yet: after which rest to try again.
+    /// Registers, for the first time or again.
     async fn register(
         &self,
         client: &Client,
         lease: &mut NodeLease,
         tell: &watch::Sender<Assignment>,
-    ) -> Result<Option<Duration>, DaemonError> {
+    ) -> Result<Registering, DaemonError> {
         let sent = mobula_transport::now();
         let registration = Registration {
             uid: self.about.id.uid,
@@ -127,17 +145,16 @@ impl Agent {
                 if lease.registered(&registered, sent, mobula_transport::now()) {
                     self.processes.set_times(registered.times);
                     newer(tell, registered.assignment);
-                    return Ok(None);
+                    return Ok(Registering::Taken);
                 }
             }
-            Err(ControlError::Refused(Refusal::Head(Refused::NameInUse { retry_after, .. }))) => {
-                tracing::warn!(name = %self.about.id.name, ?retry_after, "an earlier life of this node still has its name");
-                return Ok(Some(retry_after.min(Duration::from_secs(1))));
+            Err(ControlError::Refused(Refusal::Head(Refused::NameInUse { name, holder, retry_after, address }))) => {
+                return Ok(Registering::NameInUse(NameHolder { name, holder, address, free_after: retry_after }));
             }
             Err(error) if error.is_final() => return Err(error.into()),
             Err(error) => tracing::warn!(%error, "the head cannot be asked yet"),
         }
-        Ok(Some(RETRY))
+        Ok(Registering::Later)
     }
 
     async fn beat(

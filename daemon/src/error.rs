@@ -55,6 +55,19 @@ pub enum DaemonError {
         /// Who has it.
         holder: Holder,
     },
+    /// A node that lives has the name.
+    #[error(
+        "the name {name} is in use: the node {holder} at {address} has it and lives; choose another with --name, or stop that node \
+         (`mobula stop` on its host, or `mobula node drain {holder}`)"
+    )]
+    NameInUse {
+        /// The name.
+        name: std::sync::Arc<str>,
+        /// The life that has it.
+        holder: mobula_core::NodeUid,
+        /// Where that is reached.
+        address: String,
+    },
     /// The port cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -106,7 +119,7 @@ impl DaemonError {
     pub fn exit_code(&self) -> u8 {
         match self {
             DaemonError::Options(_) | DaemonError::NoMembership | DaemonError::Join(JoinError::NoHeads) => 2,
-            DaemonError::PortInUse { .. } => 4,
+            DaemonError::PortInUse { .. } | DaemonError::NameInUse { .. } => 4,
             DaemonError::Home(UnixError::InUse { .. }) => 5,
             DaemonError::Records(TakeOverError::Store(StoreError::Unavailable { .. })) => 69,
             DaemonError::Records(TakeOverError::Store(StoreError::Denied { .. })) => 77,

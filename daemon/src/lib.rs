@@ -15,6 +15,7 @@ mod job_logs;
 mod keeper;
 mod local_door;
 mod membership;
+mod name_wait;
 mod node;
 mod nodes;
 mod options;

@@ -119,6 +119,25 @@ fn a_node_that_is_removed_is_cut_off_within_two_seconds_and_for_ever() {
 }
 
 #[test]
+fn a_name_is_waited_for_if_its_node_is_dead_and_given_up_if_it_lives() {
+    let mut cluster = Cluster::head_with(&["--num-cpus", "1", "--lease", "3s"]);
+    cluster.join("node-1", &["--num-cpus", "1"]);
+    let (uid, address) = (cluster.node("node-1").uid.clone(), cluster.node("node-1").address.to_string());
+    let join = |cluster: &Cluster, home: &str| {
+        let (head, token) = (cluster.head.address.to_string(), cluster.token(&[]));
+        let mut command = mobula(&cluster.path(home));
+        command.args(["start", "--listen", "127.0.0.1", "--advertise", "127.0.0.1", "--port", "0", "--name", "node-1"]);
+        Program::start_with(command.args(["--block", "--address", &head, "--token-file", "-"]), Some(&token))
+    };
+    let words = ["the name node-1 is in use", &uid, &address, "--name", "mobula node drain"];
+    join(&cluster, "another").end().fails(4, &words);
+    assert_eq!(row(&cluster.view(), "node-1")["uid"], *uid, "who has it keeps it");
+    cluster.node("node-1").kill();
+    join(&cluster, "its-heir").line("that it is ready", |line| line.starts_with("node node-1 of cluster"));
+    assert_ne!(row(&cluster.view(), "node-1")["uid"], *uid);
+}
+
+#[test]
 fn every_token_that_is_not_good_gets_the_same_answer() {
     let cluster = Cluster::head();
     let rejected = |what: &str, token: &str| {

@@ -39,6 +39,9 @@ pub enum Refused {
         holder: NodeUid,
         /// When it is free at the latest, if its holder is dead.
         retry_after: Duration,
+        /// `HOST:PORT` at which its holder is reached; empty from a head that does not say so.
+        #[serde(default)]
+        address: String,
     },
     /// The uid belongs to something else in the cluster.
     #[error("the uid {uid} belongs to something else: draw another")]

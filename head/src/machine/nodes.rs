@@ -193,10 +193,11 @@ impl Head {
         }
         if let Some(holder) = holder {
             if new.replaces != Some(holder) {
-                let until =
-                    self.nodes.get(&holder).map_or(Duration::ZERO, |node| node.until + self.config.times.margin);
+                let node = self.nodes.get(&holder);
+                let until = node.map_or(Duration::ZERO, |node| node.until + self.config.times.margin);
                 let retry_after = until.saturating_sub(moment.now);
-                return Err(Refused::NameInUse { name: new.name.clone(), holder, retry_after });
+                let address = node.map(|node| node.record.address.clone()).unwrap_or_default();
+                return Err(Refused::NameInUse { name: new.name.clone(), holder, retry_after, address });
             }
             self.node_down(holder, DeathProof::Reaped, moment);
         }

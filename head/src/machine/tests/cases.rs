@@ -74,8 +74,8 @@ fn a_name_has_one_node_until_that_is_known_to_be_dead() {
     let mut second = registration(2, cpus(1));
     second.name = "node-1".into();
     let refused = house.ask(|head, moment| head.register_node(second.clone(), moment)).expect_err("taken");
-    let Refused::NameInUse { holder, retry_after, .. } = refused.clone() else { panic!("{refused}") };
-    assert_eq!((holder, retry_after), (NodeUid(1), s(10)));
+    let Refused::NameInUse { holder, retry_after, address, .. } = refused.clone() else { panic!("{refused}") };
+    assert_eq!((holder, retry_after, address), (NodeUid(1), s(10), "10.0.0.1:6379".to_owned()));
     assert!(refused.may_pass());
     // The daemon that was restarted knows that the one before it is dead.
     second.replaces = Some(NodeUid(1));
