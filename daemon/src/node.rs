@@ -12,7 +12,7 @@ use mobula_head::HeadConfig;
 use mobula_head::store::{Clock, RedbStore, TakeOverError};
 use mobula_identity::{ClusterId, Head as Identity, Joined, Token, hide_from_dumps, keep_renewed};
 use mobula_transport::tls::{self, Endpoint, key_hash};
-use mobula_transport::unix::Listener;
+use mobula_transport::unix::{Listener, UnixError};
 use parking_lot::RwLock;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -47,7 +47,7 @@ pub async fn run(options: NodeOptions, ready: impl FnOnce(&Ready) + Send) -> Res
     }
     let home = Home::create(&options.home)?;
     // With the socket comes the lock: from here on the home is this process's.
-    let socket = Listener::bind(home.directory(), SOCKET)?;
+    let socket = bind(&home).await?;
     let stop = watch::Sender::new(false);
     watch_signals(stop.clone())?;
     let NodeOptions { name, listen, port, advertise, resources, labels, part, .. } = options;
@@ -94,6 +94,22 @@ struct Beginning {
     labels: Labels,
     programs: Arc<Programs>,
     stop: watch::Sender<bool>,
+}
+
+/// How often a node tries to get the lock of its home, and the rest between two tries.
+const LOCK_TRIES: u32 = 10;
+const LOCK_REST: Duration = Duration::from_millis(50);
+
+/// The socket in the home, and the lock with it. Whoever looks whether a node runs ([`Home::is_running`]) has that lock for a moment: only who has it for
+/// longer uses the home.
+async fn bind(home: &Home) -> Result<Listener, UnixError> {
+    for _ in 1..LOCK_TRIES {
+        match Listener::bind(home.directory(), SOCKET) {
+            Err(UnixError::InUse { .. }) => tokio::time::sleep(LOCK_REST).await,
+            bound => return bound,
+        }
+    }
+    Listener::bind(home.directory(), SOCKET)
 }
 
 /// Where others come in.

@@ -365,3 +365,21 @@ fn programs_of_jobs_that_are_not_over_stay_also_with_the_next_head() {
         assert!(house.head.programs.find(&program).is_none());
     });
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_only_looks_whether_a_node_runs_keeps_none_from_its_start() {
+    let place = tempfile::tempdir().expect("a directory");
+    let home = Home::create(&place.path().join("home")).expect("made");
+    drop(bind(&home).await.expect("free"));
+    // As `Home::is_running` has it, and for longer.
+    let looking = fs::File::open(home.file(SOCKET).with_extension("lock")).expect("left there");
+    looking.try_lock_shared().expect("free");
+    let looks = tokio::spawn(async move {
+        tokio::time::sleep(LOCK_REST * 3).await;
+        drop(looking);
+    });
+    let bound = bind(&home).await.expect("free again");
+    looks.await.expect("it has looked");
+    assert!(matches!(bind(&home).await, Err(UnixError::InUse { .. })), "whose it is keeps it");
+    drop(bound);
+}
