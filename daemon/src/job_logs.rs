@@ -19,7 +19,7 @@ use tokio::sync::watch;
 const OPEN_MAX: usize = 256;
 
 /// A head has so many bits for the parts of a job.
-const TERM_SHIFT: u32 = 40;
+const TERM_SHIFT: u32 = 32;
 
 /// Nodes of which is known what they have sent; beyond, all are forgotten, and what comes twice is kept twice.
 const NODES_MAX: usize = 65_536;
