@@ -68,7 +68,7 @@ impl From<ControlError> for Failure {
     fn from(error: ControlError) -> Self {
         let code = match &error {
             ControlError::Refused(Refusal::Unauthorized { .. }) => 77,
-            ControlError::Refused(_) | ControlError::Executable { .. } => 1,
+            ControlError::Refused(_) | ControlError::Executable { .. } | ControlError::BadProgram { .. } => 1,
             // Nobody answers (EX_UNAVAILABLE of sysexits).
             _ => 69,
         };

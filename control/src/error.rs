@@ -9,6 +9,7 @@ use mobula_transport::tls::TlsError;
 use mobula_transport::unix::UnixError;
 use serde::{Deserialize, Serialize};
 
+use crate::elf::BadProgram;
 use crate::logins::LoginError;
 
 /// The answer of one who was asked and does not do it. Nothing has changed, but for [`Failed`](Self::Failed), [`InDoubt`](Self::InDoubt) and
@@ -88,6 +89,14 @@ pub enum ControlError {
         /// What came of it.
         error: io::Error,
     },
+    /// A file that is to run on the cluster is no program.
+    #[error("{path} cannot run: {why}", path = path.display())]
+    BadProgram {
+        /// Where it is.
+        path: std::path::PathBuf,
+        /// What it is instead.
+        why: BadProgram,
+    },
     /// The local node was not reached.
     #[error(transparent)]
     Local(#[from] UnixError),
@@ -117,8 +126,11 @@ pub enum ControlError {
 impl ControlError {
     /// True if asking again is of no use: it was refused, and not only for the moment.
     pub fn is_final(&self) -> bool {
-        let ControlError::Refused(refusal) = self else { return false };
-        !matches!(refusal, Refusal::NotNow(_) | Refusal::NotLeading { .. } | Refusal::InDoubt(_))
+        match self {
+            ControlError::Refused(Refusal::NotNow(_) | Refusal::NotLeading { .. } | Refusal::InDoubt(_)) => false,
+            ControlError::Refused(_) | ControlError::BadProgram { .. } => true,
+            _ => false,
+        }
     }
 
     /// What is known of the request: whether it may be repeated.
@@ -129,6 +141,7 @@ impl ControlError {
             }
             ControlError::Refused(_) => Outcome::NotStarted,
             ControlError::Executable { .. }
+            | ControlError::BadProgram { .. }
             | ControlError::NoneHere { .. }
             | ControlError::Login(_)
             | ControlError::Local(_)

@@ -8,6 +8,7 @@ use mobula_core::cluster::{Executable, ExecutableHash};
 use mobula_core::limits;
 
 use crate::client::Client;
+use crate::elf;
 use crate::error::ControlError;
 use crate::request::{HasExecutable, Part, PutExecutable};
 
@@ -61,10 +62,11 @@ impl Part {
 /// Sees to it that the head has the program at `path`, and names it.
 ///
 /// # Errors
-/// [`ControlError`]. Dropping the future is harmless: another try begins anew.
+/// [`ControlError`]; what is no program is not handed in. Dropping the future is harmless: another try begins anew.
 pub async fn hand_in(client: &Client, path: &Path) -> Result<Executable, ControlError> {
     let unreadable = |error: io::Error| ControlError::Executable { path: path.to_owned(), error };
     let mut file = File::open(path).map_err(unreadable)?;
+    elf::platform(&mut file).map_err(|why| ControlError::BadProgram { path: path.to_owned(), why })?;
     let executable = identify(&mut file).map_err(unreadable)?;
     if client.ask(HasExecutable { executable }).await? {
         return Ok(executable);

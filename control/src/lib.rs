@@ -7,6 +7,7 @@
 //! This crate decides nothing, and does not know actors.
 mod address;
 mod client;
+mod elf;
 mod error;
 mod executable;
 mod follow;
@@ -22,6 +23,7 @@ mod wire;
 
 pub use address::{ADDRESS_VARIABLE, Address, BadAddress, resolve};
 pub use client::{Client, SharedCredentials, Subscription, Target};
+pub use elf::{BadProgram, platform_of};
 pub use error::{ControlError, Refusal};
 pub use executable::{hand_in, identify};
 pub use follow::follow;

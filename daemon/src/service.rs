@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use mobula_control::{
     ActorTable, AppendLog, BeginDriver, Certify, ClusterView, DriverBegun, GetLaunch, HasExecutable, HoldName,
-    ListActors, Peer, ReadLogs, Refusal, ReleaseName, RenewDriver, Reply, Request, Service, SubmitJob,
+    ListActors, Peer, ReadLogs, Refusal, ReleaseName, RenewDriver, Reply, Request, Service, SubmitJob, platform_of,
 };
 use mobula_core::cluster::{
-    DriverStatus, JobId, JobKind, JobPhase, JobRow, Labels, NewJob, Place, Placed, Placing, Refused, UnixTime,
-    WorkerPolicy,
+    DriverStatus, Executable, JobId, JobKind, JobPhase, JobRow, Labels, NewJob, Place, Placed, Placing, Platform,
+    Refused, UnixTime, WorkerPolicy,
 };
 use mobula_core::{LeaseTimes, NodeUid, limits};
 use mobula_head::Head;
@@ -483,6 +483,7 @@ impl HeadService {
         if self.programs.find(&submit.executable).is_none() {
             return Err(Refusal::NotFound { what: format!("program {}: hand it in first", submit.executable.hash) });
         }
+        let platform = self.platform(&submit.executable)?;
         let new = NewJob {
             request: submit.request,
             kind: JobKind::OnCluster { resources: submit.resources },
@@ -492,10 +493,18 @@ impl HeadService {
             environment: submit.environment,
             submitter: submitter(peer),
             workers: WorkerPolicy::EveryNode,
+            platform,
         };
         let job = self.keeper.decide(|head, moment| head.create_job(new, moment)).await?.id;
         self.job_begun().await;
         Ok(job)
+    }
+
+    /// What a program was built for; nothing is known of one that is not here.
+    fn platform(&self, executable: &Executable) -> Result<Option<Platform>, Refusal> {
+        let Some(path) = self.programs.find(executable) else { return Ok(None) };
+        let platform = block_in_place(|| platform_of(&path));
+        platform.map_err(|why| Refusal::Invalid(format!("the program {} cannot run: {why}", executable.hash)))
     }
 
     async fn begin_driver(&self, peer: &Peer, begin: BeginDriver) -> Result<DriverBegun, Refusal> {
@@ -508,6 +517,7 @@ impl HeadService {
                 let mut bits = [0; 8];
                 getrandom::fill(&mut bits).map_err(|error| Refusal::Failed(error.to_string()))?;
                 let driver = NodeUid(u64::from_be_bytes(bits));
+                let platform = self.platform(&begin.executable)?;
                 let new = NewJob {
                     request: begin.request,
                     kind: JobKind::Outside { driver },
@@ -517,6 +527,7 @@ impl HeadService {
                     environment: std::collections::BTreeMap::new(),
                     submitter: submitter(peer),
                     workers: WorkerPolicy::EveryNode,
+                    platform,
                 };
                 let row = self.keeper.decide(|head, moment| head.create_job(new, moment)).await?;
                 self.job_begun().await;

@@ -91,6 +91,7 @@ async fn measure(name: &str, store: Option<&RedbStore>) -> anyhow::Result<()> {
             environment: BTreeMap::new(),
             submitter: "bench".to_owned(),
             workers: WorkerPolicy::EveryNode,
+            platform: None,
         },
         moment(),
     )?;

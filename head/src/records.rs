@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use mobula_core::NodeUid;
 use mobula_core::cluster::{
-    DeathProof, Executable, GpuShare, GroupId, GroupStrategy, JobId, JobKind, JobPhase, Labels, LeaseId, Resources,
-    UnixTime, WorkerId, WorkerPolicy,
+    DeathProof, Executable, GpuShare, GroupId, GroupStrategy, JobId, JobKind, JobPhase, Labels, LeaseId, Platform,
+    Resources, UnixTime, WorkerId, WorkerPolicy,
 };
 use mobula_core::codec::{self, EncodeError};
 use serde::de::DeserializeOwned;
@@ -192,6 +192,9 @@ pub(crate) struct JobRecord {
     /// Nodes that had workers of it and have none any more: what those have printed may still come.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) printed_on: BTreeSet<NodeUid>,
+    /// What its program was built for, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) platform: Option<Platform>,
 }
 
 /// The name of a detached actor.

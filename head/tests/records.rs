@@ -81,6 +81,7 @@ fn filled() -> Head {
         environment: BTreeMap::from([("LEVEL".to_owned(), "debug".to_owned())]),
         submitter: "someone".to_owned(),
         workers: WorkerPolicy::EveryNode,
+        platform: None,
     };
     let job = head.create_job(new(7, JobKind::Outside { driver: NodeUid(77) }), moment(2)).expect("a job").id;
     let over = head.create_job(new(8, JobKind::OnCluster { resources: Resources::new() }), moment(2)).expect("a job");

@@ -98,6 +98,7 @@ fn ask(head: &mut Head, step: &Step, chance: u64) -> Result<String, String> {
                 environment: BTreeMap::new(),
                 submitter: String::new(),
                 workers: WorkerPolicy::EveryNode,
+                platform: None,
             };
             head.create_job(new, moment).map(|row| row.id.to_string()).map_err(text)
         }

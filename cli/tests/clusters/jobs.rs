@@ -76,7 +76,8 @@ fn a_job_that_fails_ends_the_command_with_1_and_the_reason() {
 
     let nothing = cluster.path("nothing");
     cluster.run(&["job", "submit", &nothing.display().to_string()]).fails(1, &["cannot read the program", "nothing"]);
-    std::fs::write(&nothing, "no program").expect("room");
+    // What says that it is a program and cannot be started fails where that is tried.
+    std::fs::write(&nothing, "#!/nonexistent\n").expect("room");
     cluster
         .run(&["job", "submit", &nothing.display().to_string()])
         .fails(1, &["the job has failed", "cannot be started"]);

@@ -16,5 +16,6 @@ mod logins;
 mod namespaces;
 mod nodes;
 mod placement;
+mod programs;
 mod returning;
 mod several_heads;

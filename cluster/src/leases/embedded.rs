@@ -63,6 +63,7 @@ impl Embedded {
             environment: std::collections::BTreeMap::new(),
             submitter: "local".to_owned(),
             workers: WorkerPolicy::WhereLeased,
+            platform: None,
         };
         if let Err(error) = embedded.decide(|head, moment| head.create_job(job, moment)) {
             tracing::error!(%error, "no job in a new head");

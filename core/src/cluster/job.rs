@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Executable, JobId, Labels, LeaseId, Resources, Revision, UnixTime, WorkerId};
+use super::{Executable, JobId, Labels, LeaseId, Platform, Resources, Revision, UnixTime, WorkerId};
 use crate::NodeUid;
 
 /// A job is to begin.
@@ -27,6 +27,9 @@ pub struct NewJob {
     pub submitter: String,
     /// Where its worker processes are.
     pub workers: WorkerPolicy,
+    /// What its program was built for: it is placed only where that runs. None for one that is not known, which is placed anywhere.
+    #[serde(default)]
+    pub platform: Option<Platform>,
 }
 
 /// Where a job's driver runs.

@@ -10,6 +10,7 @@ mod job;
 mod labels;
 mod node;
 mod placing;
+mod platform;
 mod refused;
 mod resources;
 mod visible;
@@ -31,6 +32,7 @@ pub use placing::{
     GpuShare, GroupPhase, GroupStrategy, Infeasible, LeaseRow, NewGroup, Place, PlaceStrategy, Placed,
     PlacementGroupRow, Placing, Shortfall, Summary, WhyNot,
 };
+pub use platform::{Libc, Platform};
 pub use refused::Refused;
 pub use resources::{Lack, Resources};
 pub use visible::{VISIBLE_DEVICES, visible_devices};

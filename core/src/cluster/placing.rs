@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Amount, GroupId, JobId, LabelSelector, Lack, LeaseId, Resources, WorkerId};
+use super::{Amount, GroupId, JobId, LabelSelector, Lack, LeaseId, Platform, Resources, WorkerId};
 use crate::NodeUid;
 
 /// Resources are asked for. Asking again with the same id is asking for the same, and how a request that waits learns what became
@@ -144,6 +144,13 @@ pub enum WhyNot {
     NotThisNode,
     /// It is to leave.
     Draining,
+    /// It cannot start what the job's program was built for.
+    Platform {
+        /// What it is.
+        node: String,
+        /// What the program is built for.
+        program: Platform,
+    },
 }
 
 impl fmt::Display for WhyNot {
@@ -157,6 +164,7 @@ impl fmt::Display for WhyNot {
             WhyNot::Labels => f.write_str("has other labels"),
             WhyNot::NotThisNode => f.write_str("is not the one that was asked for"),
             WhyNot::Draining => f.write_str("is to leave"),
+            WhyNot::Platform { node, program } => write!(f, "is {node}, and the program is built for {program}"),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BadFlag, GroupId, Infeasible, JobId, LeaseId};
+use super::{BadFlag, GroupId, Infeasible, JobId, LeaseId, Platform};
 use crate::{NodeUid, Outcome};
 
 /// The head does not do it, and nothing has changed.
@@ -155,6 +155,14 @@ pub enum Refused {
     NotAKeeper {
         /// Which was asked.
         job: JobId,
+    },
+    /// No node can start the program.
+    #[error("the program is built for {program}, and no node can start that: found {}; build it for one of these, or add a node", nodes.join(", "))]
+    WrongPlatform {
+        /// What it is built for.
+        program: Platform,
+        /// What nodes are, each kind once; [`limits::SHORTFALLS_MAX`](crate::limits::SHORTFALLS_MAX) of them.
+        nodes: Vec<String>,
     },
 }
 

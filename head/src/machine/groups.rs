@@ -123,8 +123,9 @@ impl Head {
     /// Finds places for the bundles that have none: for all of them, or for none.
     pub(super) fn lay_out_group(&mut self, id: GroupId) {
         let Some(group) = self.groups.get(&id) else { return };
-        let nodes: Vec<Candidate<'_>> =
-            self.nodes.values().filter(|node| node.takes_new()).map(Node::candidate).collect();
+        let Some(job) = self.jobs.get(&id.job) else { return };
+        let takes = |node: &&Node| node.takes_new() && node.starts(&job.record);
+        let nodes: Vec<Candidate<'_>> = self.nodes.values().filter(takes).map(Node::candidate).collect();
         let GroupRecord { bundles, strategy, places, .. } = &group.record;
         let Some(found) = lay_out(&nodes, Layout { bundles, strategy: *strategy, places }) else { return };
         for (at, place) in found {
@@ -172,12 +173,14 @@ impl Head {
             return Ok(());
         }
         // Only what is certain is refused: that there is room for each is no promise that there is room for all.
-        if let Some(why) = new.bundles.iter().find_map(|bundle| self.infeasible(bundle, &Default::default())) {
+        let program = self.platform_of(new.group.job);
+        if let Some(why) = new.bundles.iter().find_map(|bundle| self.infeasible(bundle, &Default::default(), program)) {
             return Err(Refused::Infeasible(Box::new(why)));
         }
         let mut all = Resources::new();
         new.bundles.iter().for_each(|bundle| all.put(bundle));
-        let nodes = || self.nodes.values().filter(|node| node.has_a_future());
+        let starts = |node: &Node| program.is_none_or(|program| program.runs_on(&node.record.architecture));
+        let nodes = || self.nodes.values().filter(|node| node.has_a_future() && starts(node));
         let impossible = match new.strategy {
             GroupStrategy::StrictPack => !nodes().any(|node| node.record.resources.fits(&all)),
             GroupStrategy::StrictSpread => nodes().count() < new.bundles.len(),
@@ -190,7 +193,7 @@ impl Head {
         if !impossible {
             return Ok(());
         }
-        let why = self.infeasible(&all, &Default::default());
+        let why = self.infeasible(&all, &Default::default(), program);
         let node_count = self.nodes.len() as u32;
         let best = nodes().map(|node| &node.record.resources).max().cloned().unwrap_or_default();
         let why = why.unwrap_or(Infeasible { asked: all, best, nodes: Vec::new(), node_count });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mobula_core::cluster::{Executable, JobId, JobKind, JobPhase, JobRow, NewJob, Refused};
+use mobula_core::cluster::{Executable, JobId, JobKind, JobPhase, JobRow, NewJob, Platform, Refused};
 use mobula_core::limits;
 use mobula_core::planted::{self, Bug};
 use mobula_core::text::cut;
@@ -16,7 +16,7 @@ impl Head {
     /// Begins a job, or gives the one that was begun by the same request of the same submitter.
     ///
     /// # Errors
-    /// [`Refused::Infeasible`] if no node can ever run its driver, [`Refused::Full`], [`Refused::TooLong`], [`Refused::Bad`],
+    /// [`Refused::Infeasible`] if no node can ever run its driver, [`Refused::WrongPlatform`] if none can start its program, [`Refused::Full`], [`Refused::TooLong`], [`Refused::Bad`],
     /// [`Refused::UidInUse`] for the driver's uid, and [`Refused::OtherRequest`] if the number was used for another job.
     pub fn create_job(&mut self, new: NewJob, moment: Moment) -> Result<JobRow, Refused> {
         self.tick(moment);
@@ -61,6 +61,7 @@ impl Head {
             keeper,
             keepers: Vec::new(),
             printed_on: BTreeSet::new(),
+            platform: new.platform,
         };
         self.meta.next_job = id.0 + 1;
         self.dirty(Key::Meta);
@@ -181,11 +182,12 @@ impl Head {
                 return Err(Refused::TooLong { what: what.to_owned(), bytes: bytes as u64, limit: limit as u64 });
             }
         }
+        self.check_platform(new.platform.as_ref())?;
         match &new.kind {
             JobKind::Outside { driver } if self.uid_is_known(*driver) => Err(Refused::UidInUse { uid: *driver }),
             JobKind::OnCluster { resources } => {
                 resources.check()?;
-                match self.infeasible(resources, &Default::default()) {
+                match self.infeasible(resources, &Default::default(), new.platform.as_ref()) {
                     // A cluster without nodes will have some.
                     Some(why) if why.node_count > 0 => Err(Refused::Infeasible(Box::new(why))),
                     _ => Ok(()),
@@ -198,6 +200,18 @@ impl Head {
     /// Jobs that are over and still known, the oldest first.
     pub fn jobs_over(&self) -> impl Iterator<Item = JobId> {
         self.over.iter().copied()
+    }
+
+    /// Some node can start it. A cluster without nodes will have some.
+    fn check_platform(&self, program: Option<&Platform>) -> Result<(), Refused> {
+        let Some(program) = program else { return Ok(()) };
+        let there = || self.nodes.values().filter(|node| node.has_a_future()).map(|node| &node.record.architecture);
+        if there().next().is_none() || there().any(|architecture| program.runs_on(architecture)) {
+            return Ok(());
+        }
+        let kinds: BTreeSet<&String> = there().collect();
+        let nodes = kinds.into_iter().take(limits::SHORTFALLS_MAX).cloned().collect();
+        Err(Refused::WrongPlatform { program: program.clone(), nodes })
     }
 
     /// The programs of jobs that are not over: nodes ask for them at any time.

@@ -28,6 +28,7 @@ impl Head {
         self.tick(moment);
         let asker = self.live_job(by)?;
         let (executable, environment) = (asker.record.executable, asker.record.environment.clone());
+        let platform = asker.record.platform.clone();
         let program = asker.record.entrypoint.split(' ').next().unwrap_or_default().to_owned();
         let is_it =
             |job: &&Job| job.record.keeper && job.record.outcome.is_none() && job.record.executable == executable;
@@ -43,6 +44,7 @@ impl Head {
                     environment,
                     submitter: SUBMITTER.to_owned(),
                     workers: WorkerPolicy::EveryNode,
+                    platform,
                 };
                 self.begin_job(new, true, moment)?
             }

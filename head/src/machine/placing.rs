@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use mobula_core::cluster::{
-    GroupId, Infeasible, JobId, LeaseId, Place, PlaceStrategy, Placed, Placing, Refused, Resources, Shortfall, WhyNot,
+    GroupId, Infeasible, JobId, LeaseId, Place, PlaceStrategy, Placed, Placing, Platform, Refused, Resources,
+    Shortfall, WhyNot,
 };
 use mobula_core::planted::{self, Bug};
 use mobula_core::{NodeUid, limits};
@@ -60,7 +61,7 @@ impl Head {
             return Ok(Placing::Placed(placed));
         }
         if !place.for_new_nodes
-            && let Some(why) = self.infeasible(&place.resources, &place.strategy)
+            && let Some(why) = self.infeasible(&place.resources, &place.strategy, self.platform_of(id.job))
         {
             return Err(Refused::Infeasible(Box::new(why)));
         }
@@ -135,7 +136,9 @@ impl Head {
     /// A node that has room now.
     pub(super) fn find_room(&self, place: &Place) -> Option<(NodeUid, Bundle)> {
         let (asked, near) = (&place.resources, place.near);
-        let open = || self.nodes.values().filter(|node| node.takes_new() && Self::takes_process(place, node));
+        let job = &self.jobs.get(&place.lease.job)?.record;
+        let takes = |node: &&Node| node.takes_new() && node.starts(job) && Self::takes_process(place, node);
+        let open = || self.nodes.values().filter(takes);
         let pick_of = |spread| pick(open().map(Node::candidate), asked, spread, near);
         let node = match &place.strategy {
             PlaceStrategy::Spread => pick_of(true),
@@ -254,12 +257,14 @@ impl Head {
         drivers.into_iter().for_each(|job| self.start_driver(job));
         let groups: Vec<GroupId> = self.pending_groups.iter().copied().collect();
         groups.into_iter().for_each(|group| self.lay_out_group(group));
-        let mut in_vain: Vec<(Resources, PlaceStrategy, bool)> = Vec::new();
+        let mut in_vain: Vec<(Place, Option<Platform>)> = Vec::new();
         let waiting: Vec<u64> = self.waiting.keys().copied().collect();
         for at in waiting {
             let Some(Waiting { place, .. }) = self.waiting.get(&at) else { continue };
-            let is_same = |(resources, strategy, isolated): &(Resources, PlaceStrategy, bool)| {
-                *resources == place.resources && *strategy == place.strategy && *isolated == place.isolated
+            let platform = self.platform_of(place.lease.job);
+            let is_same = |(other, of): &(Place, Option<Platform>)| {
+                let is_place = other.resources == place.resources && other.strategy == place.strategy;
+                is_place && other.isolated == place.isolated && of.as_ref() == platform
             };
             if in_vain.iter().any(is_same) {
                 continue;
@@ -271,7 +276,8 @@ impl Head {
                 self.stop_waiting(place.lease);
                 self.changes.decided.insert(place.lease);
             } else {
-                in_vain.push((place.resources, place.strategy, place.isolated));
+                let platform = self.platform_of(place.lease.job).cloned();
+                in_vain.push((place, platform));
             }
         }
     }
@@ -299,8 +305,18 @@ impl Head {
         self.waiting.values().map(|waiting| waiting.until).min()
     }
 
-    /// Why no node that there is can ever give this; none if one can.
-    pub(super) fn infeasible(&self, asked: &Resources, strategy: &PlaceStrategy) -> Option<Infeasible> {
+    /// What the program of a job was built for, if that is known.
+    pub(super) fn platform_of(&self, job: JobId) -> Option<&Platform> {
+        self.jobs.get(&job)?.record.platform.as_ref()
+    }
+
+    /// Why no node that there is can ever give this to a job with that program; none if one can.
+    pub(super) fn infeasible(
+        &self,
+        asked: &Resources,
+        strategy: &PlaceStrategy,
+        program: Option<&Platform>,
+    ) -> Option<Infeasible> {
         let mut why = Infeasible { asked: asked.clone(), best: Resources::new(), nodes: Vec::new(), node_count: 0 };
         if matches!(strategy, PlaceStrategy::Group { .. }) {
             return None;
@@ -313,6 +329,10 @@ impl Head {
                 PlaceStrategy::Node { node, soft: false } if *node != record.uid => Some(WhyNot::NotThisNode),
                 PlaceStrategy::Labels { selector, soft: false } if !selector.matches(&record.labels) => {
                     Some(WhyNot::Labels)
+                }
+                _ if program.is_some_and(|program| !program.runs_on(&record.architecture)) => {
+                    let node = record.architecture.clone();
+                    program.map(|program| WhyNot::Platform { node, program: program.clone() })
                 }
                 _ if !record.resources.fits(asked) => Some(WhyNot::TooSmall(record.resources.lacking(asked).collect())),
                 _ => None,

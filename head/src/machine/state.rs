@@ -92,6 +92,11 @@ impl Node {
         !self.lost && self.record.drain.is_none() && !self.record.removed
     }
 
+    /// It can start what the program of that job was built for.
+    pub(super) fn starts(&self, job: &JobRecord) -> bool {
+        job.platform.as_ref().is_none_or(|program| program.runs_on(&self.record.architecture))
+    }
+
     pub(super) fn candidate(&self) -> Candidate<'_> {
         Candidate {
             uid: self.record.uid,

@@ -192,7 +192,7 @@ impl Head {
 
     fn wants_worker(&self, place: WorkerPlace, has_one: bool) -> bool {
         let (Some(job), Some(node)) = (self.jobs.get(&place.job), self.nodes.get(&place.node)) else { return false };
-        if !job.is_running() || node.lost || node.record.removed {
+        if !job.is_running() || node.lost || node.record.removed || !node.starts(&job.record) {
             return false;
         }
         if node.record.drain.is_some() && (!has_one || node.drain_over) {

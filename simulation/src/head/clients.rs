@@ -304,6 +304,7 @@ impl Client {
             environment: BTreeMap::new(),
             submitter: format!("client-{}", self.number),
             workers: WorkerPolicy::EveryNode,
+            platform: None,
         }
     }
 }

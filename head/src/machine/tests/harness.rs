@@ -60,6 +60,7 @@ pub(super) fn new_job(request: u64, kind: JobKind) -> NewJob {
         environment: BTreeMap::new(),
         submitter: "someone".to_owned(),
         workers: WorkerPolicy::EveryNode,
+        platform: None,
     }
 }
 

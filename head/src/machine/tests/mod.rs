@@ -5,4 +5,5 @@ mod isolated;
 mod keepers;
 mod large;
 mod model;
+mod platforms;
 mod printing;
