@@ -69,7 +69,7 @@ pub(crate) enum Command {
     List(List),
     /// Shows one thing with all that is known of it
     Get {
-        /// A node's name or uid, a job, or a worker's uid
+        /// As `list` shows it: a node's name or uid, a job, a worker's uid, an actor, a placement group, a lease, or the name of a detached actor
         what: String,
     },
     /// Prints what the processes of a job have printed

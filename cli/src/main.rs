@@ -3,6 +3,7 @@ mod args;
 mod config;
 mod doctor;
 mod failure;
+mod get;
 mod job;
 mod login;
 mod node_log;
@@ -153,23 +154,10 @@ async fn ask(command: Command, client: Client, json: bool) -> Result<(), Failure
             }
             Ok(())
         }
-        Command::Get { what } => get(&client.ask(View {}).await?, &what),
+        Command::Get { what } => get::get(&client, &what).await,
         // Those that ask nobody are done.
         _ => Ok(()),
     }
-}
-
-/// One thing, as JSON, since nothing else has room for all that is known.
-fn get(view: &ClusterView, what: &str) -> Result<(), Failure> {
-    if let Some(job) = what.parse().ok().and_then(|id| view.jobs.iter().find(|job| job.id == id)) {
-        show::json(job);
-    } else if let Some(worker) = view.workers.iter().find(|worker| worker.uid.to_string() == what) {
-        show::json(worker);
-    } else {
-        let uid = node_of(view, what)?;
-        view.nodes.iter().filter(|node| node.uid == uid).for_each(show::json);
-    }
-    Ok(())
 }
 
 async fn token(client: &Client, token: Token, json: bool) -> Result<(), Failure> {
@@ -247,12 +235,8 @@ async fn node(client: &Client, node: Node, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The node with that name, or with that uid; of lives with one name, the one that is not over.
+/// The node of which `text` is the name or the uid.
 fn node_of(view: &ClusterView, text: &str) -> Result<NodeUid, Failure> {
-    let named = view.nodes.iter().filter(|node| &*node.name == text || node.uid.to_string() == text);
-    let found = named.min_by_key(|node| node.phase == mobula_core::cluster::NodePhase::Down);
-    found.map(|node| node.uid).ok_or_else(|| {
-        let names: Vec<_> = view.nodes.iter().map(|node| node.name.to_string()).collect();
-        Failure::other(format!("there is no node {text:?}; there are {}", names.join(", ")))
-    })
+    let none = || Failure::other(format!("there is no node {text:?}; there are {}", get::names(view)));
+    get::node_of(view, text).ok_or_else(none)
 }

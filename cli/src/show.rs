@@ -209,7 +209,7 @@ pub(crate) fn leases(leases: &[mobula_core::cluster::LeaseRow]) {
 pub(crate) fn actors(found: &ActorTable) {
     let rows = found.actors.iter().map(|actor| {
         vec![
-            actor.actor.actor.to_string(),
+            actor.actor.to_string(),
             actor.actor_type.clone(),
             actor.name.clone().unwrap_or_default(),
             actor.job.to_string(),
