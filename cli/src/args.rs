@@ -81,8 +81,14 @@ pub(crate) enum Command {
         /// Which shell
         shell: Shell,
     },
-    /// Prints the manual page
-    Man,
+    /// Prints a manual page
+    Man {
+        /// The command whose page it is, as `start` or `job submit` [default: mobula itself]
+        command: Vec<String>,
+        /// Write the pages of all commands into this directory, as files
+        #[arg(long, value_name = "DIR", conflicts_with = "command")]
+        into: Option<PathBuf>,
+    },
 }
 
 #[derive(Args)]

@@ -6,6 +6,7 @@ mod failure;
 mod get;
 mod job;
 mod login;
+mod man;
 mod node_log;
 mod show;
 mod start;
@@ -55,7 +56,7 @@ fn done(command: Command, address: Option<String>, home: PathBuf, json: bool) ->
             clap_complete::generate(shell, &mut Cli::command(), "mobula", &mut std::io::stdout());
             return Ok(());
         }
-        Command::Man => return Ok(clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout())?),
+        Command::Man { command, into } => return man::man(&command, into.as_deref(), json),
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
