@@ -52,7 +52,11 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Credential(Credential),
     /// Shows the cluster: nodes, resources, jobs
-    Status,
+    Status {
+        /// Show it again whenever something has changed; with --json a line each time
+        #[arg(long, short)]
+        follow: bool,
+    },
     /// Shows the cluster in a few numbers
     Summary,
     /// Makes, lists and revokes what lets others join

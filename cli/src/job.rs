@@ -11,8 +11,8 @@ use crate::args::{Job, List, Logs, Submit};
 use crate::failure::Failure;
 use crate::show;
 
-/// So long a head that was there may be away while somebody waits for what a job prints.
-const HEAD_AWAY_MAX: Duration = Duration::from_secs(60);
+/// So long a head that was there may be away while somebody follows what it says.
+pub(crate) const HEAD_AWAY_MAX: Duration = Duration::from_secs(60);
 
 pub(crate) async fn job(client: &Client, job: Job, json: bool) -> Result<(), Failure> {
     match job {

@@ -10,6 +10,7 @@ mod man;
 mod node_log;
 mod show;
 mod start;
+mod status;
 mod token_input;
 
 use std::path::{Path, PathBuf};
@@ -110,11 +111,7 @@ async fn client(said: Option<(&'static str, Address)>, home: &Path) -> Result<Cl
 
 async fn ask(command: Command, client: Client, json: bool) -> Result<(), Failure> {
     match command {
-        Command::Status => {
-            let view = client.ask(View {}).await?;
-            show::one(json, &view, show::status);
-            Ok(())
-        }
+        Command::Status { follow } => status::status(&client, follow, json).await,
         Command::Summary => {
             let view = client.ask(View {}).await?;
             if json {

@@ -27,32 +27,31 @@ pub(crate) fn one<T: Serialize>(json: bool, answer: &T, people: impl FnOnce(&T))
 }
 
 fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
+    print!("{}", table_text(head, rows));
+}
+
+fn table_text(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(head.to_vec());
     table.add_rows(rows);
-    for line in table.lines() {
-        println!("{}", line.trim());
-    }
+    table.lines().map(|line| format!("{}\n", line.trim())).collect()
 }
 
 /// The whole cluster, for a look.
-pub(crate) fn status(view: &ClusterView) {
+pub(crate) fn status(view: &ClusterView) -> String {
     let summary = &view.summary;
-    println!(
-        "cluster {}, {} of {} nodes up, {} jobs, {} workers",
+    let mut text = format!(
+        "cluster {}, {} of {} nodes up, {} jobs, {} workers\n",
         view.cluster, summary.nodes_up, summary.nodes, summary.jobs, summary.workers
     );
-    println!("resources {} free of {}", amounts(&summary.available), amounts(&summary.total));
-    println!();
-    nodes(view);
-    if !view.jobs.is_empty() {
-        println!();
-        jobs(view);
-    }
-    if !view.placement_groups.is_empty() {
-        println!();
-        groups(view);
-    }
+    text += &format!("resources {} free of {}\n", amounts(&summary.available), amounts(&summary.total));
+    let tables = [
+        Some(nodes(view)),
+        (!view.jobs.is_empty()).then(|| jobs(view)),
+        (!view.placement_groups.is_empty()).then(|| groups(view)),
+    ];
+    tables.iter().flatten().for_each(|table| text += &format!("\n{table}"));
+    text
 }
 
 /// In numbers.
@@ -74,17 +73,18 @@ pub(crate) fn summary(view: &ClusterView) {
 
 /// One of the lists.
 pub(crate) fn list(view: &ClusterView, list: List) {
-    match list {
+    let text = match list {
         List::Nodes => nodes(view),
         List::Workers => workers(view),
         List::Jobs => jobs(view),
         List::PlacementGroups => groups(view),
         // They are not in the view.
-        List::Leases | List::Actors { .. } | List::Detached => {}
-    }
+        List::Leases | List::Actors { .. } | List::Detached => return,
+    };
+    print!("{text}");
 }
 
-fn nodes(view: &ClusterView) {
+fn nodes(view: &ClusterView) -> String {
     let rows = view.nodes.iter().map(|node| {
         vec![
             node.name.to_string(),
@@ -98,7 +98,7 @@ fn nodes(view: &ClusterView) {
             if node.uid == view.head { "head".to_owned() } else { String::new() },
         ]
     });
-    table(&["NODE", "UID", "STATE", "ADDRESS", "CPU", "GPU", "MEMORY", "WORKERS", ""], rows);
+    table_text(&["NODE", "UID", "STATE", "ADDRESS", "CPU", "GPU", "MEMORY", "WORKERS", ""], rows)
 }
 
 fn used(total: &Resources, free: &Resources, of: impl Fn(&Resources) -> Amount) -> Amount {
@@ -115,7 +115,7 @@ fn phase(node: &NodeRow) -> &'static str {
     }
 }
 
-fn workers(view: &ClusterView) {
+fn workers(view: &ClusterView) -> String {
     let name = |uid: NodeUid| {
         view.nodes.iter().find(|node| node.uid == uid).map_or_else(String::new, |node| node.name.to_string())
     };
@@ -131,7 +131,7 @@ fn workers(view: &ClusterView) {
             worker.lease.map_or_else(|| "the job".to_owned(), |lease| format!("the actor of {lease}")),
         ]
     });
-    table(&["WORKER", "JOB", "NUMBER", "NODE", "PID", "STATE", "RESTARTS", "FOR"], rows);
+    table_text(&["WORKER", "JOB", "NUMBER", "NODE", "PID", "STATE", "RESTARTS", "FOR"], rows)
 }
 
 fn worker_phase(worker: &WorkerRow) -> String {
@@ -143,7 +143,7 @@ fn worker_phase(worker: &WorkerRow) -> String {
     }
 }
 
-fn jobs(view: &ClusterView) {
+fn jobs(view: &ClusterView) -> String {
     let rows = view.jobs.iter().map(|job| {
         vec![
             job.id.to_string(),
@@ -154,7 +154,7 @@ fn jobs(view: &ClusterView) {
             job.entrypoint.clone(),
         ]
     });
-    table(&["JOB", "STATE", "WORKERS", "RUNS FOR", "SUBMITTER", "COMMAND"], rows);
+    table_text(&["JOB", "STATE", "WORKERS", "RUNS FOR", "SUBMITTER", "COMMAND"], rows)
 }
 
 /// One job.
@@ -174,7 +174,7 @@ pub(crate) fn job(job: &JobRow) {
     table(&["WHAT", "IT IS"], rows);
 }
 
-fn groups(view: &ClusterView) {
+fn groups(view: &ClusterView) -> String {
     let name = |uid: &NodeUid| {
         let node = view.nodes.iter().find(|node| node.uid == *uid);
         node.map_or_else(|| uid.to_string(), |node| node.name.to_string())
@@ -196,7 +196,7 @@ fn groups(view: &ClusterView) {
             nodes.join(" "),
         ]
     });
-    table(&["GROUP", "STATE", "STRATEGY", "BUNDLES", "NODES"], rows);
+    table_text(&["GROUP", "STATE", "STRATEGY", "BUNDLES", "NODES"], rows)
 }
 
 /// Leases.

@@ -26,7 +26,7 @@ pub use client::{Client, SharedCredentials, Subscription, Target};
 pub use elf::{BadProgram, platform_of};
 pub use error::{ControlError, Refusal};
 pub use executable::{hand_in, identify};
-pub use follow::follow;
+pub use follow::{Heard, follow, follow_patiently};
 pub use heads::Heads;
 pub use local::{HOME_VARIABLE, Home, SOCKET};
 pub use logins::{Login, LoginError, Logins, Renewal};

@@ -167,7 +167,7 @@ requests! {
 pub struct View {}
 
 /// The cluster as it is now, and again whenever it has changed.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WatchView {}
 
 /// What the head says of the cluster.

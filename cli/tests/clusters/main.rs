@@ -13,6 +13,7 @@ mod hostile;
 mod isolated;
 mod jobs;
 mod logins;
+mod lists;
 mod namespaces;
 mod nodes;
 mod placement;
