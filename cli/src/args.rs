@@ -78,8 +78,8 @@ pub(crate) enum Command {
     },
     /// Prints what the processes of a job have printed
     Logs(Logs),
-    /// Checks this host: files, permissions, descriptors, clock, the node and its port, and logins
-    Doctor,
+    /// Checks this host: permissions, descriptors, port and who reaches it, the node, certificates, logins, clock, versions
+    Doctor(Doctor),
     /// Prints completions for a shell
     Completions {
         /// Which shell
@@ -259,6 +259,13 @@ pub(crate) enum Job {
         /// As in job-7
         job: JobId,
     },
+}
+
+#[derive(Args)]
+pub(crate) struct Doctor {
+    /// The port on which a node is to be started here [default: that of the node that runs, else 6379, or 6380 where a node has joined]
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
 }
 
 #[derive(Args)]

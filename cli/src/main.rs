@@ -49,7 +49,9 @@ fn done(command: Command, address: Option<String>, home: PathBuf, json: bool) ->
                 "--head founds a cluster or goes on with its own; --address is for those who join another",
             ));
         }
-        Command::Stop { .. } | Command::Doctor | Command::Logout { .. } | Command::Cluster(_) if address.is_some() => {
+        Command::Stop { .. } | Command::Doctor(_) | Command::Logout { .. } | Command::Cluster(_)
+            if address.is_some() =>
+        {
             return Err(Failure::usage("--address is for what is asked of a cluster: this command is about this host"));
         }
         Command::Start(start) => return start::start(*start, home, json),
@@ -64,7 +66,7 @@ fn done(command: Command, address: Option<String>, home: PathBuf, json: bool) ->
     let done = runtime.block_on(async {
         match command {
             Command::Stop { timeout } => start::stop(home, timeout, json).await,
-            Command::Doctor => doctor::doctor(&home, json).await,
+            Command::Doctor(options) => doctor::doctor(&home, &options, json).await,
             Command::Login(login) => login::login(login, said(address)?, &home, json).await,
             Command::Logout { name } => login::logout(&home, name.as_deref(), json),
             Command::Cluster(cluster) => login::cluster(&home, cluster, json),

@@ -5,6 +5,7 @@
 //!   control          the socket on which the node is asked; control.lock holds the pid of the one that runs
 //!   identity/        of a head: the authority, tokens, revocations, audit.log
 //!   membership       of another node: its key and certificate, its cluster's authority, where heads are
+//!   listening        the address on which it listens
 //!   cgroup           where the cgroups of its jobs' processes are, or why there are none
 //!   head.redb        of a head: what it has acknowledged
 //!   executables/     by BLAKE3 hash

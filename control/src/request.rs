@@ -160,6 +160,8 @@ requests! {
     CloseKeeper needs Call to "keep detached actors", answers bool;
     /// See [`GetLaunch`].
     GetLaunch needs BeANode to "be a node", answers Launch;
+    /// See [`HeadNow`].
+    HeadNow needs BeANode to "be a node", answers HeadFacts;
 }
 
 /// The cluster as it is now.
@@ -194,6 +196,9 @@ pub struct ClusterView {
     pub jobs: Vec<JobRow>,
     /// Placement groups.
     pub placement_groups: Vec<PlacementGroupRow>,
+    /// The time at the head when it said this; 1970 from a head of an earlier version, which does not say.
+    #[serde(default)]
+    pub now: UnixTime,
 }
 
 impl ClusterView {
@@ -210,8 +215,22 @@ impl ClusterView {
             workers: Vec::new(),
             jobs: Vec::new(),
             placement_groups: Vec::new(),
+            now: UnixTime::default(),
         }
     }
+}
+
+/// What a node may know of its head, to compare it with itself.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HeadNow {}
+
+/// The head, as it says.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct HeadFacts {
+    /// The time there.
+    pub now: UnixTime,
+    /// The version of its program.
+    pub version: String,
 }
 
 /// Where the heads of the cluster are, that lead or may.

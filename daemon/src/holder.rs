@@ -20,7 +20,7 @@ impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Some((pid, name)) => write!(f, "process {pid} ({name})"),
-            None => f.write_str("a process of another user"),
+            None => f.write_str("a process that this user may not look into"),
         }
     }
 }
@@ -30,6 +30,13 @@ pub(crate) fn name_the_holder(error: TlsError) -> DaemonError {
     match error {
         TlsError::PortInUse { address } => DaemonError::PortInUse { address, holder: holder(address) },
         error => error.into(),
+    }
+}
+
+impl Holder {
+    /// Who listens on the port of `address`. May block.
+    pub fn of(address: SocketAddr) -> Self {
+        holder(address)
     }
 }
 

@@ -33,5 +33,5 @@ pub use error::DaemonError;
 pub use holder::Holder;
 pub use host::memory_bytes;
 pub use membership::kept_membership;
-pub use node::run;
+pub use node::{listening_at, run};
 pub use options::{HEAD_PORT, NODE_PORT, NodeOptions, NodePart, PROGRAMS_BYTES_MAX, Ready};

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +53,9 @@ pub async fn run(options: NodeOptions, ready: impl FnOnce(&Ready) + Send) -> Res
     watch_signals(stop.clone())?;
     let NodeOptions { name, listen, port, advertise, resources, labels, part, .. } = options;
     let listener = tls::listen(SocketAddr::new(listen, port)).map_err(name_the_holder)?;
-    let port = listener.local_addr().map_err(io("the port"))?.port();
+    let bound = listener.local_addr().map_err(io("the port"))?;
+    fs::write(home.file(LISTENING), bound.to_string()).map_err(io("where the node listens"))?;
+    let port = bound.port();
     let labels = match part {
         NodePart::Head { .. } => labels.with(Labels::HEAD, "true"),
         NodePart::Member { .. } => labels,
@@ -306,6 +309,14 @@ impl Led {
         service.end_drivers_of_the_revoked().await;
         Ok(Led { service: Arc::new(service), endpoint, cut })
     }
+}
+
+/// The file that says where the node of this home listens.
+const LISTENING: &str = "listening";
+
+/// Where the node that runs in this home listens, as it has written down; none before it has. May block.
+pub fn listening_at(home: &Path) -> Option<SocketAddr> {
+    fs::read_to_string(home.join(LISTENING)).ok()?.parse().ok()
 }
 
 /// The file that says which life had this home last.

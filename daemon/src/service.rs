@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mobula_control::{
-    ActorTable, AppendLog, BeginDriver, Certify, ClusterView, DriverBegun, GetLaunch, HasExecutable, HoldName,
-    ListActors, Peer, ReadLogs, Refusal, ReleaseName, RenewDriver, Reply, Request, Service, SubmitJob, platform_of,
+    ActorTable, AppendLog, BeginDriver, Certify, ClusterView, DriverBegun, GetLaunch, HasExecutable, HeadFacts,
+    HoldName, ListActors, Peer, ReadLogs, Refusal, ReleaseName, RenewDriver, Reply, Request, Service, SubmitJob,
+    platform_of,
 };
 use mobula_core::cluster::{
     DriverStatus, Executable, JobId, JobKind, JobPhase, JobRow, Labels, NewJob, Place, Placed, Placing, Platform,
@@ -201,6 +202,10 @@ impl Service for HeadService {
                 };
                 reply.answer::<mobula_control::ListNodes>(nodes).await
             }
+            Request::HeadNow(_) => {
+                let facts = HeadFacts { now, version: env!("CARGO_PKG_VERSION").to_owned() };
+                reply.answer::<mobula_control::HeadNow>(Ok(facts)).await
+            }
             Request::ListHeads(_) => reply.answer::<mobula_control::ListHeads>(Ok(self.heads().await)).await,
             Request::PlaceLease(place) => {
                 let answer = match peer.must_be_of(&place.place.lease.job.to_string()) {
@@ -355,6 +360,7 @@ impl HeadService {
                 view.workers = head.workers();
                 view.jobs = head.jobs();
                 view.placement_groups = head.groups();
+                view.now = UnixTime::now();
                 view
             })
             .await

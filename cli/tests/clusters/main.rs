@@ -5,6 +5,7 @@ mod cgroups;
 mod common;
 mod deploy;
 mod detached;
+mod doctor;
 #[cfg(feature = "etcd")]
 #[path = "../../../etcd/tests/server/mod.rs"]
 mod etcd;
@@ -12,8 +13,8 @@ mod failures;
 mod hostile;
 mod isolated;
 mod jobs;
-mod logins;
 mod lists;
+mod logins;
 mod namespaces;
 mod nodes;
 mod placement;
