@@ -1,6 +1,6 @@
 //! What a node in the background has to say: a file in its home, and the one before it once that has grown.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -56,6 +56,11 @@ impl NodeLog {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             log => log?,
         };
+        // The node and another start in its home may both find it too large: one of them sees to it.
+        match log.try_lock() {
+            Err(TryLockError::WouldBlock) => return Ok(()),
+            locked => locked?,
+        }
         if log.metadata()?.len() <= self.bytes_max {
             return Ok(());
         }

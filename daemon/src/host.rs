@@ -16,17 +16,16 @@ pub(crate) fn cores() -> u32 {
 pub(crate) fn architecture() -> String {
     let loaders = ["/lib", "/lib64"].iter().filter_map(|place| fs::read_dir(place).ok()).flatten().flatten();
     let names: Vec<String> = loaders.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    format!("{}-{}-{}", std::env::consts::ARCH, std::env::consts::OS, libraries(&names))
+    format!("{}-{}{}", std::env::consts::ARCH, std::env::consts::OS, libraries(&names))
 }
 
-/// The C libraries whose programs can be started here: those of which there is a loader, `gnu`, `musl` or `gnu+musl`. Where there is none, in an empty
-/// container for one, that of this program.
+/// The C libraries whose programs can be started here: those of which there is a loader, `-gnu`, `-musl` or `-gnu+musl`. Where none is found nothing is
+/// said, which fits every program: it may be in another place.
 fn libraries(names: &[String]) -> String {
-    let own = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
     let has = |prefixes: &[&str]| names.iter().any(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)));
     let found = [("gnu", has(&["ld-linux", "ld64.so"])), ("musl", has(&["ld-musl-"]))];
     let found: Vec<&str> = found.into_iter().filter_map(|(name, is_there)| is_there.then_some(name)).collect();
-    if found.is_empty() { own.to_owned() } else { found.join("+") }
+    if found.is_empty() { String::new() } else { format!("-{}", found.join("+")) }
 }
 
 /// Bytes of memory that the host has.
@@ -103,7 +102,7 @@ mod tests {
         assert!(cores() > 0 && architecture().contains("linux"));
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let (gnu, musl) = ("ld-linux-x86-64.so.2", "ld-musl-x86_64.so.1");
-        let found = [&[gnu][..], &[musl], &["x", musl, gnu]].map(|all| libraries(&names(all)));
-        assert_eq!(found, ["gnu", "musl", "gnu+musl"]);
+        let found = [&[gnu][..], &[musl], &["x", musl, gnu], &["x"]].map(|all| libraries(&names(all)));
+        assert_eq!(found, ["-gnu", "-musl", "-gnu+musl", ""]);
     }
 }

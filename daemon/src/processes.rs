@@ -1,6 +1,7 @@
 //! What runs on this node: starts what the head wants and does not run yet, ends what runs and is not wanted.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -233,9 +234,7 @@ impl Processes {
     }
 
     async fn start_worker(self: &Arc<Self>, spec: WorkerSpec, mut peers: watch::Receiver<Peers>) -> Result<(), String> {
-        let text = |error: ControlError| error.to_string();
-        let launch = self.launch(spec.uid, spec.job).await.map_err(text)?;
-        let program = self.programs.get(&spec.executable, &self.head).await.map_err(text)?;
+        let (launch, program) = self.launch(spec.uid, spec.job, &spec.executable).await?;
         let (proof, until) = self.prove(spec.uid).await?;
         let driver = match peers.wait_for(|peers| peers.driver.is_some()).await {
             Ok(peers) => peers.driver.unwrap_or(NodeUid(0)),
@@ -288,13 +287,24 @@ impl Processes {
         Ok(())
     }
 
-    /// What a process of a job is started with. A head that is away comes back: until then it is asked again, as long as the process is wanted,
-    /// since a driver has no second start.
-    async fn launch(&self, process: NodeUid, job: JobId) -> Result<Launch, ControlError> {
+    /// What a process of a job is started with, and its program.
+    async fn launch(&self, process: NodeUid, job: JobId, program: &Executable) -> Result<(Launch, PathBuf), String> {
+        let launch = || self.head.ask(GetLaunch { node: self.facts.uid, job });
+        let launch = self.insist(process, launch).await?;
+        let program = self.insist(process, || self.programs.get(program, &self.head)).await?;
+        Ok((launch, program))
+    }
+
+    /// A head that is away comes back: until then it is asked again, as long as the process is wanted, since a driver has no second start.
+    async fn insist<T, F: Future<Output = Result<T, ControlError>>>(
+        &self,
+        process: NodeUid,
+        ask: impl Fn() -> F,
+    ) -> Result<T, String> {
         loop {
-            match self.head.ask(GetLaunch { node: self.facts.uid, job }).await {
+            match ask().await {
                 Err(error) if !error.is_final() && !self.is_unwanted(process) => tokio::time::sleep(RETRY).await,
-                asked => return asked,
+                asked => return asked.map_err(|error| error.to_string()),
             }
         }
     }
@@ -331,9 +341,7 @@ impl Processes {
     }
 
     async fn start_driver(self: &Arc<Self>, spec: DriverSpec) -> Result<(), String> {
-        let text = |error: ControlError| error.to_string();
-        let launch = self.launch(spec.uid, spec.job).await.map_err(text)?;
-        let program = self.programs.get(&spec.executable, &self.head).await.map_err(text)?;
+        let (launch, program) = self.launch(spec.uid, spec.job, &spec.executable).await?;
         let mut command = child::command(&program, &launch);
         let (name, value) = driver_variable(spec.job, spec.uid, spec.keeper);
         command.env(name, value).env("MOBULA_ADDRESS", &self.facts.home);

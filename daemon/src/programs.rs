@@ -99,7 +99,7 @@ impl Programs {
             offset += limits::EXECUTABLE_PART_BYTES as u64;
             self.append(executable, part).await.map_err(|refusal| match refusal {
                 Refusal::Head(Refused::Full { limit, .. }) => {
-                    Refusal::NotNow(format!("this node has {limit} bytes for the programs of all that runs on it"))
+                    Refusal::Failed(format!("this node has {limit} bytes for the programs of all that runs on it"))
                 }
                 refusal => refusal,
             })?;
@@ -225,8 +225,9 @@ fn write_part(file: &mut File, executable: &Executable, part: &Part, bytes: &[u8
     let mut have = file.metadata().map_err(not_kept)?.len();
     if part.offset < have {
         // Another one hands the same program in, and is ahead; or has given up, and left something else.
+        // That keeps nothing in use: who says the same again and again takes no room from others.
         if is_there(file, part.offset, bytes).map_err(not_kept)? {
-            return file.set_modified(SystemTime::now()).map_err(not_kept);
+            return Ok(());
         }
         if part.offset == 0 {
             file.set_len(0).map_err(not_kept)?;

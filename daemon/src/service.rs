@@ -620,11 +620,11 @@ impl HeadService {
             return reply.refuse(Refusal::Head(Refused::NoSuchJob { job })).await;
         }
         let mut changes = self.keeper.jobs.listen(job);
-        let mut reader = self.logs.read(job, after)?;
+        let mut reader = block_in_place(|| self.logs.read(job, after))?;
         loop {
             // Before what there is has been read: what comes after it is the end.
             let is_last = !follow || is_over().await.unwrap_or(true);
-            while let Some(part) = self.logs.next(job, &mut reader)? {
+            while let Some(part) = block_in_place(|| self.logs.next(job, &mut reader))? {
                 reply.item(&part).await?;
             }
             if is_last {

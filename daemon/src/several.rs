@@ -25,7 +25,7 @@ use crate::job_logs::JobLogs;
 use crate::keeper::Keeper;
 use crate::local_door::NodeService;
 use crate::node::cut_off;
-use crate::programs::Programs;
+use crate::programs::{Needs, Programs};
 use crate::questions::Questions;
 use crate::service::HeadService;
 
@@ -160,11 +160,14 @@ impl Seat {
         tracing::info!(term, "this head leads");
         // On a task of its own: it waits for etcd.
         tokio::spawn(cut_off(lives, Arc::clone(&self.endpoint), service));
-        tokio::select! {
-            () = Arc::clone(&keeper).tick() => Ok("it decides nothing any more".to_owned()),
-            reason = leadership.ended() => Ok(reason),
-            reason = keeper.breaks() => Ok(reason),
-        }
+        let reason = tokio::select! {
+            () = Arc::clone(&keeper).tick() => "it decides nothing any more".to_owned(),
+            reason = leadership.ended() => reason,
+            reason = keeper.breaks() => reason,
+        };
+        // The next head looks after the programs of jobs.
+        self.programs.need(Needs::Head, []);
+        Ok(reason)
     }
 
     /// The first that leads writes down whose records these are.
