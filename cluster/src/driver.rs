@@ -111,7 +111,7 @@ impl Driver {
         // Who was asked first has the output, also where others, or with another certificate, are asked for the rest.
         let here = Arc::clone(&client);
         let mut heads = match client.target() {
-            Target::Local(_) => Vec::new(),
+            Target::Local(_) | Target::Dialled(_) => Vec::new(),
             Target::Remote { heads: asked, .. } => asked.all(),
         }
         .into_iter()

@@ -1,10 +1,12 @@
 //! Asking the head: over the socket of this user's node, or over TLS.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,13 +43,25 @@ pub enum Target {
         /// The job that it is for.
         job: Option<String>,
     },
+    /// A head that is reached over some other stream: for simulations. No promise holds for it.
+    #[doc(hidden)]
+    Dialled(Dial),
 }
+
+/// Opens a stream to a head that knows who asks.
+#[doc(hidden)]
+pub type Dial = Arc<dyn Fn() -> Dialling + Send + Sync>;
+
+/// A stream that is being opened.
+#[doc(hidden)]
+pub type Dialling = Pin<Box<dyn Future<Output = io::Result<Box<dyn ByteStream>>> + Send>>;
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Target::Local(path) => write!(f, "{}", path.display()),
             Target::Remote { heads, .. } => write!(f, "{}", heads.current()),
+            Target::Dialled(_) => write!(f, "the head"),
         }
     }
 }
@@ -190,7 +204,7 @@ impl Client {
 
     fn heads(&self) -> Option<&Heads> {
         match &self.target {
-            Target::Local(_) => None,
+            Target::Local(_) | Target::Dialled(_) => None,
             Target::Remote { heads, .. } => Some(heads),
         }
     }
@@ -257,6 +271,10 @@ impl Client {
                 let hello = Hello { life: *life, job: job.clone() };
                 wire::write(&mut stream, &hello).await.map_err(|error| self.broken(error, false))?;
                 Ok(Connection { stream: Box::new(stream), to: Some(address) })
+            }
+            Target::Dialled(dial) => {
+                let stream = dial().await.map_err(|error| self.broken(error, false))?;
+                Ok(Connection { stream, to: None })
             }
         }
     }

@@ -35,16 +35,38 @@ pub use request::*;
 pub use server::{Peer, Reply, Service, serve_certified, serve_local};
 pub use whom::{Whom, whom};
 
-/// For the fuzz targets; no promise holds for it.
+/// For the fuzz targets and simulations; no promise holds for it.
 #[doc(hidden)]
 pub mod private {
     use std::future::Future as _;
     use std::io;
+    use std::net::SocketAddr;
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
 
+    use mobula_core::{NodeUid, codec};
+    use mobula_identity::Role;
+
+    pub use crate::client::{Dial, Dialling};
     use crate::request::Request;
-    use crate::wire;
+    use crate::server::{self, Peer, Service};
+    pub use crate::wire::ByteStream;
+    use crate::wire::{self, Answered};
+
+    /// One that has proven who it is in another way than by a certificate.
+    pub fn peer(role: Role, address: SocketAddr, life: NodeUid, line: NodeUid, job: Option<String>) -> Peer {
+        Peer::known(role, address, life, line, job)
+    }
+
+    /// Serves a peer that is known, until it goes.
+    pub async fn serve(service: &impl Service, peer: &Peer, stream: impl ByteStream + 'static) {
+        server::serve(service, peer, Box::new(stream)).await;
+    }
+
+    /// True if what has come back, without its length, is an answer and no refusal.
+    pub fn is_answer(message: &[u8]) -> bool {
+        matches!(codec::decode(message), Ok(Answered::Item(_)))
+    }
 
     /// Reads all of `bytes` as a head reads what a peer sends. An error as it would end the connection.
     pub fn read_requests(mut bytes: &[u8], mut take: impl FnMut(Request)) -> io::Result<()> {

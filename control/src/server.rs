@@ -33,6 +33,11 @@ impl Peer {
         Peer { role: Role::Operator, address: None, life: None, line: None, job: None }
     }
 
+    /// One that has proven in some other way who it is: for simulations.
+    pub(crate) fn known(role: Role, address: SocketAddr, life: NodeUid, line: NodeUid, job: Option<String>) -> Self {
+        Peer { role, address: Some(address), life: Some(life), line: Some(line), job }
+    }
+
     /// What it is to the cluster.
     pub fn role(&self) -> Role {
         self.role
@@ -181,7 +186,7 @@ fn role_of(stream: &ControlStream) -> Option<Role> {
 }
 
 /// Serves requests one after the other.
-async fn serve(service: &impl Service, peer: &Peer, mut stream: Box<dyn ByteStream>) {
+pub(crate) async fn serve(service: &impl Service, peer: &Peer, mut stream: Box<dyn ByteStream>) {
     loop {
         let request: Request = match wire::read(&mut stream).await {
             Ok(Some(request)) => request,

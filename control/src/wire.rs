@@ -41,7 +41,7 @@ pub(crate) enum Answered {
 }
 
 /// A stream of bytes to a peer who is known.
-pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
 
 /// Writes one message. Not cancel-safe.

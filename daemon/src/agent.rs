@@ -1,19 +1,19 @@
 //! A node's side of its membership: registers, says every half second that it lives, follows what is to run, and ends everything when its lease is over.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mobula_control::{BeatNode, Client, ControlError, LeaveNode, Refusal, Register, Target, WatchAssignment, follow};
-use mobula_core::cluster::{Assignment, Beat, Labels, Refused, Registration, Resources};
+use mobula_core::cluster::{Assignment, Beat, Labels, Refused, Registration, Resources, Running, Usage};
 use mobula_core::{LeaseTimes, NodeId, NodeUid};
 use mobula_head::NodeLease;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::error::DaemonError;
-use crate::host::{self, Load};
+use crate::host;
 use crate::name_wait::{NameHolder, NameWait};
-use crate::processes::Processes;
 
 const RETRY: Duration = Duration::from_millis(200);
 const REGISTER_WITHIN: Duration = Duration::from_secs(5);
@@ -21,17 +21,42 @@ const REGISTER_WITHIN: Duration = Duration::from_secs(5);
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a node says of itself when it enters.
-pub(crate) struct About {
-    pub(crate) id: NodeId,
-    pub(crate) address: SocketAddr,
-    pub(crate) resources: Resources,
-    pub(crate) labels: Labels,
-    pub(crate) replaces: Option<NodeUid>,
+pub struct About {
+    /// Its operator's name and this life.
+    pub id: NodeId,
+    /// Where others reach it.
+    pub address: SocketAddr,
+    /// What it gives.
+    pub resources: Resources,
+    /// What its operator says of it.
+    pub labels: Labels,
+    /// The life before, all of whose processes are known to be dead.
+    pub replaces: Option<NodeUid>,
+}
+
+/// What runs on a node, as far as its membership has to do with it.
+pub trait Hosted: Send + Sync + 'static {
+    /// What runs, for the head.
+    fn running(&self) -> Running;
+    /// True if nothing of any job runs.
+    fn is_idle(&self) -> bool;
+    /// The times of leases.
+    fn times(&self) -> LeaseTimes;
+    /// The times of leases are these, in the whole cluster.
+    fn set_times(&self, times: LeaseTimes);
+    /// Something about what runs has changed: the head is to hear of it.
+    fn changed(&self) -> &Notify;
+    /// Makes what runs what the head wants. Older than what was seen is nothing new.
+    fn reconcile(self: &Arc<Self>, assignment: Assignment);
+    /// Asks all workers to leave, and waits until they have, or their time is over.
+    fn leave(&self, reason: &str) -> impl Future<Output = ()> + Send;
+    /// Ends everything at once, for ever.
+    fn fence(&self);
 }
 
 /// How a node's life has ended.
-#[derive(Debug, Eq, PartialEq)]
-pub(crate) enum End {
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum End {
     /// It was told to, or has finished what it had.
     Left,
     /// Its lease is over.
@@ -48,21 +73,30 @@ enum Registering {
     NameInUse(NameHolder),
 }
 
-pub(crate) struct Agent {
-    pub(crate) about: About,
-    pub(crate) target: Target,
-    pub(crate) processes: Arc<Processes>,
-    pub(crate) stop: watch::Receiver<bool>,
+/// A node's membership.
+pub struct Agent<P> {
+    /// The node.
+    pub about: About,
+    /// The head.
+    pub target: Target,
+    /// What runs on the node.
+    pub processes: Arc<P>,
+    /// Looks at how busy the host is.
+    pub load: Box<dyn FnMut() -> Usage + Send>,
+    /// Set when the node is to stop.
+    pub stop: watch::Receiver<bool>,
     /// Set once the head has taken the node.
-    pub(crate) ready: watch::Sender<bool>,
+    pub ready: watch::Sender<bool>,
 }
 
-impl Agent {
+impl<P: Hosted> Agent<P> {
     /// Lives until it is told to stop, has been drained, or has lost its lease.
-    pub(crate) async fn run(self) -> Result<End, DaemonError> {
+    ///
+    /// # Errors
+    /// [`DaemonError`] if the head will never take it.
+    pub async fn run(mut self) -> Result<End, DaemonError> {
         let client = Arc::new(Client::new(self.target.clone()));
         let (tell, mut assignments) = watch::channel(Assignment::default());
-        let mut load = Load::default();
         let mut lease = NodeLease::new(LeaseTimes::default());
         let mut name = NameWait::default();
         loop {
@@ -78,7 +112,7 @@ impl Agent {
             }
         }
         // With it the node is up: whoever has waited for it may use it.
-        self.beat(&client, &mut lease, &mut load, &tell).await?;
+        self.beat(&client, &mut lease, &tell).await?;
         self.ready.send_replace(true);
         let following = tokio::spawn(follow_assignment(Arc::clone(&client), self.about.id.uid, tell.clone()));
         let end = loop {
@@ -95,9 +129,9 @@ impl Agent {
                     }
                 }
                 () = stopped(&self.stop) => break self.leave(&client).await,
-                () = sleep_until(beat_at) => self.beat(&client, &mut lease, &mut load, &tell).await?,
+                () = sleep_until(beat_at) => self.beat(&client, &mut lease, &tell).await?,
                 // The head is not to wait half a second for what has just happened.
-                () = self.processes.changed.notified() => self.beat(&client, &mut lease, &mut load, &tell).await?,
+                () = self.processes.changed().notified() => self.beat(&client, &mut lease, &tell).await?,
                 Ok(()) = assignments.changed() => {
                     let assignment = assignments.borrow_and_update().clone();
                     if assignment.fenced {
@@ -158,14 +192,13 @@ impl Agent {
     }
 
     async fn beat(
-        &self,
+        &mut self,
         client: &Client,
         lease: &mut NodeLease,
-        load: &mut Load,
         tell: &watch::Sender<Assignment>,
     ) -> Result<(), DaemonError> {
         let sent = mobula_transport::now();
-        let beat = Beat { running: self.processes.running(), used: load.look(), ..lease.beat(sent) };
+        let beat = Beat { running: self.processes.running(), used: (self.load)(), ..lease.beat(sent) };
         // One that gets no answer must not keep the node from its next try.
         let after = self.processes.times().heartbeat.max(Duration::from_millis(100)) * 2;
         match client.ask_within(BeatNode { node: self.about.id.uid, beat }, within(lease, after)).await {
@@ -191,7 +224,7 @@ impl Agent {
         self.processes.fence();
         let gone = async {
             while !self.processes.is_idle() {
-                self.processes.changed.notified().await;
+                self.processes.changed().notified().await;
             }
         };
         let _ = tokio::time::timeout(STOP_WITHIN, gone).await;
@@ -253,7 +286,7 @@ mod tests {
     use super::*;
     use crate::local_door;
     use crate::output::Output;
-    use crate::processes::NodeFacts;
+    use crate::processes::{NodeFacts, Processes};
     use crate::programs::Programs;
 
     /// A head that takes a node once, forgets it, and has no time for it any more.
@@ -311,6 +344,7 @@ mod tests {
             },
             target,
             processes: Processes::new(facts, client, Arc::new(programs), output),
+            load: Box::new(Usage::default),
             stop: stop.subscribe(),
             ready,
         };

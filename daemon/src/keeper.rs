@@ -13,15 +13,31 @@ use tokio::sync::{Mutex, Notify, watch};
 use crate::bells::Bells;
 use crate::error::DaemonError;
 
+/// What decisions take from the world beside the time that has passed.
+#[derive(Clone, Copy, Debug)]
+pub struct Outside {
+    /// 64 random bits, which must not come again.
+    pub chance: fn() -> u64,
+    /// The date.
+    pub date: fn() -> UnixTime,
+}
+
+impl Outside {
+    /// The system's.
+    pub(crate) const SYSTEM: Self = Outside { chance: system_chance, date: UnixTime::now };
+}
+
 /// Keeps the head's decisions and its records together.
-pub(crate) struct Keeper {
+pub struct Keeper {
     /// Of this head.
     pub(crate) term: u64,
     state: Mutex<State>,
     begun: Instant,
+    outside: Outside,
     /// Something may be due earlier than was thought.
     due: Notify,
-    pub(crate) views: watch::Sender<Revision>,
+    /// Rings when what lists show has changed.
+    pub views: watch::Sender<Revision>,
     pub(crate) jobs: Bells<JobId>,
     pub(crate) nodes: Bells<NodeUid>,
     pub(crate) leases: Bells<LeaseId>,
@@ -38,30 +54,34 @@ struct State {
 
 impl Keeper {
     /// Becomes the head whose records are in `store`.
-    pub(crate) async fn open(
+    ///
+    /// # Errors
+    /// [`DaemonError`] if they cannot be read or written.
+    pub async fn open(
         config: HeadConfig,
         store: Arc<dyn MetadataStore>,
         cut: tokio::sync::mpsc::UnboundedSender<NodeUid>,
+        outside: Outside,
     ) -> Result<Arc<Self>, DaemonError> {
         let begun = mobula_transport::now();
-        let head = take_over(&*store, config, || moment(begun)).await?;
+        let head = take_over(&*store, config, || outside.moment(begun)).await?;
         let (term, views) = (head.term(), watch::Sender::new(head.revision()));
         let (jobs, nodes, leases) = (Bells::default(), Bells::default(), Bells::default());
         let state = Mutex::new(State { head, store });
         let (due, broken) = (Notify::new(), watch::Sender::new(None));
-        Ok(Arc::new(Keeper { term, state, begun, due, views, jobs, nodes, leases, cut, broken }))
+        Ok(Arc::new(Keeper { term, state, begun, outside, due, views, jobs, nodes, leases, cut, broken }))
     }
 
     /// Asks the head for a decision. What comes back is on disk.
-    pub(crate) async fn decide<T>(
-        &self,
-        decide: impl FnOnce(&mut Head, Moment) -> Result<T, Refused>,
-    ) -> Result<T, Refusal> {
+    ///
+    /// # Errors
+    /// What the head refuses, or that it cannot write.
+    pub async fn decide<T>(&self, decide: impl FnOnce(&mut Head, Moment) -> Result<T, Refused>) -> Result<T, Refusal> {
         let mut state = self.state.lock().await;
         if let Some(reason) = &*self.broken.borrow() {
             return Err(Refusal::NotNow(format!("the head ends: {reason}")));
         }
-        let decided = decide(&mut state.head, moment(self.begun));
+        let decided = decide(&mut state.head, self.outside.moment(self.begun));
         self.carry_out(&mut state).await?;
         drop(state);
         self.due.notify_one();
@@ -93,16 +113,22 @@ impl Keeper {
     }
 
     /// Looks, and changes nothing.
-    pub(crate) async fn look<T>(&self, look: impl FnOnce(&Head, Duration) -> T) -> T {
+    pub async fn look<T>(&self, look: impl FnOnce(&Head, Duration) -> T) -> T {
         let state = self.state.lock().await;
-        look(&state.head, self.begun.elapsed())
+        look(&state.head, since(self.begun))
+    }
+
+    /// 64 random bits.
+    pub(crate) fn chance(&self) -> u64 {
+        (self.outside.chance)()
     }
 
     /// Does what is due, for ever.
-    pub(crate) async fn tick(self: Arc<Self>) {
+    pub async fn tick(self: Arc<Self>) {
         loop {
             let next = self.look(|head, now| head.next_wakeup().map(|at| at.saturating_sub(now))).await;
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(next.unwrap_or(Duration::from_secs(3600))) => {
                     // It cannot be refused; that the head is broken is said elsewhere.
                     let _ = self.decide(|head, moment| { head.tick(moment); Ok(()) }).await;
@@ -146,7 +172,7 @@ impl Keeper {
     }
 
     /// Resolves when the head cannot write any more, with the reason. Cancel-safe.
-    pub(crate) async fn breaks(&self) -> String {
+    pub async fn breaks(&self) -> String {
         let mut broken = self.broken.subscribe();
         // It is not dropped before this is.
         let reason = broken.wait_for(Option::is_some).await;
@@ -161,9 +187,20 @@ impl Keeper {
     }
 }
 
-fn moment(begun: Instant) -> Moment {
+impl Outside {
+    fn moment(&self, begun: Instant) -> Moment {
+        Moment { now: since(begun), unix: (self.date)(), chance: (self.chance)() }
+    }
+}
+
+/// By the clock of the runtime, which may be a virtual one.
+fn since(begun: Instant) -> Duration {
+    mobula_transport::now().saturating_duration_since(begun)
+}
+
+fn system_chance() -> u64 {
     let mut chance = [0; 8];
     // A host whose random source fails has worse to fear than a head that ends.
     getrandom::fill(&mut chance).expect("the system's random source works");
-    Moment { now: begun.elapsed(), unix: UnixTime::now(), chance: u64::from_be_bytes(chance) }
+    u64::from_be_bytes(chance)
 }

@@ -2,8 +2,9 @@
 //! head as well, and keeps what all have agreed on.
 //!
 //! Start at [`run`]. `membership` is how a node comes in and stays, `agent` its lease, `processes` and `child` what runs on it, `door` its port; `keeper` drives the head's decisions
-//! (`mobula-head`), and `service` answers those who ask.
+//! (`mobula-head`), and `service` answers those who ask, `answers` with decisions alone.
 mod agent;
+mod answers;
 mod bells;
 mod cgroup;
 mod child;
@@ -35,3 +36,11 @@ pub use host::memory_bytes;
 pub use membership::kept_membership;
 pub use node::{listening_at, run};
 pub use options::{HEAD_PORT, NODE_PORT, NodeOptions, NodePart, PROGRAMS_BYTES_MAX, Ready};
+
+/// For simulations; no promise holds for it.
+#[doc(hidden)]
+pub mod private {
+    pub use crate::agent::{About, Agent, End, Hosted};
+    pub use crate::answers::{Answers, Trust};
+    pub use crate::keeper::{Keeper, Outside};
+}

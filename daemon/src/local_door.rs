@@ -9,6 +9,7 @@ use mobula_control::{
 use mobula_transport::unix::Listener;
 use tokio::sync::watch;
 
+use crate::agent::Hosted;
 use crate::processes::Processes;
 use crate::programs::Programs;
 

@@ -23,9 +23,9 @@ use crate::agent::{About, Agent, End};
 use crate::door::{self, Leading};
 use crate::error::DaemonError;
 use crate::holder::name_the_holder;
-use crate::host;
+use crate::host::{self, Load};
 use crate::job_logs::JobLogs;
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, Outside};
 use crate::local_door::{self, NodeService};
 use crate::membership::Membership;
 use crate::options::{NodeOptions, NodePart, PROGRAMS_BYTES_MAX, Ready};
@@ -256,7 +256,10 @@ impl Beginning {
             labels: self.labels.clone(),
             replaces: earlier_life(&self.home),
         };
-        let agent = Agent { about, target, processes, stop: self.stop.subscribe(), ready: watch::Sender::new(false) };
+        let (stop, ready_at_head) = (self.stop.subscribe(), watch::Sender::new(false));
+        let mut load = Load::default();
+        let load = Box::new(move || load.look());
+        let agent = Agent { about, target, processes, load, stop, ready: ready_at_head };
         let mut taken = agent.ready.subscribe();
         let living = agent.run();
         tokio::pin!(living);
@@ -298,7 +301,7 @@ impl Led {
         let store = RedbStore::open(&node.home.file("head.redb"), Clock::new(move || begun.elapsed()));
         // A home may be a copy that an operator has brought back: then its file knows of earlier terms only than the nodes do.
         let store = Arc::new(store.map_err(TakeOverError::from)?.with_terms_from(UnixTime::now().0));
-        let keeper = Keeper::open(HeadConfig::new(times), store, cut_off).await?;
+        let keeper = Keeper::open(HeadConfig::new(times), store, cut_off, Outside::SYSTEM).await?;
         let logs = Arc::new(JobLogs::new(node.home.inside("logs")?));
         let (programs, stop, started) = (Arc::clone(&node.programs), node.stop.clone(), UnixTime::now());
         let (revoked, has_others) = (watch::Sender::new(()), false);

@@ -8,15 +8,6 @@ use tokio::task::block_in_place;
 use crate::service::{HeadService, life_of_submitter};
 
 impl HeadService {
-    /// Resolves when the peer was removed from the cluster. Cancel-safe.
-    pub(crate) async fn until_cut_off(&self, peer: &Peer) {
-        let mut revoked = self.revoked.subscribe();
-        while !self.is_cut_off(peer) {
-            // It is not dropped before this is.
-            let _ = revoked.changed().await;
-        }
-    }
-
     /// Cuts a person off; false if there is none. The drivers that it has begun are cut off as well, and their jobs end: what holds their certificates is
     /// not trusted either. Jobs whose drivers run on the cluster go on. If a part of it fails, the same again does the rest.
     pub(crate) async fn revoke_credential(&self, uid: NodeUid, now: UnixTime) -> Result<bool, Refusal> {

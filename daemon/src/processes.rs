@@ -20,6 +20,7 @@ use mobula_identity::{Certified, KeyRequest, Revocations, keep_renewed};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use crate::agent::Hosted;
 use crate::cgroup::Groups;
 use crate::child::{self, Child, News};
 use crate::output::Output;
@@ -59,8 +60,7 @@ pub(crate) struct Processes {
     times: Mutex<LeaseTimes>,
     /// Who is cut off, as the head says.
     revoked: watch::Sender<Revocations>,
-    /// Something about what runs has changed: the head is to hear of it.
-    pub(crate) changed: Notify,
+    changed: Notify,
 }
 
 #[derive(Default)]
@@ -109,18 +109,23 @@ impl Processes {
         .await;
     }
 
-    /// The times of leases are these, in the whole cluster.
-    pub(crate) fn set_times(&self, times: LeaseTimes) {
+    /// True if the head wants that driver here.
+    pub(crate) fn drives(&self, driver: NodeUid, job: JobId) -> bool {
+        let table = self.table.lock();
+        table.processes.get(&driver).is_some_and(|entry| entry.is_driver && entry.job == job)
+    }
+}
+
+impl Hosted for Processes {
+    fn set_times(&self, times: LeaseTimes) {
         *self.times.lock() = times;
     }
 
-    /// The times of leases.
-    pub(crate) fn times(&self) -> LeaseTimes {
+    fn times(&self) -> LeaseTimes {
         *self.times.lock()
     }
 
-    /// What runs, for the head.
-    pub(crate) fn running(&self) -> Running {
+    fn running(&self) -> Running {
         let table = self.table.lock();
         let of = |is_driver| table.processes.iter().filter(move |(_, entry)| entry.is_driver == is_driver);
         Running {
@@ -132,19 +137,15 @@ impl Processes {
         }
     }
 
-    /// True if nothing of any job runs here.
-    pub(crate) fn is_idle(&self) -> bool {
+    fn changed(&self) -> &Notify {
+        &self.changed
+    }
+
+    fn is_idle(&self) -> bool {
         self.table.lock().processes.is_empty()
     }
 
-    /// True if the head wants that driver here.
-    pub(crate) fn drives(&self, driver: NodeUid, job: JobId) -> bool {
-        let table = self.table.lock();
-        table.processes.get(&driver).is_some_and(|entry| entry.is_driver && entry.job == job)
-    }
-
-    /// Makes what runs what the head wants. Older than what was seen is nothing new.
-    pub(crate) fn reconcile(self: &Arc<Self>, assignment: Assignment) {
+    fn reconcile(self: &Arc<Self>, assignment: Assignment) {
         let mut table = self.table.lock();
         if table.fenced || assignment.revision < table.seen {
             return;
@@ -187,7 +188,7 @@ impl Processes {
     }
 
     /// Lets the workers end in order, for [`limits::LEAVE_WITHIN`] at most. Nothing more is started.
-    pub(crate) async fn leave(&self, reason: &str) {
+    async fn leave(&self, reason: &str) {
         {
             let mut table = self.table.lock();
             for entry in table.processes.values_mut().filter(|entry| !entry.is_driver) {
@@ -205,13 +206,14 @@ impl Processes {
         let _ = tokio::time::timeout(limits::LEAVE_WITHIN + LEAVE_MARGIN, left).await;
     }
 
-    /// Ends everything at once, for ever.
-    pub(crate) fn fence(&self) {
+    fn fence(&self) {
         let mut table = self.table.lock();
         table.fenced = true;
         table.processes.values().filter_map(|entry| entry.child.as_ref()).for_each(|child| child.kill());
     }
+}
 
+impl Processes {
     /// Hands a connection to the process that it is for.
     pub(crate) fn connection(&self, target: NodeUid, stream: TcpStream) {
         let child = self.table.lock().processes.get(&target).and_then(|entry| entry.child.clone());

@@ -1,28 +1,21 @@
 //! What the head answers. Who may ask for what has been checked: here it is done.
 
 use std::collections::BTreeSet;
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mobula_control::{
-    ActorTable, AppendLog, BeginDriver, Certify, ClusterView, DriverBegun, GetLaunch, HasExecutable, HeadFacts,
-    HoldName, ListActors, Peer, ReadLogs, Refusal, ReleaseName, RenewDriver, Reply, Request, Service, SubmitJob,
-    platform_of,
+    ActorTable, AppendLog, BeginDriver, Certify, ClusterView, DriverBegun, HasExecutable, HeadFacts, ListActors, Peer,
+    ReadLogs, Refusal, RenewDriver, Reply, Request, Service, SubmitJob, platform_of,
 };
-use mobula_core::cluster::{
-    DriverStatus, Executable, JobId, JobKind, JobPhase, JobRow, Labels, NewJob, Place, Placed, Placing, Platform,
-    Refused, UnixTime, WorkerPolicy,
-};
+use mobula_core::cluster::{Executable, JobId, JobPhase, JobRow, Labels, Platform, Refused, UnixTime};
 use mobula_core::{LeaseTimes, NodeUid, limits};
-use mobula_head::Head;
 use mobula_identity::{Capability, Certified, Head as Identity, IdentityError};
 use tokio::sync::watch;
 use tokio::task::block_in_place;
 
+use crate::answers::{Answers, Looking, Trust, drives};
 use crate::job_logs::JobLogs;
 use crate::keeper::Keeper;
 use crate::people::cut_off;
@@ -64,12 +57,9 @@ impl Service for HeadService {
             Request::WatchView(_) => {
                 let mut changes = keeper.views.subscribe();
                 changes.mark_changed();
-                self.stream(peer, &mut reply, &mut changes, || Box::pin(async { Some((self.view().await, false)) }))
+                self.answers()
+                    .stream(peer, &mut reply, &mut changes, || Box::pin(async { Some((self.view().await, false)) }))
                     .await
-            }
-            Request::ListLeases(_) => {
-                let leases = keeper.look(|head, _| head.leases()).await;
-                reply.answer::<mobula_control::ListLeases>(Ok(leases)).await
             }
             Request::ListActors(list) => reply.answer::<ListActors>(self.actors(list).await).await,
             Request::WatchQuestions(watch) => {
@@ -79,7 +69,7 @@ impl Service for HeadService {
                 let mut changes = self.questions.changed.listen(watch.job);
                 changes.mark_changed();
                 let look = || -> Looking<'_, _> { Box::pin(async { Some((self.questions.of(watch.job), false)) }) };
-                self.stream(peer, &mut reply, &mut changes, look).await
+                self.answers().stream(peer, &mut reply, &mut changes, look).await
             }
             Request::TellActors(tell) => {
                 let drives = drives(peer, tell.job, tell.driver);
@@ -100,10 +90,6 @@ impl Service for HeadService {
                 let revoked = block_in_place(|| self.identity.revoke_token(revoke.token, now));
                 let answer = revoked.map_err(|error| Refusal::Failed(error.to_string()));
                 reply.answer::<mobula_control::RevokeToken>(answer).await
-            }
-            Request::DrainNode(drain) => {
-                let answer = keeper.decide(|head, moment| head.drain(drain.node, drain.within, moment)).await;
-                reply.answer::<mobula_control::DrainNode>(answer).await
             }
             Request::RemoveNode(remove) => {
                 reply.answer::<mobula_control::RemoveNode>(self.remove_node(remove.node, now).await).await
@@ -136,144 +122,24 @@ impl Service for HeadService {
                 reply.answer::<mobula_control::GetExecutable>(part).await
             }
             Request::SubmitJob(submit) => reply.answer::<SubmitJob>(self.submit(peer, submit).await).await,
-            Request::StopJob(stop) => {
-                let stopped = match self.may_stop(peer, stop.job).await {
-                    Ok(()) => keeper.decide(|head, moment| head.stop_job(stop.job, moment)).await.map(drop),
-                    Err(refusal) => Err(refusal),
-                };
-                reply.answer::<mobula_control::StopJob>(stopped).await
-            }
             Request::BeginDriver(begin) => reply.answer::<BeginDriver>(self.begin_driver(peer, begin).await).await,
-            Request::BeatDriver(beat) => {
-                let answer = match drives(peer, beat.job, beat.driver) {
-                    Ok(()) => {
-                        keeper.decide(|head, moment| head.driver_beat(beat.job, beat.driver, moment)).await.map(drop)
-                    }
-                    Err(refusal) => Err(refusal),
-                };
-                reply.answer::<mobula_control::BeatDriver>(answer).await
-            }
             Request::RenewDriver(renew) => {
                 reply.answer::<mobula_control::RenewDriver>(self.renew_driver(peer, renew).await).await
-            }
-            Request::EndDriver(end) => {
-                let answer = match drives(peer, end.job, end.driver) {
-                    Ok(()) => {
-                        keeper.decide(|head, moment| head.driver_ended(end.job, end.driver, end.status, moment)).await
-                    }
-                    Err(refusal) => Err(refusal),
-                };
-                reply.answer::<mobula_control::EndDriver>(answer).await
             }
             Request::WatchRevocations(_) => {
                 let mut changes = self.revoked.subscribe();
                 changes.mark_changed();
-                self.stream(peer, &mut reply, &mut changes, || {
-                    Box::pin(async { Some((self.identity.revocations(), false)) })
-                })
-                .await
-            }
-            Request::WatchJob(watch) => {
-                // Nodes tell the workers that they have started about each other.
-                let is_node = peer.may(Capability::BeANode);
-                let is_guest = match peer.job() {
-                    Some(job) => keeper.look(|head, _| head.may_call(job, watch.job)).await,
-                    None => false,
-                };
-                let allowed = if is_node || is_guest { Ok(()) } else { peer.must_be_of(&watch.job.to_string()) };
-                if let Err(refusal) = allowed {
-                    return reply.refuse(refusal).await;
-                }
-                let mut changes = keeper.jobs.listen(watch.job);
-                changes.mark_changed();
-                let look = || -> Looking<'_, _> {
-                    Box::pin(async {
-                        let view = keeper.look(|head, _| head.job_view(watch.job)).await?;
-                        let is_over = view.phase.is_over();
-                        Some((view, is_over))
+                self.answers()
+                    .stream(peer, &mut reply, &mut changes, || {
+                        Box::pin(async { Some((self.identity.revocations(), false)) })
                     })
-                };
-                self.stream(peer, &mut reply, &mut changes, look).await
-            }
-            Request::ListNodes(list) => {
-                let nodes = match peer.must_be_of(&list.job.to_string()) {
-                    Ok(()) => Ok(keeper.look(|head, now| head.nodes(now)).await),
-                    Err(refusal) => Err(refusal),
-                };
-                reply.answer::<mobula_control::ListNodes>(nodes).await
+                    .await
             }
             Request::HeadNow(_) => {
                 let facts = HeadFacts { now, version: env!("CARGO_PKG_VERSION").to_owned() };
                 reply.answer::<mobula_control::HeadNow>(Ok(facts)).await
             }
             Request::ListHeads(_) => reply.answer::<mobula_control::ListHeads>(Ok(self.heads().await)).await,
-            Request::PlaceLease(place) => {
-                let answer = match peer.must_be_of(&place.place.lease.job.to_string()) {
-                    Ok(()) => self.place(place.place).await,
-                    Err(refusal) => Err(refusal),
-                };
-                reply.answer::<mobula_control::PlaceLease>(answer).await
-            }
-            Request::ReleaseLease(release) => {
-                let answer = match peer.must_be_of(&release.lease.job.to_string()) {
-                    Ok(()) => keeper.decide(|head, moment| head.release(release.lease, moment)).await,
-                    Err(refusal) => Err(refusal),
-                };
-                reply.answer::<mobula_control::ReleaseLease>(answer).await
-            }
-            Request::CreateGroup(create) => {
-                let answer = match peer.must_be_of(&create.group.group.job.to_string()) {
-                    Ok(()) => keeper.decide(|head, moment| head.create_group(create.group, moment)).await,
-                    Err(refusal) => Err(refusal),
-                };
-                reply.answer::<mobula_control::CreateGroup>(answer).await
-            }
-            Request::RemoveGroup(remove) => {
-                let answer = match peer.must_be_of(&remove.group.job.to_string()) {
-                    Ok(()) => keeper.decide(|head, moment| head.remove_group(remove.group, moment)).await,
-                    Err(refusal) => Err(refusal),
-                };
-                reply.answer::<mobula_control::RemoveGroup>(answer).await
-            }
-            Request::Register(register) => {
-                let answer = match self.proven(peer, register.registration) {
-                    Ok(proven) => keeper.decide(|head, moment| head.register_node(proven, moment)).await,
-                    Err(refusal) => Err(refusal),
-                };
-                reply.answer::<mobula_control::Register>(answer).await
-            }
-            Request::BeatNode(beat) => {
-                let answer = match peer.must_be(beat.node) {
-                    Ok(()) => keeper.decide(|head, moment| head.beat(beat.node, &beat.beat, moment)).await,
-                    Err(refusal) => Err(refusal),
-                };
-                reply.answer::<mobula_control::BeatNode>(answer).await
-            }
-            Request::LeaveNode(leave) => {
-                let answer = match peer.must_be(leave.node) {
-                    Ok(()) => keeper.leave(leave.node).await,
-                    Err(refusal) => Err(refusal),
-                };
-                reply.answer::<mobula_control::LeaveNode>(answer).await
-            }
-            Request::WatchAssignment(watch) => {
-                if let Err(refusal) = peer.must_be(watch.node) {
-                    return reply.refuse(refusal).await;
-                }
-                let mut changes = keeper.nodes.listen(watch.node);
-                changes.mark_changed();
-                let look = || -> Looking<'_, _> {
-                    Box::pin(async { Some((keeper.look(|head, _| head.assignment(watch.node)).await?, false)) })
-                };
-                self.stream(peer, &mut reply, &mut changes, look).await
-            }
-            Request::WorkerEnded(ended) => {
-                let answer = match peer.must_be(ended.node) {
-                    Ok(()) => self.process_ended(ended.node, ended.process, ended.status).await,
-                    Err(refusal) => Err(refusal),
-                };
-                reply.answer::<mobula_control::WorkerEnded>(answer).await
-            }
             Request::Certify(certify) => reply.answer::<Certify>(self.certify(peer, certify).await).await,
             Request::AppendLog(append) => reply.answer::<AppendLog>(self.append_log(peer, append).await).await,
             Request::ListCredentials(_) => {
@@ -284,60 +150,8 @@ impl Service for HeadService {
                 let revoked = self.revoke_credential(revoke.uid, now).await;
                 reply.answer::<mobula_control::RevokeCredential>(revoked).await
             }
-            Request::ListDetached(_) => {
-                let detached = keeper.look(|head, _| head.detached()).await;
-                reply.answer::<mobula_control::ListDetached>(Ok(detached)).await
-            }
-            Request::OpenKeeper(open) => {
-                let answer = match peer.must_be_of(&open.job.to_string()) {
-                    Ok(()) => keeper.decide(|head, moment| head.open_keeper(open.job, moment)).await,
-                    Err(refusal) => Err(refusal),
-                };
-                reply.answer::<mobula_control::OpenKeeper>(answer).await
-            }
-            Request::FindDetached(find) => {
-                let answer = match peer.must_be_of(&find.job.to_string()) {
-                    Ok(()) => keeper.decide(|head, moment| head.find_detached(find.job, &find.name, moment)).await,
-                    Err(refusal) => Err(refusal),
-                };
-                reply.answer::<mobula_control::FindDetached>(answer).await
-            }
-            Request::HoldName(hold) => {
-                let HoldName { job, number, name } = hold;
-                let answer = match peer.must_be_of(&job.to_string()) {
-                    Ok(()) => keeper.decide(|head, moment| head.hold_name(job, number, &name, moment)).await,
-                    Err(refusal) => Err(refusal),
-                };
-                reply.answer::<HoldName>(answer).await
-            }
-            Request::ReleaseName(ReleaseName { job, number }) => {
-                let release = |head: &mut Head, moment| {
-                    head.release_name(job, number, moment);
-                    Ok(())
-                };
-                let answer = match peer.must_be_of(&job.to_string()) {
-                    Ok(()) => keeper.decide(release).await,
-                    Err(refusal) => Err(refusal),
-                };
-                reply.answer::<ReleaseName>(answer).await
-            }
-            Request::CloseKeeper(close) => {
-                let answer = match drives(peer, close.job, close.driver) {
-                    Ok(()) => keeper.decide(|head, moment| head.close_keeper(close.job, close.driver, moment)).await,
-                    Err(refusal) => Err(refusal),
-                };
-                reply.answer::<mobula_control::CloseKeeper>(answer).await
-            }
-            Request::GetLaunch(GetLaunch { node, job }) => {
-                let launch = match peer.must_be(node) {
-                    Ok(()) => self.keeper.look(|head, _| head.launch(node, job)).await.ok_or_else(|| {
-                        Refusal::NotFound { what: format!("process of {job} that is wanted on this node") }
-                    }),
-                    Err(refusal) => Err(refusal),
-                };
-                reply.answer::<GetLaunch>(launch).await
-            }
-            _ => reply.refuse(Refusal::Invalid("this head does not know the request".to_owned())).await,
+            // The rest is between the asker and the head's decisions.
+            request => self.answers().serve(peer, request, reply).await,
         }
     }
 
@@ -346,10 +160,26 @@ impl Service for HeadService {
     }
 }
 
-/// Something that is looked at again and again; true with the last of it.
-type Looking<'a, T> = Pin<Box<dyn Future<Output = Option<(T, bool)>> + Send + 'a>>;
+impl Trust for HeadService {
+    fn is_cut_off(&self, peer: &Peer) -> bool {
+        let certified = peer.line().zip(peer.life());
+        certified.is_some_and(|(line, life)| self.identity.goes_on(line, life).is_err())
+    }
+
+    fn revoked(&self) -> watch::Receiver<()> {
+        self.revoked.subscribe()
+    }
+
+    fn is_of_line(&self, line: NodeUid, earlier: NodeUid) -> bool {
+        self.identity.is_of_line(line, earlier)
+    }
+}
 
 impl HeadService {
+    pub(crate) fn answers(&self) -> Answers<'_, Self> {
+        Answers { keeper: &self.keeper, trust: self }
+    }
+
     async fn view(&self) -> ClusterView {
         let cluster = self.identity.cluster().to_string();
         self.keeper
@@ -391,39 +221,6 @@ impl HeadService {
         // This one first.
         heads.sort();
         heads.into_iter().map(|(_, address)| address).collect()
-    }
-
-    /// Sends what `look` sees, now and after each change, until it sees nothing or the last of it, or the asker goes.
-    async fn stream<'a, T: serde::Serialize>(
-        &'a self,
-        peer: &Peer,
-        reply: &mut Reply<'_>,
-        changes: &mut watch::Receiver<impl Send + Sync>,
-        mut look: impl FnMut() -> Looking<'a, T>,
-    ) -> io::Result<()> {
-        loop {
-            tokio::select! {
-                changed = changes.changed() => if changed.is_err() { return reply.end().await },
-                () = reply.gone() => return Err(io::ErrorKind::UnexpectedEof.into()),
-                () = self.until_cut_off(peer) => {}
-            }
-            if self.is_cut_off(peer) {
-                return Err(io::ErrorKind::ConnectionAborted.into());
-            }
-            let seen = look().await;
-            if self.keeper.is_broken() {
-                return Err(io::ErrorKind::ConnectionAborted.into());
-            }
-            match seen {
-                Some((item, is_last)) => {
-                    reply.item(&item).await?;
-                    if is_last {
-                        return reply.end().await;
-                    }
-                }
-                None => return reply.end().await,
-            }
-        }
     }
 
     /// Looks after what is on this host's disk for the jobs, before anybody is answered.
@@ -478,30 +275,12 @@ impl HeadService {
         Ok(())
     }
 
-    /// Who has submitted a job may stop it, and who manages all jobs.
-    async fn may_stop(&self, peer: &Peer, job: JobId) -> Result<(), Refusal> {
-        let own = submitter(peer);
-        let is_own = self.keeper.look(|head, _| head.job(job).is_some_and(|row| row.submitter == own)).await;
-        if is_own { Ok(()) } else { peer.must_be_of(&job.to_string()) }
-    }
-
     async fn submit(&self, peer: &Peer, submit: SubmitJob) -> Result<JobId, Refusal> {
         if self.programs.find(&submit.executable).is_none() {
             return Err(Refusal::NotFound { what: format!("program {}: hand it in first", submit.executable.hash) });
         }
         let platform = self.platform(&submit.executable)?;
-        let new = NewJob {
-            request: submit.request,
-            kind: JobKind::OnCluster { resources: submit.resources },
-            entrypoint: submit.entrypoint,
-            executable: submit.executable,
-            arguments: submit.arguments,
-            environment: submit.environment,
-            submitter: submitter(peer),
-            workers: WorkerPolicy::EveryNode,
-            platform,
-        };
-        let job = self.keeper.decide(|head, moment| head.create_job(new, moment)).await?.id;
+        let job = self.answers().submit(peer, submit, platform).await?;
         self.job_begun().await;
         Ok(job)
     }
@@ -514,37 +293,16 @@ impl HeadService {
     }
 
     async fn begin_driver(&self, peer: &Peer, begin: BeginDriver) -> Result<DriverBegun, Refusal> {
-        let (job, uid) = match begin.submitted {
-            Some((job, uid)) => {
-                self.keeper.decide(|head, moment| head.attach_driver(job, uid, moment)).await?;
-                (job, uid)
+        let (csr, is_new) = (begin.csr.clone(), begin.submitted.is_none());
+        let platform = if is_new { self.platform(&begin.executable)? } else { None };
+        let (job, uid) = self.answers().begin_driver(peer, begin, platform).await?;
+        if is_new {
+            self.job_begun().await;
+            if self.is_cut_off(peer) {
+                return Err(cut_off(peer));
             }
-            None => {
-                let mut bits = [0; 8];
-                getrandom::fill(&mut bits).map_err(|error| Refusal::Failed(error.to_string()))?;
-                let driver = NodeUid(u64::from_be_bytes(bits));
-                let platform = self.platform(&begin.executable)?;
-                let new = NewJob {
-                    request: begin.request,
-                    kind: JobKind::Outside { driver },
-                    entrypoint: begin.entrypoint,
-                    executable: begin.executable,
-                    arguments: Vec::new(),
-                    environment: std::collections::BTreeMap::new(),
-                    submitter: submitter(peer),
-                    workers: WorkerPolicy::EveryNode,
-                    platform,
-                };
-                let row = self.keeper.decide(|head, moment| head.create_job(new, moment)).await?;
-                self.job_begun().await;
-                if self.is_cut_off(peer) {
-                    return Err(cut_off(peer));
-                }
-                // Asked again, it is the driver that was drawn the first time.
-                (row.id, row.driver.unwrap_or(driver))
-            }
-        };
-        let certified = self.certificate(&begin.csr, uid, job)?;
+        }
+        let certified = self.certificate(&csr, uid, job)?;
         Ok(DriverBegun { job, uid, certified, times: self.times, heads: self.heads().await })
     }
 
@@ -575,44 +333,6 @@ impl HeadService {
         self.certificate(&certify.csr, certify.process, job)
     }
 
-    /// Waits until the head has a place, the time is over, or there never will be one.
-    async fn place(&self, place: Place) -> Result<Placed, Refusal> {
-        let mut news = self.keeper.leases.listen(place.lease);
-        loop {
-            let asked = place.clone();
-            match self.keeper.decide(|head, moment| head.place(asked, moment)).await? {
-                Placing::Placed(placed) => return Ok(placed),
-                _ => {
-                    // If the news got lost, the time of the request ends the wait.
-                    let _ = tokio::time::timeout(Duration::from_secs(1), news.changed()).await;
-                }
-            }
-        }
-    }
-
-    async fn process_ended(&self, node: NodeUid, process: NodeUid, status: DriverStatus) -> Result<(), Refusal> {
-        let job = self.keeper.look(|head, _| {
-            let assignment = head.assignment(node)?;
-            assignment.drivers.iter().find(|spec| spec.uid == process).map(|spec| spec.job)
-        });
-        match job.await {
-            Some(job) => {
-                let ended = self.keeper.decide(|head, moment| head.driver_ended(job, process, status, moment)).await;
-                match ended {
-                    Err(Refusal::Head(Refused::NoSuchJob { .. } | Refused::NotTheDriver { .. })) => Ok(()),
-                    ended => ended,
-                }
-            }
-            None => {
-                let reason = match status {
-                    DriverStatus::Failed { reason } => reason,
-                    _ => "it ended".to_owned(),
-                };
-                self.keeper.worker_ended(process, &reason).await
-            }
-        }
-    }
-
     async fn read_logs(&self, peer: &Peer, read: ReadLogs, reply: &mut Reply<'_>) -> io::Result<()> {
         let ReadLogs { job, follow, after } = read;
         let is_over = async || self.keeper.look(|head, _| head.job(job).map(|row| row.phase.is_over())).await;
@@ -637,20 +357,6 @@ impl HeadService {
                 () = self.until_cut_off(peer) => return Err(io::ErrorKind::ConnectionAborted.into()),
             }
         }
-    }
-}
-
-/// A process of the job with that life, or whoever manages all jobs.
-fn drives(peer: &Peer, job: JobId, life: NodeUid) -> Result<(), Refusal> {
-    peer.must_be_of(&job.to_string())?;
-    if peer.may(Capability::ManageJobs) { Ok(()) } else { peer.must_be(life) }
-}
-
-/// Who asks, as its connection has proven it.
-fn submitter(peer: &Peer) -> String {
-    match peer.life() {
-        None => "local".to_owned(),
-        Some(life) => format!("{} {life}", peer.role()),
     }
 }
 

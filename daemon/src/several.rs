@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::error::DaemonError;
 use crate::job_logs::JobLogs;
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, Outside};
 use crate::local_door::NodeService;
 use crate::node::cut_off;
 use crate::programs::{Needs, Programs};
@@ -135,7 +135,8 @@ impl Seat {
     async fn wait_and_lead(&self) -> Result<String, DaemonError> {
         let (cut, lives) = mpsc::unbounded_channel();
         tracing::info!(records = self.place, "this head waits until it leads");
-        let keeper = Keeper::open(HeadConfig::new(self.times), Arc::new(self.store.clone()), cut).await?;
+        let keeper =
+            Keeper::open(HeadConfig::new(self.times), Arc::new(self.store.clone()), cut, Outside::SYSTEM).await?;
         let Some(leadership) = self.store.leadership() else { return Ok("it was given up".to_owned()) };
         let term = leadership.term();
         self.sign(term).await?;

@@ -239,7 +239,7 @@ async fn a_registration_replaces_no_life_of_another_line() {
     assert_eq!((holder, house.phase_of(node.uid).await), (node.uid, Some(NodePhase::Joining)));
     // The head's own host holds the key of all certificates.
     let own = registration(NodeUid(7), "head", Some(NodeUid(6)));
-    assert_eq!(house.head.proven(&Peer::local(), own).expect("of this host").replaces, Some(NodeUid(6)));
+    assert_eq!(house.head.answers().proven(&Peer::local(), own).expect("of this host").replaces, Some(NodeUid(6)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
