@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mobula_control::{BeatNode, Client, ControlError, LeaveNode, Refusal, Register, Target, WatchAssignment, follow};
-use mobula_core::cluster::{Assignment, Beat, Labels, Refused, Registration, Resources, Running, Usage};
+use mobula_core::cluster::{Assignment, Beat, Labels, Refused, Registration, Resources, Revision, Running, Usage};
 use mobula_core::{LeaseTimes, NodeId, NodeUid};
 use mobula_head::NodeLease;
 use tokio::sync::{Notify, watch};
@@ -17,6 +17,8 @@ use crate::name_wait::{NameHolder, NameWait};
 
 const RETRY: Duration = Duration::from_millis(200);
 const REGISTER_WITHIN: Duration = Duration::from_secs(5);
+/// How long what is to run may take to come after the head has said that there is something newer.
+const ASSIGNMENT_WITHIN: Duration = Duration::from_secs(3);
 /// How long processes have to be gone when the node is stopped.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
@@ -96,7 +98,8 @@ impl<P: Hosted> Agent<P> {
     /// [`DaemonError`] if the head will never take it.
     pub async fn run(mut self) -> Result<End, DaemonError> {
         let client = Arc::new(Client::new(self.target.clone()));
-        let (tell, mut assignments) = watch::channel(Assignment::default());
+        let tell = Arc::new(Told::default());
+        let mut assignments = tell.assignment.subscribe();
         let mut lease = NodeLease::new(LeaseTimes::default());
         let mut name = NameWait::default();
         loop {
@@ -114,7 +117,7 @@ impl<P: Hosted> Agent<P> {
         // With it the node is up: whoever has waited for it may use it.
         self.beat(&client, &mut lease, &tell).await?;
         self.ready.send_replace(true);
-        let following = tokio::spawn(follow_assignment(Arc::clone(&client), self.about.id.uid, tell.clone()));
+        let following = tokio::spawn(follow_assignment(Arc::clone(&client), self.about.id.uid, Arc::clone(&tell)));
         let end = loop {
             let now = mobula_transport::now();
             let beat_at = lease.next_beat().unwrap_or(now);
@@ -158,7 +161,7 @@ impl<P: Hosted> Agent<P> {
         &self,
         client: &Client,
         lease: &mut NodeLease,
-        tell: &watch::Sender<Assignment>,
+        tell: &Told,
     ) -> Result<Registering, DaemonError> {
         let sent = mobula_transport::now();
         let registration = Registration {
@@ -178,7 +181,7 @@ impl<P: Hosted> Agent<P> {
             Ok(registered) => {
                 if lease.registered(&registered, sent, mobula_transport::now()) {
                     self.processes.set_times(registered.times);
-                    newer(tell, registered.assignment);
+                    tell.newer(registered.assignment);
                     return Ok(Registering::Taken);
                 }
             }
@@ -191,12 +194,7 @@ impl<P: Hosted> Agent<P> {
         Ok(Registering::Later)
     }
 
-    async fn beat(
-        &mut self,
-        client: &Client,
-        lease: &mut NodeLease,
-        tell: &watch::Sender<Assignment>,
-    ) -> Result<(), DaemonError> {
+    async fn beat(&mut self, client: &Client, lease: &mut NodeLease, tell: &Told) -> Result<(), DaemonError> {
         let sent = mobula_transport::now();
         let beat = Beat { running: self.processes.running(), used: (self.load)(), ..lease.beat(sent) };
         // One that gets no answer must not keep the node from its next try.
@@ -204,6 +202,7 @@ impl<P: Hosted> Agent<P> {
         match client.ask_within(BeatNode { node: self.about.id.uid, beat }, within(lease, after)).await {
             Ok(answer) => {
                 lease.answered(sent, answer.at, mobula_transport::now());
+                tell.announced.send_replace(answer.assignment);
             }
             Err(ControlError::Refused(Refusal::Head(refused))) => {
                 if lease.refused(&refused) {
@@ -250,24 +249,54 @@ async fn stopped(stop: &watch::Receiver<bool>) {
     }
 }
 
-/// Keeps the newest.
-fn newer(tell: &watch::Sender<Assignment>, assignment: Assignment) {
-    tell.send_if_modified(|known| {
-        let is_newer = assignment.revision > known.revision;
-        if is_newer {
-            *known = assignment;
-        }
-        is_newer
-    });
+/// What the head has said that is to run.
+#[derive(Default)]
+struct Told {
+    assignment: watch::Sender<Assignment>,
+    /// The newest that there is, by the answers to heartbeats.
+    announced: watch::Sender<Revision>,
 }
 
-/// Follows what is to run.
-async fn follow_assignment(client: Arc<Client>, node: NodeUid, tell: watch::Sender<Assignment>) {
-    follow(&client, WatchAssignment { node }, |assignment| {
-        assignment.into_iter().for_each(|assignment| newer(&tell, assignment));
-        true
-    })
-    .await;
+impl Told {
+    /// Keeps the newest.
+    fn newer(&self, assignment: Assignment) {
+        self.assignment.send_if_modified(|known| {
+            let is_newer = assignment.revision > known.revision;
+            if is_newer {
+                *known = assignment;
+            }
+            is_newer
+        });
+    }
+
+    /// Resolves when something has not come in time that was announced. Cancel-safe.
+    async fn overdue(&self) {
+        let (mut known, mut announced) = (self.assignment.subscribe(), self.announced.subscribe());
+        loop {
+            // Neither is dropped before this is.
+            let _ = announced.wait_for(|newest| *newest > self.assignment.borrow().revision).await;
+            let newest = *announced.borrow();
+            let comes = known.wait_for(|known| known.revision >= newest);
+            if tokio::time::timeout(ASSIGNMENT_WITHIN, comes).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Follows what is to run. A connection on which nothing comes any more looks like one on which there is nothing to say: the answers to
+/// heartbeats tell them apart.
+async fn follow_assignment(client: Arc<Client>, node: NodeUid, tell: Arc<Told>) {
+    loop {
+        let following = follow(&client, WatchAssignment { node }, |assignment| {
+            assignment.into_iter().for_each(|assignment| tell.newer(assignment));
+            true
+        });
+        tokio::select! {
+            () = following => {}
+            () = tell.overdue() => tracing::warn!("what is to run here has not come from the head, which is asked anew"),
+        }
+    }
 }
 
 async fn sleep_until(at: Instant) {
@@ -280,7 +309,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use mobula_control::{Home, Peer, Reply, Request, SOCKET, Service};
-    use mobula_core::cluster::{HeadTime, Registered};
+    use mobula_core::cluster::{BeatAnswer, HeadTime, Registered};
     use mobula_transport::unix::{Directory, Listener};
 
     use super::*;
@@ -314,12 +343,13 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_node_that_the_head_has_forgotten_is_fenced_when_its_lease_is_over() {
-        let place = tempfile::tempdir().expect("a directory");
+    fn agent_of(
+        place: &tempfile::TempDir,
+        head: impl Service + 'static,
+    ) -> (Agent<Processes>, tokio::task::JoinHandle<()>) {
         let home = Home::create(&place.path().join("home")).expect("made");
         let socket = Listener::bind(home.directory(), SOCKET).expect("a socket");
-        let door = tokio::spawn(local_door::keep(socket, Arc::new(Forgetful::default())));
+        let door = tokio::spawn(local_door::keep(socket, Arc::new(head)));
         let (uid, target) = (NodeUid(7), Target::Local(home.directory().path().to_owned()));
         let client = Arc::new(Client::new(target.clone()));
         let programs = Programs::new(Directory::create(place.path().join("executables")).expect("made"), 0);
@@ -333,7 +363,6 @@ mod tests {
             labels: Labels::new(),
         };
         let output = Output::start(Arc::clone(&client), uid);
-        let (stop, ready) = (watch::Sender::new(false), watch::Sender::new(false));
         let agent = Agent {
             about: About {
                 id: NodeId::new("node", uid),
@@ -345,10 +374,58 @@ mod tests {
             target,
             processes: Processes::new(facts, client, Arc::new(programs), output),
             load: Box::new(Usage::default),
-            stop: stop.subscribe(),
-            ready,
+            stop: watch::Sender::new(false).subscribe(),
+            ready: watch::Sender::new(false),
         };
+        (agent, door)
+    }
+
+    #[tokio::test]
+    async fn a_node_that_the_head_has_forgotten_is_fenced_when_its_lease_is_over() {
+        let place = tempfile::tempdir().expect("a directory");
+        let (agent, door) = agent_of(&place, Forgetful::default());
         let ended = tokio::time::timeout(Duration::from_secs(30), agent.run()).await.expect("its lease ends");
+        assert_eq!(ended.expect("no error"), End::Fenced);
+        door.abort();
+    }
+
+    /// A head whose first subscription carries nothing, as after a machine that was off.
+    #[derive(Default)]
+    struct Mute {
+        has_been_followed: AtomicBool,
+    }
+
+    fn revision(number: u64) -> Revision {
+        Revision { term: 1, number }
+    }
+
+    impl Service for Mute {
+        async fn serve(&self, _peer: &Peer, request: Request, mut reply: Reply<'_>) -> io::Result<()> {
+            let at = HeadTime { term: 1, at: Duration::ZERO };
+            let assignment =
+                |number, fenced| Assignment { revision: revision(number), fenced, ..Assignment::default() };
+            match request {
+                Request::Register(_) => {
+                    let registered = Registered { assignment: assignment(1, false), times: LeaseTimes::default(), at };
+                    reply.answer::<Register>(Ok(registered)).await
+                }
+                Request::BeatNode(_) => reply.answer::<BeatNode>(Ok(BeatAnswer { at, assignment: revision(2) })).await,
+                Request::WatchAssignment(_) if self.has_been_followed.swap(true, Ordering::Relaxed) => {
+                    reply.item(&assignment(2, true)).await
+                }
+                _ => {
+                    reply.gone().await;
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_to_run_is_asked_for_anew_when_its_connection_is_mute() {
+        let place = tempfile::tempdir().expect("a directory");
+        let (agent, door) = agent_of(&place, Mute::default());
+        let ended = tokio::time::timeout(Duration::from_secs(30), agent.run()).await.expect("it hears its end");
         assert_eq!(ended.expect("no error"), End::Fenced);
         door.abort();
     }

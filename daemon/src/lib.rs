@@ -43,4 +43,5 @@ pub mod private {
     pub use crate::agent::{About, Agent, End, Hosted};
     pub use crate::answers::{Answers, Trust};
     pub use crate::keeper::{Keeper, Outside};
+    pub use crate::processes::tell_of_end;
 }

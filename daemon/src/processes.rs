@@ -33,6 +33,8 @@ const LEAVE_MARGIN: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_millis(200);
 /// What a process has printed last is with the head before its end is: a head that is away, or a job that prints faster than it is heard, delays that no longer.
 const SENT_WITHIN: Duration = Duration::from_secs(1);
+/// For one try to tell the head of an end: its machine may have been off, and then no answer comes.
+const TELL_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a node knows of itself.
 pub(crate) struct NodeFacts {
@@ -418,17 +420,9 @@ impl Processes {
             }
             _ => tracing::info!(%job, process = %uid, "a process of a job has ended"),
         }
-        while !self.table.lock().fenced {
-            let ended = WorkerEnded { node: self.facts.uid, process: uid, status: status.clone() };
-            match self.head.ask(ended).await {
-                Ok(()) => break,
-                Err(error) if error.is_final() => {
-                    tracing::warn!(%job, process = %uid, %error, "the head does not hear of the end of a process");
-                    break;
-                }
-                // A head that is away comes back, or this node is fenced.
-                Err(_) => tokio::time::sleep(RETRY).await,
-            }
+        let told = tell_of_end(&self.head, (self.facts.uid, uid), &status, || self.table.lock().fenced).await;
+        if let Err(error) = told {
+            tracing::warn!(%job, process = %uid, %error, "the head does not hear of the end of a process");
         }
         let mut table = self.table.lock();
         table.processes.remove(&uid);
@@ -492,6 +486,26 @@ impl Table {
     fn executables(&self) -> impl Iterator<Item = Executable> {
         self.processes.values().map(|entry| entry.executable)
     }
+}
+
+/// Tells the head that a process of a node is no more, until it has heard of it, or the node has lost its lease. A head that is away comes back.
+///
+/// # Errors
+/// [`ControlError`] if it will not hear of it.
+pub async fn tell_of_end(
+    head: &Client,
+    (node, process): (NodeUid, NodeUid),
+    status: &DriverStatus,
+    is_fenced: impl Fn() -> bool,
+) -> Result<(), ControlError> {
+    while !is_fenced() {
+        let ended = WorkerEnded { node, process, status: status.clone() };
+        match head.ask_within(ended, TELL_WITHIN).await {
+            Err(error) if !error.is_final() => tokio::time::sleep(RETRY).await,
+            told => return told,
+        }
+    }
+    Ok(())
 }
 
 /// Lets a worker end in order, if it takes connections already.
