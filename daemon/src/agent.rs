@@ -157,12 +157,7 @@ impl<P: Hosted> Agent<P> {
     }
 
     /// Registers, for the first time or again.
-    async fn register(
-        &self,
-        client: &Client,
-        lease: &mut NodeLease,
-        tell: &Told,
-    ) -> Result<Registering, DaemonError> {
+    async fn register(&self, client: &Client, lease: &mut NodeLease, tell: &Told) -> Result<Registering, DaemonError> {
         let sent = mobula_transport::now();
         let registration = Registration {
             uid: self.about.id.uid,

@@ -27,7 +27,7 @@ struct Args {
     /// What is real: 0, the decisions alone; 1, whole nodes on a simulated network.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
     tier: u8,
-    /// Which world, of tier 0: clusters of links and actors, the head of a cluster of hosts, or who belongs to a cluster.
+    /// Which world: clusters of links and actors, the head of a cluster of hosts, or (tier 0 alone) who belongs to a cluster.
     #[arg(long, value_enum, default_value_t = World::Links)]
     world: World,
     /// How many seeds to run.
@@ -62,7 +62,7 @@ struct Args {
     planted_table: bool,
 }
 
-/// A world of tier 0.
+/// A world.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 enum World {
     /// Sessions, credits, names, leases, supervisors.
@@ -87,6 +87,8 @@ fn main() -> anyhow::Result<ExitCode> {
         plant(Some(name))?;
     }
     match args.world {
+        World::Head if args.tier == 1 => return other_world::<head::tier1::Kind>(&args),
+        World::Identity if args.tier == 1 => anyhow::bail!("the world of identities is one of tier 0"),
         World::Head => return other_world::<head::Kind>(&args),
         World::Identity => return other_world::<identity::Kind>(&args),
         World::Links => {}

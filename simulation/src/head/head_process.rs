@@ -1,15 +1,13 @@
 //! The head's process: it serves, writes before it answers, and is killed at its writes.
 
-use std::collections::BTreeMap;
-
 use futures::FutureExt;
-use mobula_core::cluster::{DeathProof, JobId, JobPhase, JobRow, Refused, UnixTime};
+use mobula_core::cluster::{DeathProof, JobId, JobPhase, Refused, UnixTime};
 use mobula_head::store::{Clock, Kill, MemoryStore, MetadataStore, Transaction, take_over};
 use mobula_head::{Effect, Head, HeadConfig, Moment};
 
-use super::fact::{Fact, Kept};
+use super::fact::Fact;
 use super::params::MS;
-use super::{Branch, Event, Peer, Reply, Request, World};
+use super::{Branch, Event, Peer, Reply, Request, World, seen};
 use crate::params::{SECOND, Time};
 
 /// The head's process, and its disk.
@@ -30,25 +28,6 @@ impl HeadProcess {
         let store = MemoryStore::new(Clock::new(|| std::time::Duration::ZERO));
         HeadProcess { head: None, store, life: 0, began: 0, paused_until: 0, kills: 0, back_at: 0 }
     }
-}
-
-/// Who submits the jobs that keep detached actors.
-const KEEPER: &str = "keeper";
-
-/// A job is over, or about to be.
-fn ends(row: &JobRow) -> bool {
-    row.phase.is_over() || row.phase == JobPhase::Stopping
-}
-
-/// What a head knows of detached actors.
-pub(super) fn kept(head: &Head) -> Kept {
-    let rows = head.jobs();
-    let keepers: BTreeMap<JobId, bool> =
-        rows.iter().filter(|row| row.submitter == KEEPER).map(|row| (row.id, ends(row))).collect();
-    let names = head.detached().into_iter().map(|row| (row.name, row.keeper)).collect();
-    let pairs = rows.iter().flat_map(|row| keepers.keys().map(|keeper| (row.id, *keeper)));
-    let guests = pairs.filter(|(by, keeper)| head.may_call(*by, *keeper)).collect();
-    Kept { keepers, names, guests }
 }
 
 impl HeadProcess {
@@ -77,9 +56,7 @@ impl World {
             Some(Err(error)) => panic!("its own records: {error}"),
             None => panic!("a store in memory does not wait"),
         };
-        let leases = head.leases().into_iter().map(|lease| (lease.id, lease.node)).collect();
-        let (term, rows, kept) = (head.term(), head.jobs(), kept(&head));
-        let jobs = rows.iter().filter(|row| row.submitter != KEEPER).map(|row| (row.id, ends(row))).collect();
+        let (term, rows, begins) = (head.term(), head.jobs(), seen::begins(&head));
         self.head.head = Some(head);
         self.jobs_are_made(&rows);
         if self.params.kill_one_in > 0 && self.now < self.params.calm_at {
@@ -88,7 +65,7 @@ impl World {
             self.head.store.kill_at(kill);
         }
         self.line(|| format!("term {term}"));
-        self.fact(Fact::HeadBegins { leases, jobs, kept });
+        self.fact(begins);
         self.drained.clone().into_iter().for_each(|uid| self.drivers_may_end(uid));
         self.settle();
         self.head_wakes();

@@ -7,18 +7,21 @@ mod clients;
 mod fact;
 mod head_process;
 mod hosts;
+mod judge;
 mod keepers;
 mod oracles;
 mod params;
 mod reach;
+mod seen;
+pub mod tier1;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::{Duration, Instant};
 
 use mobula_core::cluster::{
-    Amount, Assignment, Beat, BeatAnswer, DriverStatus, JobId, JobRow, LeaseId, NewJob, NodePhase, Place, Placing,
-    Refused, Registered, Registration, Resources, Revision, WorkerId,
+    Amount, Assignment, Beat, BeatAnswer, DriverStatus, JobId, JobRow, LeaseId, NewJob, Place, Placing, Refused,
+    Registered, Registration, Resources, Revision, WorkerId,
 };
 use mobula_core::{NodeUid, limits};
 
@@ -30,10 +33,10 @@ use self::clients::Client;
 use self::fact::{Fact, RestHost};
 use self::head_process::HeadProcess;
 use self::hosts::Host;
+use self::judge::Judge;
 use self::keepers::Keeper;
-use self::oracles::Oracle;
 use self::params::MS;
-use crate::judge::Violation;
+use self::seen::AtRest;
 use crate::params::{SECOND, Time};
 use crate::random::Random;
 use crate::reach::Reached;
@@ -58,28 +61,27 @@ pub fn run(params: &Params, traced: bool) -> Report {
     let mut events = 0_u64;
     while let Some(Reverse((at, _, event))) = world.queue.pop() {
         events += 1;
-        if events > EVENTS_MAX && world.violation.is_none() {
-            let what = format!("{events} events, the last {event:?}");
-            world.violation = Some(Violation { promise: "I13 it gets on", what, at });
+        if events > EVENTS_MAX {
+            world.judge.accuse("I13 it gets on", format!("{events} events, the last {event:?}"), at);
         }
-        if at > end || world.violation.is_some() {
+        if at > end || world.judge.violation.is_some() {
             break;
         }
         world.now = at;
         world.handle(event);
     }
-    if world.violation.is_none() {
+    if world.judge.violation.is_none() {
         world.now = end;
         world.rest();
     }
     Report {
-        violation: world.violation,
-        hash: world.hash,
-        facts: world.facts,
+        violation: world.judge.violation,
+        hash: world.judge.hash,
+        facts: world.judge.facts,
         lasted: world.now,
         counts: Counts { kills: world.head.kills, leases: world.leases_given, names: world.names_given },
         reached: world.reached,
-        lines: world.lines.unwrap_or_default(),
+        lines: world.judge.lines.unwrap_or_default(),
     }
 }
 
@@ -220,16 +222,12 @@ struct World {
     keepers: BTreeMap<NodeUid, Keeper>,
     /// When jobs that keep actors were last asked for, or had a name.
     used: BTreeMap<JobId, Time>,
-    oracles: Vec<Box<dyn Oracle>>,
-    violation: Option<Violation>,
-    hash: u64,
-    facts: u64,
+    judge: Judge,
     leases_given: u64,
     names_given: u64,
     reached: Reached<Branch>,
     /// The number of the newest registration or heartbeat of each life that has come to the head.
     said: BTreeMap<NodeUid, u64>,
-    lines: Option<Vec<String>>,
 }
 
 // The order of events at one time is that of their numbers.
@@ -271,17 +269,13 @@ impl World {
             base,
             next_uid: 1,
             drained: BTreeSet::new(),
-            oracles: oracles::all(),
-            violation: None,
-            hash: 0xcbf2_9ce4_8422_2325,
-            facts: 0,
+            judge: Judge::new(traced),
             leases_given: 0,
             names_given: 0,
             keepers: BTreeMap::new(),
             used: BTreeMap::new(),
             reached: Reached::default(),
             said: BTreeMap::new(),
-            lines: traced.then(Vec::new),
             params,
         }
     }
@@ -425,35 +419,16 @@ impl World {
     }
 
     fn fact(&mut self, fact: Fact) {
-        self.facts += 1;
-        let text = format!("{:>12.6}  {fact:?}", self.now as f64 / 1e6);
-        for byte in text.bytes() {
-            self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
         self.reach_by_fact(&fact);
         if let Fact::LeaseGiven { .. } = &fact {
             self.leases_given += 1;
         }
-        for oracle in &mut self.oracles {
-            if let Err(what) = oracle.fact(&fact, self.now)
-                && self.violation.is_none()
-            {
-                self.violation = Some(Violation { promise: oracle.promise(), what, at: self.now });
-            }
-        }
-        if let Some(lines) = &mut self.lines {
-            lines.push(text);
-            if let Some(Violation { promise, what, .. }) = &self.violation {
-                lines.push(format!("VIOLATION of \"{promise}\": {what}"));
-            }
-        }
+        self.judge.fact(&fact, self.now);
     }
 
     /// Text for the trace only.
     fn line(&mut self, text: impl FnOnce() -> String) {
-        if let Some(lines) = &mut self.lines {
-            lines.push(format!("{:>12.6}  {}", self.now as f64 / 1e6, text()));
-        }
+        self.judge.line(self.now, text);
     }
 
     fn fault(&mut self, number: usize) {
@@ -501,41 +476,16 @@ impl World {
     fn rest(&mut self) {
         let now = self.head_time();
         let Some(head) = &self.head.head else {
-            let violation = Violation { promise: "I13", what: "there is no head".to_owned(), at: self.now };
-            self.violation = Some(violation);
-            return;
+            return self.judge.accuse("I13", "there is no head".to_owned(), self.now);
         };
-        let rows = head.nodes(now);
+        let AtRest { up, jobs, leases, isolated, kept, given } = AtRest::of(head, now);
         let hosts = self.hosts.iter().enumerate().map(|(number, host)| RestHost {
             host: number as u32,
             uid: host.believes(),
-            is_up: rows.iter().any(|row| Some(row.uid) == host.believes() && row.phase == NodePhase::Up),
+            is_up: host.believes().is_some_and(|uid| up.contains(&uid)),
             processes: host.processes(),
         });
         let hosts = hosts.collect();
-        let mut jobs: BTreeMap<JobId, BTreeMap<NodeUid, NodeUid>> = BTreeMap::new();
-        for row in head.jobs().into_iter().filter(|row| row.phase == mobula_core::cluster::JobPhase::Running) {
-            jobs.insert(row.id, BTreeMap::new());
-        }
-        let mut isolated = BTreeMap::new();
-        for row in head.workers() {
-            if let Some(lease) = row.lease {
-                isolated.insert(lease, (row.node, row.uid));
-            } else if let Some(workers) = jobs.get_mut(&row.job) {
-                workers.insert(row.node, row.uid);
-            }
-        }
-        let leases = head.leases();
-        let on_node = |node| leases.iter().filter(move |lease| lease.node == node);
-        let up = rows.iter().filter(|row| row.phase == NodePhase::Up);
-        let given = up.map(|row| {
-            let taken = row.total.cpus.as_parts() - row.available.cpus.as_parts();
-            (row.uid, (taken, on_node(row.uid).map(|lease| lease.resources.cpus.as_parts()).sum()))
-        });
-        let given = given.collect();
-        let leases = leases.iter().map(|lease| (lease.id, lease.node)).collect();
-        let mut kept = head_process::kept(head);
-        kept.keepers.retain(|keeper, _| jobs.contains_key(keeper));
         let served = self.served();
         let unanswered = self.clients.iter().map(Client::unanswered).sum::<u32>() + self.keepers_unanswered();
         self.fact(Fact::Rest { hosts, jobs, leases, isolated, kept, served, given, unanswered });

@@ -2,6 +2,7 @@
 
 use turmoil::Sim;
 
+use super::net::{Way, set_ways};
 use super::{host, state};
 use crate::fact::Fact;
 use crate::params::{Fault, Params, Time};
@@ -14,15 +15,6 @@ pub(super) struct Faults {
     active: Vec<bool>,
     /// How many crashes hold a node down.
     down: Vec<u32>,
-}
-
-/// What passes between two nodes.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Way {
-    Open,
-    Held,
-    /// What is sent is lost.
-    Lost,
 }
 
 impl Faults {
@@ -88,18 +80,7 @@ impl Faults {
 
     /// Makes the two ways between `a` and `b` what the faults of now ask for.
     fn set_ways(&self, sim: &Sim<'_>, a: u8, b: u8) {
-        let (there, back) = (self.way(a, b), self.way(b, a));
-        let (one, other) = (host::name(a), host::name(b));
-        sim.release(one.clone(), other.clone());
-        if there.max(back) == Way::Held {
-            sim.hold(one.clone(), other.clone());
-        }
-        if there == Way::Lost {
-            sim.partition_oneway(one.clone(), other.clone());
-        }
-        if back == Way::Lost {
-            sim.partition_oneway(other, one);
-        }
+        set_ways(sim, &host::name(a), &host::name(b), (self.way(a, b), self.way(b, a)));
     }
 
     fn way(&self, from: u8, to: u8) -> Way {

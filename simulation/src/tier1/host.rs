@@ -119,7 +119,9 @@ async fn open_door(node: Node, life: LifeId, listener: TcpListener) {
         let Ok((stream, _)) = listener.accept().await else { return };
         let (node, acceptor) = (node.clone(), Arc::clone(&acceptor));
         spawn_local(async move {
-            let Ok((stream, dial)) = stream::accept(SimStream::new(life, stream), &acceptor).await else { return };
+            let Ok((stream, dial)) = stream::accept(state::streams_of(life).add(stream), &acceptor).await else {
+                return;
+            };
             match dial.purpose {
                 Purpose::Open => {
                     let peer = NodeId::new("peer", dial.dialer);
@@ -159,7 +161,7 @@ fn parties(node: &Node, peer: NodeUid, lane: Lane) -> Parties {
 
 /// A stream of `life` to whatever life listens on that node.
 fn connecting(life: LifeId, number: u8) -> Connecting<SimStream> {
-    Box::pin(async move { Ok(SimStream::new(life, TcpStream::connect((name(number), PORT)).await?)) })
+    Box::pin(async move { Ok(state::streams_of(life).add(TcpStream::connect((name(number), PORT)).await?)) })
 }
 
 /// Connects to a peer on both lanes, the control lane first; tries until the peer's life is over.

@@ -12,7 +12,7 @@ mod faults;
 mod host;
 mod links;
 mod names;
-mod net;
+pub(crate) mod net;
 mod state;
 mod streams;
 mod worker;

@@ -7,55 +7,85 @@
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use mobula_transport::stream::Stream;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use turmoil::Sim;
 use turmoil::net::TcpStream;
 
-use super::state;
-use crate::fact::LifeId;
+/// What passes between two hosts in one direction.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Way {
+    Open,
+    Held,
+    /// What is sent is lost.
+    Lost,
+}
+
+/// Makes the ways from `one` to `other` and back so. The network holds back both directions or none.
+pub(crate) fn set_ways(sim: &Sim<'_>, one: &str, other: &str, (there, back): (Way, Way)) {
+    sim.release(one, other);
+    if there.max(back) == Way::Held {
+        sim.hold(one, other);
+    }
+    if there == Way::Lost {
+        sim.partition_oneway(one, other);
+    }
+    if back == Way::Lost {
+        sim.partition_oneway(other, one);
+    }
+}
 
 /// None once it is closed by a crash.
 type Open = Mutex<Option<TcpStream>>;
 
-/// A stream of one life of a node.
-pub(super) struct SimStream {
-    life: LifeId,
+/// A stream of one life of a host.
+pub(crate) struct SimStream {
+    life: Arc<Streams>,
     open: Arc<Open>,
-}
-
-impl SimStream {
-    pub(super) fn new(life: LifeId, stream: TcpStream) -> Self {
-        let open = Arc::new(Mutex::new(Some(stream)));
-        state::stream_opened(life, &open);
-        SimStream { life, open }
-    }
 }
 
 impl Drop for SimStream {
     fn drop(&mut self) {
-        if !state::is_up(self.life) {
-            state::streams_of(self.life).close();
+        if self.life.are_over() {
+            self.life.close();
         }
     }
 }
 
 /// Those of one life, in the order in which they were opened.
-#[derive(Default)]
-pub(super) struct Streams(Vec<Weak<Open>>);
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    open: Mutex<Vec<Weak<Open>>>,
+    over: AtomicBool,
+}
 
 impl Streams {
-    pub(super) fn push(&mut self, open: &Arc<Open>) {
-        self.0.retain(|stream| stream.strong_count() > 0);
-        self.0.push(Arc::downgrade(open));
+    /// A stream that this life has opened or accepted.
+    pub(crate) fn add(self: &Arc<Self>, stream: TcpStream) -> SimStream {
+        let open = Arc::new(Mutex::new(Some(stream)));
+        let mut all = self.open.lock();
+        all.retain(|stream| stream.strong_count() > 0);
+        all.push(Arc::downgrade(&open));
+        SimStream { life: Arc::clone(self), open }
     }
 
-    fn close(self) {
-        let open = self.0.iter().filter_map(Weak::upgrade);
-        open.for_each(|open| drop(open.lock().take()));
+    /// The host is about to be crashed.
+    pub(crate) fn end(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    fn are_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    fn close(&self) {
+        let all = std::mem::take(&mut *self.open.lock());
+        all.iter().filter_map(Weak::upgrade).for_each(|open| drop(open.lock().take()));
     }
 }
 
@@ -98,7 +128,7 @@ impl AsyncWrite for SimStream {
 impl Stream for SimStream {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         // Whoever drops an actor or a node after its life, or after its network is gone, writes to nobody.
-        if !state::is_up(self.life) || !turmoil::in_simulation() {
+        if self.life.are_over() || !turmoil::in_simulation() {
             return Err(closed());
         }
         self.open.lock().as_ref().map_or_else(|| Err(closed()), |stream| stream.try_write(bytes))

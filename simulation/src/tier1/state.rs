@@ -6,8 +6,6 @@ use std::sync::{Arc, Once};
 
 use mobula::{NodeId, NodeUid};
 use mobula_actors::MonitorRef;
-use parking_lot::Mutex;
-use turmoil::net::TcpStream;
 
 use super::NAMES_AFTER;
 use super::net::Streams;
@@ -62,7 +60,7 @@ struct Life {
     over: bool,
     /// References to its actors, as they travel; empty before it is ready.
     actors: Vec<Vec<u8>>,
-    streams: Streams,
+    streams: Arc<Streams>,
 }
 
 thread_local! {
@@ -97,7 +95,8 @@ pub(super) fn begin(params: &Params, traced: bool) {
 }
 
 pub(super) fn end() -> Report {
-    let Some(State { judge, clock, .. }) = STATE.take() else { panic!("a world that never began ends") };
+    let Some(State { judge, clock, lives, .. }) = STATE.take() else { panic!("a world that never began ends") };
+    lives.iter().for_each(|life| life.streams.end());
     Report {
         hash: judge.hash(),
         lasted: clock,
@@ -230,7 +229,7 @@ pub(super) fn node_up(node: u8, id: &NodeId) {
             leaves: false,
             over: false,
             actors: Vec::new(),
-            streams: Streams::default(),
+            streams: Arc::default(),
         });
         state.fact(Fact::NodeUp { life, node, uid: id.uid.0 });
     });
@@ -241,6 +240,7 @@ pub(super) fn node_down(node: u8, silent: bool) {
     with(|state| {
         let Some(life) = state.lives.iter().rposition(|life| life.node == node && life.up) else { return };
         state.lives[life].up = false;
+        state.lives[life].streams.end();
         let life = life as LifeId;
         state.fact(Fact::NodeDown { life, silent });
         let open: Vec<Op> =
@@ -276,13 +276,9 @@ pub(super) fn is_up(life: LifeId) -> bool {
     with(|state| state.lives[life as usize].up).unwrap_or(false)
 }
 
-pub(super) fn stream_opened(life: LifeId, stream: &Arc<Mutex<Option<TcpStream>>>) {
-    with(|state| state.lives[life as usize].streams.push(stream));
-}
-
-/// All that are open, once.
-pub(super) fn streams_of(life: LifeId) -> Streams {
-    with(|state| std::mem::take(&mut state.lives[life as usize].streams)).unwrap_or_default()
+/// Those of a life; of none that anybody asks for once the world is over.
+pub(super) fn streams_of(life: LifeId) -> Arc<Streams> {
+    with(|state| Arc::clone(&state.lives[life as usize].streams)).unwrap_or_default()
 }
 
 pub(super) fn ready(life: LifeId, actors: Vec<Vec<u8>>) {
