@@ -130,8 +130,10 @@ impl Keeper {
             tokio::select! {
                 biased;
                 () = tokio::time::sleep(next.unwrap_or(Duration::from_secs(3600))) => {
-                    // It cannot be refused; that the head is broken is said elsewhere.
-                    let _ = self.decide(|head, moment| { head.tick(moment); Ok(()) }).await;
+                    // It cannot be refused: if this fails the head is broken, which is said elsewhere, and whatever is due stays so.
+                    if self.decide(|head, moment| { head.tick(moment); Ok(()) }).await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
                 }
                 () = self.due.notified() => {}
             }
