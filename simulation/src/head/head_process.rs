@@ -1,6 +1,7 @@
 //! The head's process: it serves, writes before it answers, and is killed at its writes.
 
 use futures::FutureExt;
+use mobula_core::NodeUid;
 use mobula_core::cluster::{DeathProof, JobId, JobPhase, Refused, UnixTime};
 use mobula_head::store::{Clock, Kill, MemoryStore, MetadataStore, Transaction, take_over};
 use mobula_head::{Effect, Head, HeadConfig, Moment};
@@ -57,6 +58,8 @@ impl World {
             None => panic!("a store in memory does not wait"),
         };
         let (term, rows, begins) = (head.term(), head.jobs(), seen::begins(&head));
+        let nodes = head.nodes(self.head_time()).into_iter();
+        let down: Vec<NodeUid> = nodes.filter(|node| node.death.is_some()).map(|node| node.uid).collect();
         self.head.head = Some(head);
         self.jobs_are_made(&rows);
         if self.params.kill_one_in > 0 && self.now < self.params.calm_at {
@@ -65,10 +68,20 @@ impl World {
             self.head.store.kill_at(kill);
         }
         self.line(|| format!("term {term}"));
+        // What the one before has written when it was killed, and told nobody.
+        for uid in down.into_iter().filter(|uid| !self.down.contains(uid)).collect::<Vec<_>>() {
+            self.node_is_down(uid, false, None);
+        }
+        self.ended.clone().into_iter().for_each(|uid| self.drivers_may_end(uid));
         self.fact(begins);
-        self.drained.clone().into_iter().for_each(|uid| self.drivers_may_end(uid));
         self.settle();
         self.head_wakes();
+    }
+
+    fn node_is_down(&mut self, uid: NodeUid, silence: bool, undisturbed: Option<Time>) {
+        self.down.insert(uid);
+        self.fact(Fact::Down { uid, silence, undisturbed });
+        self.drivers_may_end(uid);
     }
 
     /// Killed; back at `until`.
@@ -112,9 +125,7 @@ impl World {
                 Effect::NodeDown { uid, proof } => {
                     let host = self.hosts.iter().find(|host| host.uid() == Some(uid));
                     let undisturbed = host.map(|host| self.now - host.last_answered);
-                    self.fact(Fact::Down { uid, silence: proof == DeathProof::Silence, undisturbed });
-                    let jobs = self.jobs_driven_on(uid);
-                    jobs.into_iter().for_each(|job| self.fact(Fact::JobMayEnd { job }));
+                    self.node_is_down(uid, proof == DeathProof::Silence, undisturbed);
                 }
                 Effect::NodeChanged(uid) => {
                     let host = self.hosts.iter().position(|host| host.uid() == Some(uid));

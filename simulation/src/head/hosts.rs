@@ -140,7 +140,7 @@ impl World {
         if let Some((uid, _)) = may_end.take_if(|(_, from)| self.now >= *from) {
             self.reach(Branch::SlowDrain);
             self.fact(Fact::NodeMayEnd { uid });
-            self.drained.insert(uid);
+            self.ended.insert(uid);
             self.drivers_may_end(uid);
         }
     }
@@ -354,6 +354,9 @@ impl World {
         host.before = Some(node.uid);
         // A head that was killed may have written it, and told nobody.
         self.fact(Fact::NodeMayEnd { uid: node.uid });
+        // Also those of which it has never heard.
+        self.ended.insert(node.uid);
+        self.drivers_may_end(node.uid);
         for (process, ended) in node.processes {
             self.fact(Fact::Ends { process, told: false });
             if ended.role == Role::Driver {

@@ -216,8 +216,10 @@ struct World {
     /// For each fault in force that ends in a comparison: the host's life when it began, and the head's.
     begun: BTreeMap<usize, (NodeUid, u64)>,
     next_uid: u64,
-    /// Nodes whose drains are over.
-    drained: BTreeSet<NodeUid>,
+    /// Nodes whose drains are over, and those that have ended.
+    ended: BTreeSet<NodeUid>,
+    /// Nodes of which the head has said, or written, that they are down.
+    down: BTreeSet<NodeUid>,
     /// The drivers of keepers.
     keepers: BTreeMap<NodeUid, Keeper>,
     /// When jobs that keep actors were last asked for, or had a name.
@@ -268,7 +270,8 @@ impl World {
             next_event: 0,
             base,
             next_uid: 1,
-            drained: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            down: BTreeSet::new(),
             judge: Judge::new(traced),
             leases_given: 0,
             names_given: 0,
