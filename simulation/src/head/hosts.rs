@@ -26,6 +26,10 @@ pub(super) struct Host {
     off_until: Time,
     /// What was answered last was sent then.
     pub(super) last_answered: Time,
+    /// The last heartbeat was sent then, and what was answered last until then had been sent so long before.
+    said: (Time, Time),
+    /// The same of the heartbeat that was refused: the head may not know of an answer that came since.
+    refused_after: Time,
     /// From then on a drained node may lose its workers.
     pub(super) may_end: Option<(NodeUid, Time)>,
 }
@@ -104,7 +108,7 @@ impl World {
             let uid = self.new_uid();
             let host = &mut self.hosts[at];
             host.life += 1;
-            host.last_answered = self.now;
+            (host.last_answered, host.refused_after) = (self.now, 0);
             host.node = Some(Node {
                 uid,
                 lease: NodeLease::new(LeaseTimes::default()),
@@ -122,7 +126,7 @@ impl World {
         let Some(node) = &mut self.hosts[at].node else { return };
         if node.lease.fence(local) {
             let (uid, leaving) = (node.uid, node.leaving);
-            let unanswered = self.now - self.hosts[at].last_answered;
+            let unanswered = (self.now - self.hosts[at].last_answered).max(self.hosts[at].refused_after);
             // One that was about to leave may hear that it has left.
             if !leaving {
                 self.fact(Fact::Fenced { uid, unanswered });
@@ -180,6 +184,7 @@ impl World {
             requests.push(Request::Register(Box::new(registration)));
         }
         if node.registered && node.lease.next_beat().is_some_and(|next| local >= next) {
+            host.said = (now, now - host.last_answered);
             let beat = Beat { running: node.running(now), used: Usage::default(), ..node.lease.beat(local) };
             requests.push(Request::Beat(uid, Box::new(beat)));
         }
@@ -231,6 +236,7 @@ impl World {
                 node.newest = node.newest.max(answer.assignment);
             }
             Reply::Beat(Err(refused)) if node.lease.refused(&refused) => node.registered = false,
+            Reply::Beat(Err(Refused::LeaseOver { .. })) if host.said.0 == sent => host.refused_after = host.said.1,
             Reply::Beat(_) => {}
             Reply::Assignment(Some(assignment)) => self.obey(number, *assignment),
             Reply::LookAgain => {
