@@ -52,6 +52,29 @@ pub trait Counts: Copy + Debug + Default {
     fn named(&self) -> Vec<(&'static str, u64)>;
 }
 
+/// Makes what is counted in a kind of world: for each number what it is, and its name for people.
+macro_rules! counts {
+    ($($(#[$what:meta])* $count:ident: $name:literal,)*) => {
+        /// What is counted in it.
+        #[derive(Clone, Copy, Debug, Default)]
+        pub struct Counts {
+            $($(#[$what])* pub $count: u64,)*
+        }
+
+        impl $crate::kind::Counts for Counts {
+            fn add(&mut self, other: Self) {
+                $(self.$count += other.$count;)*
+            }
+
+            fn named(&self) -> Vec<(&'static str, u64)> {
+                vec![$(($name, self.$count)),*]
+            }
+        }
+    };
+}
+
+pub(crate) use counts;
+
 /// What came of a world.
 #[derive(Clone, Debug)]
 pub struct Report<C, B> {

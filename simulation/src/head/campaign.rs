@@ -4,22 +4,20 @@ use mobula_core::planted::{Bug, HEAD_BUGS};
 
 use super::params::What;
 use super::{Branch, Params, run};
-use crate::kind;
+use crate::kind::{self, counts};
 use crate::shrink::{change, fewer};
 
 /// The kind of this world.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Kind;
 
-/// What is counted in it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Counts {
+counts! {
     /// Heads that were killed.
-    pub kills: u64,
+    kills: "heads_killed",
     /// Leases that clients were given.
-    pub leases: u64,
+    leases: "leases",
     /// Names that keepers were given.
-    pub names: u64,
+    names: "names",
 }
 
 /// What came of one.
@@ -90,16 +88,4 @@ fn without_host(params: &mut Params) {
     }
     params.rates.pop();
     params.hosts = last;
-}
-
-impl kind::Counts for Counts {
-    fn add(&mut self, other: Self) {
-        self.kills += other.kills;
-        self.leases += other.leases;
-        self.names += other.names;
-    }
-
-    fn named(&self) -> Vec<(&'static str, u64)> {
-        vec![("heads_killed", self.kills), ("leases", self.leases), ("names", self.names)]
-    }
 }

@@ -31,13 +31,13 @@ pub struct Params {
 
 /// Something goes wrong.
 #[derive(Clone, Copy, Debug)]
-pub struct Fault {
+pub struct Fault<W = What> {
     /// When.
     pub at: Time,
     /// For how long.
     pub lasts: Time,
     /// What.
-    pub what: What,
+    pub what: W,
 }
 
 /// What goes wrong.

@@ -3,24 +3,22 @@
 use mobula_core::planted::{Bug, IDENTITY_BUGS};
 
 use super::{Branch, Params, run};
-use crate::kind;
+use crate::kind::{self, counts};
 use crate::shrink::{change, fewer};
 
 /// The kind of this world.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Kind;
 
-/// What is counted in it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Counts {
+counts! {
     /// Who was let in.
-    pub joined: u64,
+    joined: "joined",
     /// Who was sent away.
-    pub refused: u64,
+    refused: "refused",
     /// Connections that were cut.
-    pub cut: u64,
+    cut: "connections_cut",
     /// Who has come back.
-    pub returned: u64,
+    returned: "returned",
 }
 
 /// What came of one.
@@ -61,23 +59,5 @@ impl kind::Kind for Kind {
         best = change(best, |params| params.kill_one_in = 0, fails);
         best = change(best, |params| params.returns_each = 0, fails);
         change(best, |params| params.clocks.fill(0), fails)
-    }
-}
-
-impl kind::Counts for Counts {
-    fn add(&mut self, other: Self) {
-        self.joined += other.joined;
-        self.refused += other.refused;
-        self.cut += other.cut;
-        self.returned += other.returned;
-    }
-
-    fn named(&self) -> Vec<(&'static str, u64)> {
-        vec![
-            ("joined", self.joined),
-            ("refused", self.refused),
-            ("connections_cut", self.cut),
-            ("returned", self.returned),
-        ]
     }
 }

@@ -41,7 +41,7 @@ const REST_AT_LAST: Time = 31 * SECOND;
 /// Runs the world of `params` until it rests or breaks a promise.
 pub fn run(params: &Params, traced: bool) -> Report {
     state::begin(params, traced);
-    let mut sim = network(params);
+    let mut sim = network(params.seed, TICK, params.latency, params.jitter).build();
     for number in 0..params.nodes {
         sim.host(host::name(number), move || host::run(number));
     }
@@ -64,24 +64,30 @@ pub fn run(params: &Params, traced: bool) -> Report {
     }
     state::rest(&Rest { healed_at, services: state::names_at_rest(), ..Rest::default() });
     let report = state::end();
-    // Streams say goodbye to their network, which has to be there for that.
-    for number in 0..params.nodes {
-        if sim.is_host_running(host::name(number)) {
-            sim.crash(host::name(number));
-        }
-    }
+    end_hosts(&mut sim, (0..params.nodes).map(host::name));
     report
 }
 
-fn network(params: &Params) -> Sim<'static> {
+/// A network of `seed` that moves what is on it every `tick`, and on which a message takes `latency` at least, and at most `jitter` in addition: both in microseconds.
+pub(crate) fn network(seed: u64, tick: Duration, latency: Time, jitter: Time) -> Builder {
     let micros = Duration::from_micros;
-    Builder::new()
-        .rng_seed(params.seed)
-        .tick_duration(TICK)
-        .min_message_latency(micros(params.latency))
-        .max_message_latency(micros(params.latency + params.jitter))
-        .simulation_duration(Duration::from_secs(24 * 3600))
-        .build()
+    let mut network = Builder::new();
+    network
+        .rng_seed(seed)
+        .tick_duration(tick)
+        .min_message_latency(micros(latency))
+        .max_message_latency(micros(latency + jitter))
+        .simulation_duration(Duration::from_secs(24 * 3600));
+    network
+}
+
+/// Ends the hosts that still run. Streams say goodbye to their network, which has to be there for that.
+pub(crate) fn end_hosts(sim: &mut Sim<'_>, names: impl IntoIterator<Item = String>) {
+    for name in names {
+        if sim.is_host_running(name.clone()) {
+            sim.crash(name);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,24 +3,22 @@
 use mobula_core::planted::Bug;
 
 use super::{Branch, Params, run};
-use crate::kind;
+use crate::kind::{self, counts};
 use crate::shrink::{change, fewer};
 
 /// The kind of this world.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Kind;
 
-/// What is counted in it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Counts {
+counts! {
     /// Heads that were killed.
-    pub kills: u64,
+    kills: "heads_killed",
     /// Leases that clients were given.
-    pub leases: u64,
+    leases: "leases",
     /// Nodes that have ended themselves for want of answers.
-    pub fenced: u64,
+    fenced: "nodes_fenced",
     /// Processes that have begun.
-    pub processes: u64,
+    processes: "processes",
 }
 
 /// What came of one.
@@ -72,18 +70,4 @@ fn without_host(params: &mut Params) {
     let last = params.hosts - 1;
     params.faults.retain(|fault| fault.what.peer().or(fault.what.host()).is_none_or(|number| number < last));
     params.hosts = last;
-}
-
-impl kind::Counts for Counts {
-    fn add(&mut self, other: Self) {
-        self.kills += other.kills;
-        self.leases += other.leases;
-        self.fenced += other.fenced;
-        self.processes += other.processes;
-    }
-
-    fn named(&self) -> Vec<(&'static str, u64)> {
-        let Counts { kills, leases, fenced, processes } = *self;
-        vec![("heads_killed", kills), ("leases", leases), ("nodes_fenced", fenced), ("processes", processes)]
-    }
 }

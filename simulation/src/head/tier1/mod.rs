@@ -18,14 +18,13 @@ mod state;
 
 use std::time::Duration;
 
-use turmoil::{Builder, Sim};
-
 pub use campaign::{Counts, Kind, Report, Summary};
 pub use params::{Fault, Params, What};
 pub use reach::Branch;
 
 use crate::head::CALM;
 use crate::params::Time;
+use crate::tier1::{end_hosts, network};
 
 /// What the network moves in one step; nothing arrives sooner.
 const TICK: Duration = Duration::from_millis(5);
@@ -36,7 +35,8 @@ const TCP_CAPACITY: usize = 4096;
 /// Runs a world.
 pub fn run(params: &Params, traced: bool) -> Report {
     state::begin(params, traced);
-    let mut sim = network(params);
+    let mut network = network(params.seed, TICK, params.latency, params.jitter);
+    let mut sim = network.tcp_capacity(TCP_CAPACITY).build();
     sim.host(net::HEAD, head_host::run);
     for host in 0..params.hosts {
         sim.host(node_host::name(host), move || node_host::run(host));
@@ -60,26 +60,9 @@ pub fn run(params: &Params, traced: bool) -> Report {
         state::rest();
     }
     let report = state::end();
-    // Streams say goodbye to their network, which has to be there for that.
     let hosts = (0..params.hosts).map(node_host::name).chain((0..params.clients).map(client_host::name));
-    for name in hosts.chain([net::HEAD.to_owned(), client_host::OPERATOR.to_owned()]) {
-        if sim.is_host_running(name.clone()) {
-            sim.crash(name);
-        }
-    }
+    end_hosts(&mut sim, hosts.chain([net::HEAD.to_owned(), client_host::OPERATOR.to_owned()]));
     report
-}
-
-fn network(params: &Params) -> Sim<'static> {
-    let micros = Duration::from_micros;
-    Builder::new()
-        .rng_seed(params.seed)
-        .tick_duration(TICK)
-        .min_message_latency(micros(params.latency))
-        .max_message_latency(micros(params.latency + params.jitter))
-        .tcp_capacity(TCP_CAPACITY)
-        .simulation_duration(Duration::from_secs(24 * 3600))
-        .build()
 }
 
 #[cfg(test)]

@@ -26,15 +26,7 @@ pub struct Params {
 }
 
 /// Something goes wrong.
-#[derive(Clone, Copy, Debug)]
-pub struct Fault {
-    /// When.
-    pub at: Time,
-    /// For how long.
-    pub lasts: Time,
-    /// What.
-    pub what: What,
-}
+pub type Fault = crate::head::Fault<What>;
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
